@@ -1,0 +1,123 @@
+"""From pixels to fourteen unit rows: the `RegionEncoder` protocol and the ONNX encoder that serves."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from PIL import Image
+
+from indexer.errors import ModelError, ShapeError
+from indexer.regions import REGIONS
+from indexer.sketch import square
+
+DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "default.onnx"
+
+
+class RegionEncoder(Protocol):
+    """Turns photos and sketches into region embeddings; every system of the paper is one."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a region's embedding."""
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square input in pixels."""
+
+    @property
+    def model_hash(self) -> str:
+        """Names the weights: galleries made by another hash are refused."""
+
+    def encode_photos(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, size, size, 3) uint8 RGB -> (n, 14, dim) float32, unit rows in region-id order."""
+
+    def encode_sketches(self, canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, size, size) uint8, ink bright on 0 -> (n, 14, dim) float32, unit rows in region-id order."""
+
+
+class OnnxEncoder:
+    """The exported network on ONNX Runtime; safe to call from several threads.
+
+    Use `OnnxEncoder.open`; the constructor only stores.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, model_hash: str, dim: int, size_px: int) -> None:
+        self._session = session
+        self.model_hash = model_hash
+        self.dim = dim
+        self.size_px = size_px
+
+    @classmethod
+    def open(cls, path: Path = DEFAULT_MODEL, *, threads: int = 0, device: str = "cpu") -> Self:
+        """Load an exported model.
+
+        Args:
+            path: an ONNX file written by `mgrl export`.
+            threads: threads of one call; 0 lets ONNX Runtime choose (all cores).
+            device: "cpu" or "cuda".
+
+        Raises:
+            ModelError: no file there, no ONNX model, or not one of ours.
+        """
+        if not path.is_file():
+            raise ModelError(f"no model file named {path.name}; give one written by `mgrl export`")
+        data = path.read_bytes()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Idle worker threads that spin steal the cores from search and from other sessions.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = ["CUDAExecutionProvider"] if device == "cuda" else []
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=[*providers, "CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exception types share no base but Exception
+            raise ModelError(f"{path.name} is not a readable ONNX model; export it again") from error
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or not outputs or outputs[0].shape[1:2] != [REGIONS]:
+            raise ModelError(f"{path.name} is an ONNX model, but not a region encoder written by `mgrl export`")
+        return cls(session, hashlib.sha256(data).hexdigest(), int(outputs[0].shape[2]), int(inputs[0].shape[1]))
+
+    def encode_photos(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, size, size, 3) uint8 RGB -> (n, 14, dim) float32, unit rows in region-id order."""
+        expected = (self.size_px, self.size_px, 3)
+        if photos.ndim != 4 or photos.shape[1:] != expected or photos.dtype != np.uint8:
+            raise ShapeError(f"photos must be (n, {expected}) uint8, got {photos.shape} {photos.dtype}")
+        return self._run(photos)
+
+    def encode_sketches(self, canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(n, size, size) uint8, ink bright on 0 -> (n, 14, dim) float32, unit rows in region-id order."""
+        expected = (self.size_px, self.size_px)
+        if canvases.ndim != 3 or canvases.shape[1:] != expected or canvases.dtype != np.uint8:
+            raise ShapeError(f"canvases must be (n, {expected}) uint8, got {canvases.shape} {canvases.dtype}")
+        return self._run(np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))
+
+    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        name = self._session.get_inputs()[0].name
+        embeddings: npt.NDArray[np.float32] = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
+        return embeddings
+
+
+def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A canvas as the network sees it: dark lines on white paper, so that hair is dark in sketch and photo alike."""
+    return 255 - canvases
+
+
+def photo_pixels(image: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
+    """(size_px, size_px, 3) uint8 RGB: a photo's centred square, scaled to what the network sees."""
+    scaled = square(image.convert("RGB")).resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(scaled, dtype=np.uint8)
+
+
+def default_threads() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stack_photos(images: Sequence[Image.Image], size_px: int) -> npt.NDArray[np.uint8]:
+    """(n, size_px, size_px, 3) uint8 batch of `photo_pixels`."""
+    return np.stack([photo_pixels(image, size_px) for image in images])

@@ -1,0 +1,49 @@
+"""Every error that a caller of this project can meet.
+
+A message says what must hold, what was found and what to do. `PublicError` messages are written for the outside:
+they never hold a path of the server or a traceback, so the service may send them over the wire.
+"""
+
+
+class PublicError(Exception):
+    """What a caller did, or asked for, cannot be done; the message says why and names the way out."""
+
+
+class ShapeError(PublicError):
+    """Arrays disagree on photos, regions or dimension."""
+
+
+class SketchError(PublicError):
+    """A stroke or a raster sketch that cannot be drawn: NaN, out of range, too large, unreadable."""
+
+
+class ImageError(PublicError):
+    """A photo that cannot be read: truncated, not an image, too large."""
+
+
+class QueryError(PublicError):
+    """A search whose options make no sense: k below 1, negative weights."""
+
+
+class GalleryError(PublicError):
+    """A gallery that cannot be opened: no gallery there, wrong version, damaged."""
+
+
+class ModelMismatchError(GalleryError):
+    """The gallery's embeddings were made by another model than the one at hand."""
+
+
+class UnknownPhotoError(PublicError):
+    """No photo with this id in this gallery."""
+
+
+class DataError(PublicError):
+    """Training or evaluation data that is missing or malformed."""
+
+
+class ModelError(PublicError):
+    """An encoder file that is missing, is no encoder, or does not fit its card."""
+
+
+class ConfigError(PublicError):
+    """A setting out of range, unknown, or in conflict with another."""

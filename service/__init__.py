@@ -1,0 +1,1 @@
+"""The product: the gRPC service, its client and the `mgrl` command."""

@@ -1,0 +1,90 @@
+"""The `mgrl` command: a table of subcommands, each loaded only when it is called.
+
+Importing faiss or torch takes seconds; `mgrl --help` must not. The training subcommands are named here by module
+path and loaded on call, so nothing of `service` imports `training`.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from indexer.errors import PublicError
+
+COMMANDS: Final = {
+    "demo": ("service.commands.demo", "watch a drawing find its face, on synthetic portraits or on your photos"),
+    "ingest": ("service.commands.ingest", "encode folders of photos into a gallery"),
+    "serve": ("service.commands.serve", "answer sketches over gRPC"),
+    "query": ("service.commands.query", "search a running service from the terminal"),
+    "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),
+    "train": ("training.commands.train", "train the encoder (needs the `train` extra)"),
+    "export": ("training.commands.export", "write a trained encoder as ONNX (needs the `train` extra)"),
+    "evaluate": ("training.commands.evaluate", "m@A, m@B, w@mA, w@mB and A@k on a folder in FS2K's layout"),
+    "bench": ("training.commands.bench", "time a stroke against the released MGRL encode"),
+}
+"""Name -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        Exit status: 0 done, 1 the input was refused (the message says why), 2 wrong usage, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"mgrl {version('mgrl')}")
+        return 0
+    if name not in COMMANDS:
+        print(f"mgrl: no subcommand {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        command = importlib.import_module(COMMANDS[name][0])
+        parser = argparse.ArgumentParser(
+            f"mgrl {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_arguments(parser)
+        status: int = command.run(parser.parse_args(rest))
+        return status
+    except PublicError as error:
+        print(f"mgrl {name}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "torchvision", "safetensors", "onnx"):
+            raise
+        print(f"mgrl {name}: needs {error.name}; install it with: pip install 'mgrl[train]'", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print(f"mgrl {name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items())
+    return f"""usage: mgrl COMMAND ...
+
+Finds a face photo while its sketch is still being drawn. A result is a lead, never an identification.
+
+{lines}
+
+Start here:
+  mgrl demo                                     a drawing against a synthetic gallery, nothing downloaded
+  mgrl ingest ./gallery ./photos                encode a folder of photos
+  mgrl serve ./gallery                          answer strokes on 127.0.0.1:50051
+  mgrl query sketch.png                         search it with a picture of a sketch
+
+`mgrl COMMAND --help` shows the options of each, with examples."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

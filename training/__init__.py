@@ -1,0 +1,1 @@
+"""The method: drawing episodes, the network, its training and its evaluation."""
