@@ -1,0 +1,70 @@
+"""Writes the Python stubs beside the .proto files, or lints the contract; needs the `dev` extra, no network.
+
+    python proto/generate.py                  # after editing a .proto file
+    python proto/generate.py --out DIR        # somewhere else, to compare
+    python proto/generate.py --lint           # buf STANDARD lint
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import google.rpc
+import grpc_tools
+
+HERE = Path(__file__).resolve().parent
+IMPORTS = (HERE, Path(google.rpc.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto")
+"""Where .proto files are found: ours, googleapis-common-protos, and protobuf's own."""
+
+
+def generate(out: Path) -> None:
+    """Messages, gRPC stubs and their types for mypy, under `out`/mgrl/v1."""
+    sources = _sources()
+    _protoc(sources, f"--python_out={out}", f"--mypy_out=quiet:{out}")
+    services = [source for source in sources if re.search(r"^service ", (HERE / source).read_text("utf-8"), re.M)]
+    _protoc(services, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}")
+    # Regular packages: as a namespace package `mgrl` could be shadowed by any folder of that name.
+    for package in (out / "mgrl", out / "mgrl" / "v1"):
+        (package / "__init__.py").touch()
+
+
+def lint() -> int:
+    """Exit status of `buf lint` over one image that holds every import."""
+    with tempfile.TemporaryDirectory() as scratch:
+        image = Path(scratch) / "mgrl.binpb"
+        _protoc(_sources(), f"--descriptor_set_out={image}", "--include_imports", "--include_source_info")
+        return subprocess.run(["buf", "lint", image, "--config", HERE / "buf.yaml"], env=_env(), check=False).returncode
+
+
+def _sources() -> list[str]:
+    return sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("mgrl/**/*.proto"))
+
+
+def _protoc(sources: list[str], *outputs: str) -> None:
+    includes = [f"-I{path}" for path in IMPORTS]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *sources], env=_env(), check=True)
+
+
+def _env() -> dict[str, str]:
+    # The plugins and buf lie beside the interpreter, whether or not its environment is activated.
+    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
+def main() -> int:
+    """Generate or lint, as the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE, help="root folder of the stubs (default: beside the protos)")
+    parser.add_argument("--lint", action="store_true", help="lint instead of generating")
+    arguments = parser.parse_args()
+    if arguments.lint:
+        return lint()
+    generate(arguments.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
