@@ -64,7 +64,9 @@ class Stroke:
                 f"point {at} is at ({x:.4g}, {y:.4g}), canvas units run from 0 to 1; divide by the canvas size"
             )
         if not 0 < self.width <= MAX_WIDTH:
-            raise SketchError(f"a stroke's width must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.width}")
+            raise SketchError(
+                f"a stroke's width must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.width}"
+            )
         object.__setattr__(self, "points", points)
         if self.pressure is not None:
             pressure = np.asarray(self.pressure, dtype=np.float32)
@@ -96,6 +98,16 @@ class Canvas:
         pen = ImageDraw.Draw(self._paper)
         for stroke in strokes:
             _draw_stroke(pen, stroke, self._paper.width)
+
+    def add(self, stroke: Stroke) -> bool:
+        """Draw one stroke and tell whether any pixel of the picture changed; a stroke under ink changes none."""
+        side, step = self._paper.width, _SUPERSAMPLING
+        reach = stroke.width * side / 2 + 2 * step
+        low = np.maximum((stroke.points.min(axis=0) * side - reach) // step * step, 0).astype(int).tolist()
+        high = np.minimum((stroke.points.max(axis=0) * side + reach) // step * step + step, side).astype(int).tolist()
+        before = self._paper.crop((*low, *high)).reduce(step)
+        self.draw([stroke])
+        return before.tobytes() != self._paper.crop((*low, *high)).reduce(step).tobytes()
 
     def put_raster(self, canvas: npt.NDArray[np.uint8]) -> None:
         """Lay a (size_px, size_px) uint8 canvas under the strokes, replacing an earlier one."""
@@ -176,7 +188,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _draw_stroke(pen: ImageDraw.ImageDraw, stroke: Stroke, side: int) -> None:
-    points = stroke.points * (side - 1)
+    points = stroke.points * side - 0.5  # Pillow's pixel n is centred on n, ours on n + 0.5
     if stroke.pressure is None:
         _draw_path(pen, points, stroke.width * side)
         return

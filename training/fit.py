@@ -1,0 +1,279 @@
+"""The training loop of the single-pass encoder: resumable, selected on validation."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from indexer.encoding import sketch_as_photo
+from indexer.fusion import fused_distance
+from indexer.regions import ink_mask
+from training.batches import Augmentation, Batch, EpochBatches, PairSet, batches_in
+from training.encoder.single_pass import SinglePassEncoder
+from training.encoder.trunk import STEM_LAYERS
+from training.losses import in_batch_softmax
+from training.metrics import score, target_ranks
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides a training run.
+
+    Args:
+        dim: numbers in a region's embedding.
+        size_px: side of the network's input.
+        epochs: passes over the pairs.
+        stem_epochs: last epochs in which the stem (Conv2d_1a to 4a) is trained, too.
+        batch: pairs a step.
+        memory: photo embeddings of earlier steps that serve as further negatives, a data set.
+        trunk_rate: peak learning rate of the trunk.
+        head_rate: peak learning rate of the heads.
+        weight_decay: AdamW's.
+        label_smoothing: share of the target spread over all photos.
+        temperature: divides distances before the softmax.
+        region_share: weight of the per-region terms.
+        validate_every: epochs between validations.
+        validate_stages: stages of T that a validation looks at.
+        seed: of order, disturbances and initial heads.
+        augmentation: how drawings are disturbed.
+    """
+
+    dim: int = 16
+    size_px: int = 192
+    epochs: int = 40
+    stem_epochs: int = 12
+    batch: int = 64
+    memory: int = 512
+    trunk_rate: float = 2e-4
+    head_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    temperature: float = 1 / 8
+    region_share: float = 0.1
+    validate_every: int = 3
+    validate_stages: int = 10
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a data set's drawings are ranked among in validation.
+
+    Args:
+        name: of the data set.
+        probes: validation identities.
+        distractors: (photos, size, size, 3) uint8, further gallery photos.
+    """
+
+    name: str
+    probes: PairSet
+    distractors: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Memory:
+    """The newest photo embeddings of one data set: negatives that cost no forward pass (XBM, Wang et al. 2020)."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.rows = torch.empty(0)
+        self.identities = torch.empty(0, dtype=torch.int64)
+
+    def push(self, rows: Tensor, identities: Tensor) -> None:
+        """Add (n, 14, dim) embeddings; the oldest go."""
+        rows = rows.detach()
+        self.rows = torch.cat([rows, self.rows])[: self._capacity] if len(self.rows) else rows[: self._capacity]
+        self.identities = torch.cat([identities, self.identities])[: self._capacity]
+
+
+def fit(
+    config: FitConfig,
+    fit_sets: Sequence[PairSet],
+    validations: Sequence[Validation],
+    folder: Path,
+    weights: Path | None,
+    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    on_validation: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Path:
+    """Train, or go on where an earlier call with the same folder stopped.
+
+    Args:
+        config: of the run; a folder that holds another configuration's checkpoint is refused by its state.
+        fit_sets: data sets to train on.
+        validations: data sets to select on; never test data.
+        folder: `checkpoint.pt` is written there after every epoch, `best.pt` after the best validation.
+        weights: Inception-V3 to start from.
+        on_step: called with step, steps in all and the loss.
+        on_validation: called with each validation's record.
+
+    Returns:
+        `best.pt`: the weights with the best mean m@B over `validations`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    model = SinglePassEncoder(config.dim, config.size_px, weights)
+    model.trunk.to(memory_format=torch.channels_last)
+    steps_an_epoch = sum(batches_in(len(pairs), config.batch) for pairs in fit_sets)
+    optimiser, schedule = _optimiser(config, model, steps_an_epoch)
+    memories = [Memory(min(config.memory, len(pairs) - 1)) for pairs in fit_sets]
+    state = _State()
+    checkpoint = folder / "checkpoint.pt"
+    if checkpoint.is_file():
+        state = _restore(checkpoint, model, optimiser, schedule)
+    else:
+        model.calibrate(_sample(config, fit_sets))
+    for epoch in range(state.epoch, config.epochs):
+        _train_stem(model, epoch >= config.epochs - config.stem_epochs)
+        loader = torch.utils.data.DataLoader(
+            EpochBatches(fit_sets, config.batch, config.augmentation, config.seed, epoch),
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=4,
+        )
+        for step, batch in enumerate(loader):
+            loss = _step(config, model, batch, memories[batch.dataset])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            on_step(epoch * steps_an_epoch + step + 1, config.epochs * steps_an_epoch, loss.item())
+        state.epoch = epoch + 1
+        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
+            _validate(config, model, validations, state, folder, on_validation)
+        _save(
+            checkpoint,
+            {
+                "state": asdict(state),
+                "config": asdict(config),
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            },
+        )
+    return folder / "best.pt"
+
+
+@dataclass
+class _State:
+    epoch: int = 0
+    best: float = -1.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+
+def _optimiser(
+    config: FitConfig, model: SinglePassEncoder, steps_an_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    groups = [
+        {"params": list(model.trunk.parameters()), "lr": config.trunk_rate},
+        {"params": list(model.heads.parameters()), "lr": config.head_rate},
+    ]
+    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser,
+        [config.trunk_rate, config.head_rate],
+        total_steps=config.epochs * steps_an_epoch,
+        pct_start=0.15,
+    )
+    return optimiser, schedule
+
+
+def _train_stem(model: SinglePassEncoder, train: bool) -> None:
+    for name in STEM_LAYERS:
+        model.trunk.get_submodule(name).requires_grad_(train)
+
+
+def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch, memory: Memory) -> Tensor:
+    rows = model(torch.cat([batch.sketches, batch.photos]))
+    probes, photos = rows.split(len(batch.identities))
+    columns = torch.cat([photos, memory.rows]) if len(memory.rows) else photos
+    shown = torch.cat([batch.identities, memory.identities])
+    valid = shown[None, :] != batch.identities[:, None]
+    targets = torch.arange(len(batch.identities))
+    valid[targets, targets] = True
+    loss = in_batch_softmax(
+        probes, columns, batch.ink, targets, valid, config.temperature, config.label_smoothing, config.region_share
+    )
+    memory.push(photos, batch.identities)
+    return loss
+
+
+def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> Tensor:
+    """Some photos and sketches of every data set, for the standardisation."""
+    images = []
+    for pairs in fit_sets:
+        # The epoch after the last: a sample that no step sees.
+        size = min(config.batch, len(pairs))
+        batch = next(iter(EpochBatches([pairs], size, config.augmentation, config.seed, config.epochs)))
+        images += [batch.sketches, batch.photos]
+    return torch.cat(images)
+
+
+@torch.no_grad()
+def embed(model: nn.Module, images: np.ndarray[Any, np.dtype[np.uint8]], batch: int = 64) -> np.ndarray[Any, Any]:
+    """(n, size, size, 3) uint8 -> (n, 14, dim) float32."""
+    return np.concatenate(
+        [model(torch.from_numpy(images[start : start + batch])).numpy() for start in range(0, len(images), batch)]
+    )
+
+
+def _validate(
+    config: FitConfig,
+    model: SinglePassEncoder,
+    validations: Sequence[Validation],
+    state: _State,
+    folder: Path,
+    on_validation: Callable[[dict[str, Any]], None],
+) -> None:
+    now = time.monotonic()
+    state.seconds, state.since = state.seconds + now - state.since, now
+    record: dict[str, Any] = {"epoch": state.epoch, "seconds": round(state.seconds)}
+    for validation in validations:
+        record[validation.name] = _m_at_b(config, model, validation)
+    record["m_at_b"] = float(np.mean([record[validation.name] for validation in validations]))
+    state.history.append(record)
+    on_validation(record)
+    if record["m_at_b"] > state.best:
+        state.best = record["m_at_b"]
+        _save(folder / "best.pt", {"config": asdict(config), "model": model.state_dict(), "history": state.history})
+
+
+def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation) -> float:
+    probes = validation.probes
+    gallery = embed(model, np.concatenate([probes.photos, validation.distractors]))
+    ranks = np.empty((len(probes), config.validate_stages), np.int64)
+    for number, episode in enumerate(probes.episodes):
+        stages = np.linspace(0, episode.stages - 1, config.validate_stages).round().astype(int)
+        canvases = episode.canvases(config.size_px)[stages]
+        rows = embed(model, np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))
+        distances = np.stack([fused_distance(r, gallery, ink) for r, ink in zip(rows, ink_mask(canvases), strict=True)])
+        ranks[number] = target_ranks(distances, np.full(len(stages), number))
+    return score(ranks, len(gallery)).m_at_b
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    scratch = path.with_suffix(".tmp")
+    torch.save(content, scratch)
+    scratch.replace(path)
+
+
+def _restore(
+    path: Path,
+    model: SinglePassEncoder,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> _State:
+    content = torch.load(path, weights_only=True)
+    model.load_state_dict(content["model"])
+    optimiser.load_state_dict(content["optimiser"])
+    schedule.load_state_dict(content["schedule"])
+    state = _State(**content["state"])
+    state.since = time.monotonic()
+    return state

@@ -1,0 +1,68 @@
+"""The training loss: in-batch softmax over Eq. (3), plus a smaller softmax per region."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from indexer.regions import GRANULARITIES, REGION_IDS
+
+
+def pairwise_region_distances(probes: Tensor, photos: Tensor) -> Tensor:
+    """(b, 14, dim) and (n, 14, dim) unit rows -> (14, b, n) Euclidean distances, with a gradient also at 0."""
+    cosines = torch.einsum("brd,nrd->rbn", probes, photos)
+    return torch.sqrt((2 - 2 * cosines).clamp_min(1e-6))
+
+
+def region_weights(ink: Tensor) -> Tensor:
+    """(b, 14) bool -> (b, 14) float, Eq. (3) with equal weights: 1 / inked regions of the granularity, else 0."""
+    weights = ink.float()
+    for granularity in GRANULARITIES:
+        ids = slice(REGION_IDS[granularity].start, REGION_IDS[granularity].stop)
+        weights[:, ids] = weights[:, ids] / weights[:, ids].sum(dim=1, keepdim=True).clamp_min(1)
+    return weights
+
+
+def in_batch_softmax(
+    probes: Tensor,
+    photos: Tensor,
+    ink: Tensor,
+    targets: Tensor,
+    valid: Tensor,
+    temperature: float = 1 / 8,
+    label_smoothing: float = 0.1,
+    region_share: float = 0.1,
+) -> Tensor:
+    """Cross-entropy of each sketch against all photos of the batch and the memory.
+
+    Args:
+        probes: (b, 14, dim) unit rows of partial sketches.
+        photos: (n, 14, dim) unit rows.
+        ink: (b, 14) bool.
+        targets: (b,) column of each sketch's own photo.
+        valid: (b, n) bool, False where a column shows the probe's person a second time.
+        temperature: divides the distances.
+        label_smoothing: share of the target spread over the photos: early stages identify nobody.
+        region_share: weight of the per-region terms.
+
+    Returns:
+        Scalar.
+    """
+    distances = pairwise_region_distances(probes, photos)
+    blocked = torch.zeros_like(valid, dtype=probes.dtype).masked_fill(~valid, -1e4)
+    fused = torch.einsum("rbn,br->bn", distances, region_weights(ink))
+    loss = _cross_entropy(-fused / temperature + blocked, targets, valid, label_smoothing).mean()
+    if region_share:
+        regions, sketches = torch.nonzero(ink.T, as_tuple=True)
+        # A region alone is worth about a third of the fused distance, so it is weighted three times.
+        logits = -3 * distances[regions, sketches] / temperature + blocked[sketches]
+        each = _cross_entropy(logits, targets[sketches], valid[sketches], label_smoothing)
+        loss = loss + region_share * each.mean()
+    return loss
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor, smoothing: float) -> Tensor:
+    """(rows,) cross-entropy with the smoothing spread over valid columns only."""
+    log_p = F.log_softmax(logits, dim=1)
+    own = log_p.gather(1, targets[:, None])[:, 0]
+    everyone = (log_p * valid).sum(dim=1) / valid.sum(dim=1)
+    return -(1 - smoothing) * own - smoothing * everyone
