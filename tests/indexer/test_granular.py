@@ -1,0 +1,213 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer.errors import ConfigError, QueryError, ShapeError
+from indexer.exact import exact_distances, exact_search
+from indexer.fusion import EQUAL_WEIGHTS, region_weights
+from indexer.granular import GranularIndex
+from indexer.lists import GPU_NAMES, FaissLists
+from indexer.regions import REGIONS
+from tests.conftest import unit_rows
+
+HAS_GPU_FAISS = hasattr(faiss, "StandardGpuResources")
+
+WAYS = pytest.mark.parametrize("use_lists", [False, True], ids=["scan", "lists"])
+
+
+def hard_gallery(rng: np.random.Generator, photos: int, dim: int, probe: npt.NDArray[np.float32]) -> npt.NDArray:
+    """Unit rows in tight clusters, with copies of each other and of the probe, near-copies and antipodes."""
+    centres = unit_rows(rng, max(1, photos // 8), dim)
+    rows = centres[rng.integers(len(centres), size=photos)] + rng.normal(scale=0.05, size=(photos, REGIONS, dim))
+    kind = rng.random(photos)
+    rows[kind < 0.1] = probe
+    rows[(kind >= 0.1) & (kind < 0.2)] = -probe
+    near = (kind >= 0.2) & (kind < 0.4)
+    rows[near] = probe + rng.normal(scale=1e-7, size=(near.sum(), REGIONS, dim))
+    rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+    copies = rng.random(photos) < 0.2
+    rows[copies] = rows[rng.integers(photos, size=copies.sum())]
+    return rows
+
+
+def weights_of(rng: np.random.Generator) -> dict[int, float]:
+    choice = rng.integers(4)
+    if choice == 0:
+        return dict(EQUAL_WEIGHTS)
+    drawn = rng.random(3) * 10.0 ** rng.integers(-40, 40, size=3) if choice == 1 else rng.random(3)
+    return dict(zip((1, 2, 3), (drawn * (rng.random(3) < 0.8)).tolist(), strict=True))
+
+
+@WAYS
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    photos=st.integers(1, 400),
+    dim=st.sampled_from([1, 2, 3, 8, 16, 17]),
+    k=st.integers(1, 500),
+)
+def test_search_and_rank_agree_with_brute_force(use_lists: bool, seed: int, photos: int, dim: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    probe = unit_rows(rng, 1, dim)[0]
+    gallery = hard_gallery(rng, photos, dim, probe)
+    index = GranularIndex.build(gallery, use_lists=use_lists)
+    ink, weights = rng.random(REGIONS) < rng.random(), weights_of(rng)
+    rows, distances = index.search(probe, ink, k, weights)
+    expected_rows, expected = exact_search(gallery, probe, ink, k, weights)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(distances, expected)
+    every = exact_distances(gallery, probe, ink, weights)
+    target = int(rng.integers(photos))
+    assert index.rank(target, probe, ink, weights) == (every <= every[target]).sum()
+
+
+@WAYS
+def test_large_galleries_agree_with_brute_force(use_lists: bool) -> None:
+    rng = np.random.default_rng(7)
+    centres = unit_rows(rng, 200)
+    spread = rng.normal(scale=0.08, size=(9000, REGIONS, 16)) + centres[rng.integers(200, size=9000)]
+    gallery = (spread / np.linalg.norm(spread, axis=-1, keepdims=True)).astype(np.float32)
+    index = GranularIndex.build(gallery, use_lists=use_lists)
+    for k in (1, 10, 300, 3000):
+        ink = rng.random(REGIONS) < 0.6
+        probe = gallery[rng.integers(9000)]
+        found, expected = index.search(probe, ink, k), exact_search(gallery, probe, ink, k)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_rows_that_are_not_unit_are_still_searched_exactly() -> None:
+    rng = np.random.default_rng(8)
+    gallery = (unit_rows(rng, 300) * rng.uniform(0, 3, size=(300, REGIONS, 1))).astype(np.float32)
+    probe = unit_rows(rng, 1)[0] * np.float32(2)
+    ink = rng.random(REGIONS) < 0.8
+    for use_lists in (False, True):
+        found = GranularIndex.build(gallery, use_lists=use_lists).search(probe, ink, 20)
+        np.testing.assert_array_equal(found[0], exact_search(gallery, probe, ink, 20)[0])
+
+
+def test_lists_certify_a_clear_case_without_a_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    gallery = unit_rows(rng, 4000)
+    probe = gallery[17]
+    index = GranularIndex.build(gallery, use_lists=True)
+    monkeypatch.setattr(index, "_scan", lambda *_: pytest.fail("scanned although the lists were enough"))
+    rows, distances = index.search(probe, np.ones(REGIONS, bool), k=1)
+    assert (rows.tolist(), distances.tolist()) == ([17], [0.0])
+
+
+def test_the_certificate_never_exceeds_the_distance_of_a_photo_outside() -> None:
+    rng = np.random.default_rng(10)
+    probe = unit_rows(rng, 1)[0]
+    gallery = hard_gallery(rng, 3000, 16, probe)
+    index = GranularIndex.build(gallery, use_lists=True)
+    assert index._lists is not None
+    for _ in range(10):
+        ink = rng.random(REGIONS) < 0.5
+        weights = region_weights(ink)
+        distances = exact_distances(gallery, probe, ink)
+        for seen, unseen_from in index._lists.widening(probe, weights, 5, (index._least, index._most)):
+            outside = np.delete(distances, seen)
+            assert len(outside) == 0 or outside.min() >= unseen_from
+
+
+def test_vectors_added_in_parts_are_those_added_at_once() -> None:
+    rng = np.random.default_rng(11)
+    gallery, probe = unit_rows(rng, 50), unit_rows(rng, 1)[0]
+    index = GranularIndex(16)
+    for part in (gallery[:1], gallery[1:1], gallery[1:30], gallery[30:]):
+        index.add(part)
+    np.testing.assert_array_equal(index.vectors(np.arange(50)), gallery)
+    ink = np.ones(REGIONS, bool)
+    np.testing.assert_array_equal(index.search(probe, ink, 50)[0], exact_search(gallery, probe, ink, 50)[0])
+
+
+def test_regions_without_ink_are_never_read() -> None:
+    rng = np.random.default_rng(12)
+    gallery, probe = unit_rows(rng, 30), unit_rows(rng, 1)[0]
+    ink = np.zeros(REGIONS, bool)
+    ink[[0, 2, 9]] = True
+    index = GranularIndex.build(gallery)
+    expected = index.search(probe, ink, 30)
+    index._rows[2][:, :16] = np.nan
+    index._rows[3][:, : 4 * 16] = np.nan
+    total = index._scan(probe, _bounds(index, probe, ink))
+    assert np.isfinite(total).all()
+    assert np.argmin(total) == expected[0][0]
+
+
+def _bounds(index: GranularIndex, probe: npt.NDArray[np.float32], ink: npt.NDArray[np.bool_]):  # type: ignore[no-untyped-def]
+    from indexer.granular import _Bounds
+
+    return _Bounds.of(probe, region_weights(ink), index._least, index._most)
+
+
+def test_lower_bounds_lie_below_the_distance_and_close_to_it() -> None:
+    rng = np.random.default_rng(13)
+    probe = unit_rows(rng, 1)[0]
+    gallery = hard_gallery(rng, 2000, 16, probe)
+    index = GranularIndex.build(gallery)
+    ink = np.ones(REGIONS, bool)
+    bounds = _bounds(index, probe, ink)
+    lower = index._scan(probe, bounds).astype(np.float64) * bounds.unit
+    distances = exact_distances(gallery, probe, ink)
+    assert (lower <= distances * (1 + 2e-6)).all()
+    assert (distances - lower).max() < 0.006
+    assert (distances - lower)[distances > 1].max() < 5e-5
+
+
+def test_concurrent_searches_agree_with_single_ones() -> None:
+    rng = np.random.default_rng(14)
+    gallery, probes = unit_rows(rng, 2000), unit_rows(rng, 40)
+    index, ink = GranularIndex.build(gallery), np.ones(REGIONS, bool)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda probe: index.search(probe, ink, 5)[0].tolist(), probes))
+    assert together == [index.search(probe, ink, 5)[0].tolist() for probe in probes]
+
+
+def test_bad_input_is_refused() -> None:
+    rng = np.random.default_rng(15)
+    index, ink = GranularIndex.build(unit_rows(rng, 3)), np.ones(REGIONS, bool)
+    with pytest.raises(QueryError, match="k must be at least 1, got -1"):
+        index.search(unit_rows(rng, 1)[0], ink, -1)
+    with pytest.raises(ShapeError, match=r"embeddings must be \(photos, 14, 16\), got \(2, 14, 8\)"):
+        index.add(unit_rows(rng, 2, 8))
+    broken = unit_rows(rng, 2)
+    broken[1, 13, 0] = np.nan
+    with pytest.raises(ShapeError, match="embeddings must hold finite numbers"):
+        index.add(broken)
+    with pytest.raises(ConfigError, match="device must be cpu or cuda, got 'tpu'"):
+        GranularIndex(16, device="tpu")
+    assert len(index) == 3
+
+
+@pytest.mark.skipif(HAS_GPU_FAISS and faiss.get_num_gpus() > 0, reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="device cuda needs"):
+        GranularIndex(16, device="cuda")
+
+
+@pytest.mark.skipif(not HAS_GPU_FAISS, reason="the installed faiss wheel is CPU only; install the `gpu` extra")
+def test_every_gpu_name_in_use_exists() -> None:
+    assert [name for name in GPU_NAMES if not hasattr(faiss, name)] == []
+    assert hasattr(faiss.StandardGpuResources, "setTempMemory")
+    assert hasattr(faiss.GpuClonerOptions(), "useFloat16")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_GPU_FAISS or faiss.get_num_gpus() == 0, reason="needs faiss-gpu and a CUDA device")
+def test_a_gpu_index_agrees_with_brute_force() -> None:
+    rng = np.random.default_rng(16)
+    probe = unit_rows(rng, 1)[0]
+    gallery = hard_gallery(rng, 5000, 16, probe)
+    index = GranularIndex.build(gallery, device="cuda")
+    assert isinstance(index._lists, FaissLists)
+    with ThreadPoolExecutor(4) as pool:
+        inks = [rng.random(REGIONS) < 0.5 for _ in range(20)]
+        found = list(pool.map(lambda ink: index.search(probe, ink, 10)[0].tolist(), inks))
+    assert found == [exact_search(gallery, probe, ink, 10)[0].tolist() for ink in inks]
