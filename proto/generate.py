@@ -1,8 +1,6 @@
 """Writes the Python stubs beside the .proto files, or lints the contract; needs the `dev` extra, no network.
 
-    python proto/generate.py                  # after editing a .proto file
-    python proto/generate.py --out DIR        # somewhere else, to compare
-    python proto/generate.py --lint           # buf STANDARD lint
+After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. buf lint: `--lint`.
 """
 
 import argparse

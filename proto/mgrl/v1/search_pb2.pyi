@@ -244,7 +244,9 @@ class Hit(_message.Message):
     was not in that answer.
     """
     is_new: _builtins.bool
-    """Draw only: true when the photo was not in the previous answer of this drawing. Default: false."""
+    """Draw only: true when the previous answer of this drawing was a ranking and the photo was not in it.
+    Default: false.
+    """
     thumbnail: _builtins.bytes
     """JPEG file. Default: empty unless asked for with `include_thumbnails`."""
     @_builtins.property

@@ -1,0 +1,113 @@
+"""What a search is asked and what it answers, the same on both sides of the wire. Light: clients import it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import QueryError
+from indexer.fusion import EQUAL_WEIGHTS, region_weights
+from indexer.regions import REGIONS
+
+DEFAULT_K: Final = 10
+MAX_K: Final = 1000
+MAX_K_WITH_THUMBNAILS: Final = 100
+"""Thumbnails of a few KiB each keep an answer below a message's 4 MiB."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to rank and what to return.
+
+    Args:
+        k: photos to return, 1 to 1000, or to 100 with thumbnails.
+        weights: granularity -> weight (the paper's alpha, beta, gamma), finite and >= 0.
+        include_thumbnails: whether every hit carries its thumbnail.
+
+    Raises:
+        QueryError: an option is out of range.
+    """
+
+    k: int = DEFAULT_K
+    weights: Mapping[int, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
+    include_thumbnails: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MAX_K:
+            raise QueryError(f"k must be from 1 to {MAX_K}, got {self.k}")
+        if self.include_thumbnails and self.k > MAX_K_WITH_THUMBNAILS:
+            raise QueryError(
+                f"k must be at most {MAX_K_WITH_THUMBNAILS} with thumbnails, got {self.k}; fetch them photo by photo"
+            )
+        region_weights(np.zeros(REGIONS, bool), self.weights)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds spent on one answer; 0 for what was not needed."""
+
+    raster_ms: float = 0.0
+    encode_ms: float = 0.0
+    search_ms: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class RankedPhoto:
+    """One photo of an answer: a `Hit`, and how it moved since the previous answer.
+
+    Args:
+        photo_id: its id in the gallery.
+        rank: 1-based.
+        distance: fused distance, smaller is closer.
+        granularity_distances: granularity -> mean distance over its inked regions, before weighting.
+        region_distances: (14,) float, by region id; regions without ink are included and do not count.
+        rank_change: places climbed since the previous answer, negative when it fell; None when it was
+            not there.
+        is_new: whether there was a previous ranking and the photo was not in it.
+        thumbnail: JPEG bytes, empty unless asked for.
+    """
+
+    photo_id: str
+    rank: int
+    distance: float
+    granularity_distances: Mapping[int, float]
+    region_distances: npt.NDArray[np.floating]
+    rank_change: int | None = None
+    is_new: bool = False
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The photos for a drawing as it stands. A lead, not an identification.
+
+    Args:
+        hits: closest first; empty when there is no ink.
+        gallery_photos: photos that were ranked; 0 when there is no ink.
+        exact: whether hits and order are those of an exhaustive comparison.
+        ink: (14,) bool, the regions that hold ink.
+        timings: where the time went.
+        strokes: strokes on the canvas.
+        skipped: changes that got no answer of their own, because newer ones had arrived.
+        sequence: every accepted message up to this one is included; 0 outside a stream.
+    """
+
+    hits: tuple[RankedPhoto, ...]
+    gallery_photos: int
+    exact: bool
+    ink: npt.NDArray[np.bool_]
+    timings: Timings
+    strokes: int = 0
+    skipped: int = 0
+    sequence: int = 0
+
+    @property
+    def no_ink(self) -> bool:
+        """Whether there is nothing to search with yet."""
+        return not self.ink.any()
+
+    def rank_of(self, photo_id: str) -> int | None:
+        """The photo's 1-based rank, None when it is not among the hits."""
+        return next((hit.rank for hit in self.hits if hit.photo_id == photo_id), None)

@@ -1,0 +1,173 @@
+"""The Python client for asyncio: `service.client`, awaited. Arguments and errors are documented there."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from indexer.fusion import EQUAL_WEIGHTS
+from indexer.sketch import DEFAULT_WIDTH, Stroke
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.answers import DEFAULT_K, Answer, SearchOptions
+from service.calls import (
+    CHANNEL_OPTIONS,
+    GalleryInfo,
+    Inbox,
+    Outbox,
+    PhotoInfo,
+    Points,
+    gallery_info,
+    search_request,
+)
+from service.config import DEFAULT_ADDRESS
+from service.convert import answer_from_search_response
+from service.errors import ServiceError, error_from_rpc
+
+
+class AsyncClient:
+    """Talks to one service. Make it on the event loop, close it, or use it in an `async with` block.
+
+    Example:
+        async with AsyncClient() as client, client.draw() as drawing:
+            answer = await drawing.stroke([(0.3, 0.4), (0.4, 0.38), (0.5, 0.4)])
+    """
+
+    def __init__(self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._sketches: Any = search_pb2_grpc.SketchSearchServiceStub(self._channel)
+        self._galleries: Any = gallery_pb2_grpc.GalleryServiceStub(self._channel)
+
+    async def search(
+        self,
+        gallery: str = "",
+        *,
+        strokes: Iterable[Stroke | Points] | None = None,
+        raster: bytes | None = None,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+    ) -> Answer:
+        """The photos for one sketch."""
+        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails))
+        try:
+            return answer_from_search_response(await self._sketches.Search(request, timeout=self._timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+
+    def draw(
+        self,
+        gallery: str = "",
+        *,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+    ) -> "AsyncClientDrawing":
+        """A drawing to be opened with `async with`."""
+        options = SearchOptions(k, weights, include_thumbnails)
+        return AsyncClientDrawing(self._sketches, self._target, gallery, options)
+
+    async def galleries(self) -> list[GalleryInfo]:
+        """The galleries that are served, by name."""
+        try:
+            request = gallery_pb2.ListGalleriesRequest()
+            response = await self._galleries.ListGalleries(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return [gallery_info(summary) for summary in response.galleries]
+
+    async def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
+        """One photo's thumbnail and source."""
+        request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
+        try:
+            response = await self._galleries.GetPhoto(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return PhotoInfo(response.photo_id, response.source, response.thumbnail)
+
+    async def close(self) -> None:
+        """End the connection, and with it open drawings."""
+        await self._channel.close(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class AsyncClientDrawing:
+    """A drawing in progress, for one task at a time; see `service.client.ClientDrawing`."""
+
+    def __init__(self, stub: Any, target: str, gallery: str, options: SearchOptions) -> None:
+        self._stub = stub
+        self._target = target
+        self._gallery = gallery
+        self._options = options
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+
+    async def stroke(
+        self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
+    ) -> Answer:
+        """Draw one stroke."""
+        return await self.strokes([Stroke(np.asarray(points, np.float32), width, pressure)])
+
+    async def strokes(self, strokes: Iterable[Stroke | Points]) -> Answer:
+        """Draw several strokes at once; one answer for all."""
+        return await self.answer(await self.send_strokes(strokes))
+
+    async def undo(self, count: int = 1) -> Answer:
+        """Take back the latest strokes."""
+        return await self.answer(await self._send(self._outbox.undo(count)))
+
+    async def clear(self) -> Answer:
+        """Empty the canvas, strokes and picture alike."""
+        return await self.answer(await self._send(self._outbox.clear()))
+
+    async def raster(self, image: bytes) -> Answer:
+        """Lay a picture (PNG, JPEG, WebP file) under the strokes."""
+        return await self.answer(await self._send(self._outbox.raster(image)))
+
+    async def finish(self) -> Answer:
+        """End the drawing; the last answer."""
+        return await self.answer(await self._send(self._outbox.finish()))
+
+    async def send_strokes(self, strokes: Iterable[Stroke | Points]) -> int:
+        """Draw without waiting for the answer; the sequence number to give to `answer`."""
+        return await self._send(self._outbox.strokes(strokes))
+
+    async def answer(self, sequence: int) -> Answer:
+        """The first answer that includes the message with this sequence number."""
+        while (answer := self._inbox.answer_to(sequence)) is None:
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, self._target) from error
+            if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
+                raise ServiceError("the drawing has ended; begin another")
+            self._inbox.put(response)
+        return answer
+
+    async def __aenter__(self) -> Self:
+        self._call = self._stub.Draw()
+        await self.answer(await self._send(self._outbox.begin(self._gallery, self._options)))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._outbox.is_finished:
+            await self.finish()
+        self._call.cancel()
+
+    async def _send(self, request: search_pb2.DrawRequest) -> int:
+        try:
+            await self._call.write(request)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        except asyncio.InvalidStateError:
+            raise ServiceError("the drawing has ended; begin another") from None
+        return request.sequence

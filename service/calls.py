@@ -1,0 +1,154 @@
+"""What the sync and the asyncio client share: the messages they send, and finding the answers to them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import SketchError
+from indexer.sketch import Stroke
+from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
+from service.answers import Answer, SearchOptions
+from service.convert import answer_from_draw_response, options_to_wire, strokes_to_wire
+from service.errors import ServiceError, error_from_status
+
+Points = Sequence[Sequence[float]] | npt.NDArray[np.floating]
+"""(n, 2) canvas units, x to the right and y down, 0 to 1."""
+
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # People pause while they draw; pings keep routers and proxies from forgetting the connection.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+@dataclass(frozen=True)
+class GalleryInfo:
+    """A gallery that the service answers for."""
+
+    name: str
+    photos: int
+    dim: int
+    model_hash: str
+
+
+@dataclass(frozen=True)
+class PhotoInfo:
+    """A photo: its id, the name it was ingested under, and a JPEG thumbnail."""
+
+    photo_id: str
+    source: str
+    thumbnail: bytes
+
+
+class Outbox:
+    """Numbers the messages of one drawing."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._is_finished = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `finish` has been sent."""
+        return self._is_finished
+
+    def begin(self, gallery: str, options: SearchOptions) -> search_pb2.DrawRequest:
+        """Opens the drawing."""
+        begin = search_pb2.DrawBegin(gallery=gallery, options=options_to_wire(options))
+        return search_pb2.DrawRequest(sequence=self._next(), begin=begin)
+
+    def strokes(self, strokes: Iterable[Stroke | Points]) -> search_pb2.DrawRequest:
+        """Draws strokes.
+
+        Raises:
+            SketchError: one of them cannot be drawn.
+        """
+        drawn = search_pb2.DrawStrokes(strokes=strokes_to_wire(map(as_stroke, strokes)))
+        return search_pb2.DrawRequest(sequence=self._next(), strokes=drawn)
+
+    def undo(self, count: int) -> search_pb2.DrawRequest:
+        """Takes back strokes.
+
+        Raises:
+            SketchError: the count is below 1.
+        """
+        if count < 1:
+            raise SketchError(f"undo must take back at least 1 stroke, got {count}")
+        return search_pb2.DrawRequest(sequence=self._next(), undo=search_pb2.DrawUndo(count=count))
+
+    def clear(self) -> search_pb2.DrawRequest:
+        """Empties the canvas."""
+        return search_pb2.DrawRequest(sequence=self._next(), clear=search_pb2.DrawClear())
+
+    def raster(self, image: bytes) -> search_pb2.DrawRequest:
+        """Lays a picture under the strokes."""
+        return search_pb2.DrawRequest(sequence=self._next(), raster=sketch_pb2.RasterSketch(image=image))
+
+    def finish(self) -> search_pb2.DrawRequest:
+        """Ends the drawing."""
+        request = search_pb2.DrawRequest(sequence=self._next(), finish=search_pb2.DrawFinish())
+        self._is_finished = True
+        return request
+
+    def _next(self) -> int:
+        if self._is_finished:
+            raise ServiceError("the drawing is finished; begin another")
+        self._sequence += 1
+        return self._sequence
+
+
+class Inbox:
+    """Finds the answer to a message among replies that may skip some and refuse others."""
+
+    def __init__(self) -> None:
+        self._latest: Answer | None = None
+        self._refused: dict[int, Exception] = {}
+
+    def put(self, response: search_pb2.DrawResponse) -> None:
+        """Take in a reply."""
+        if response.HasField("error"):
+            self._refused[response.sequence] = error_from_status(response.error)
+        else:
+            self._latest = answer_from_draw_response(response)
+
+    def answer_to(self, sequence: int) -> Answer | None:
+        """The answer that includes the message, or None when there is none yet.
+
+        Raises:
+            PublicError: the message was refused.
+        """
+        if sequence in self._refused:
+            raise self._refused.pop(sequence)
+        return self._latest if self._latest is not None and self._latest.sequence >= sequence else None
+
+
+def search_request(
+    gallery: str, strokes: Iterable[Stroke | Points] | None, raster: bytes | None, options: SearchOptions
+) -> search_pb2.SearchRequest:
+    """The message for a search, with strokes or with a picture."""
+    if (strokes is None) == (raster is None):
+        raise TypeError("search takes either strokes or raster")
+    if strokes is None:
+        picture = sketch_pb2.RasterSketch(image=raster or b"")
+        return search_pb2.SearchRequest(gallery=gallery, raster=picture, options=options_to_wire(options))
+    drawn = sketch_pb2.StrokeSketch(strokes=strokes_to_wire(map(as_stroke, strokes)))
+    return search_pb2.SearchRequest(gallery=gallery, strokes=drawn, options=options_to_wire(options))
+
+
+def gallery_info(summary: gallery_pb2.GallerySummary) -> GalleryInfo:
+    """A gallery as the service describes it."""
+    return GalleryInfo(summary.name, summary.photos, summary.dim, summary.model_hash)
+
+
+def as_stroke(stroke: Stroke | Points) -> Stroke:
+    """A `Stroke`; points get the default width.
+
+    Raises:
+        SketchError: they cannot be drawn.
+    """
+    return stroke if isinstance(stroke, Stroke) else Stroke(np.asarray(stroke, np.float32))

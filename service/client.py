@@ -1,0 +1,222 @@
+"""The Python client: one call to search with a finished sketch, one context to draw and be answered stroke by stroke.
+
+Errors come back as the exceptions that the service raised, with its messages; `ServiceError` when it cannot be
+reached. `service.async_client` is the same for asyncio.
+"""
+
+import queue
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from indexer.fusion import EQUAL_WEIGHTS
+from indexer.sketch import DEFAULT_WIDTH, Stroke
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.answers import DEFAULT_K, Answer, SearchOptions
+from service.calls import (
+    CHANNEL_OPTIONS,
+    GalleryInfo,
+    Inbox,
+    Outbox,
+    PhotoInfo,
+    Points,
+    gallery_info,
+    search_request,
+)
+from service.config import DEFAULT_ADDRESS
+from service.convert import answer_from_search_response
+from service.errors import ServiceError, error_from_rpc
+
+
+class Client:
+    """Talks to one service; safe to share between threads. Close it, or use it in a `with` block.
+
+    Args:
+        target: HOST:PORT.
+        timeout_s: for every call but `draw`, which lasts as long as the drawing.
+
+    Example:
+        with Client("127.0.0.1:50051") as client, client.draw() as drawing:
+            answer = drawing.stroke([(0.3, 0.4), (0.4, 0.38), (0.5, 0.4)])
+            print(answer.hits[0].photo_id, answer.hits[0].distance)
+    """
+
+    def __init__(self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0) -> None:
+        self._target = target
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._sketches = search_pb2_grpc.SketchSearchServiceStub(self._channel)
+        self._galleries = gallery_pb2_grpc.GalleryServiceStub(self._channel)
+
+    def search(
+        self,
+        gallery: str = "",
+        *,
+        strokes: Iterable[Stroke | Points] | None = None,
+        raster: bytes | None = None,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+    ) -> Answer:
+        """The photos for one sketch, given as strokes or as a PNG, JPEG or WebP file.
+
+        Args:
+            gallery: its name; empty takes the only one that is served.
+            strokes: `Stroke`s, or (n, 2) points in canvas units.
+            raster: bytes of a picture.
+            k: photos to return, at most 1000, or 100 with thumbnails.
+            weights: granularity -> weight.
+            include_thumbnails: whether every hit carries its thumbnail.
+
+        Raises:
+            SketchError: the sketch cannot be drawn.
+            QueryError: an option is out of range, or several galleries are served and none is named.
+            UnknownGalleryError: no gallery of that name.
+            ServiceError: the service cannot answer.
+        """
+        options = SearchOptions(k, weights, include_thumbnails)
+        request = search_request(gallery, strokes, raster, options)
+        try:
+            return answer_from_search_response(self._sketches.Search(request, timeout=self._timeout_s))
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
+
+    def draw(
+        self,
+        gallery: str = "",
+        *,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+    ) -> "ClientDrawing":
+        """A drawing to be opened with `with`; the arguments are those of `search`."""
+        return ClientDrawing(self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails))
+
+    def galleries(self) -> list[GalleryInfo]:
+        """The galleries that are served, by name."""
+        try:
+            response = self._galleries.ListGalleries(gallery_pb2.ListGalleriesRequest(), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return [gallery_info(summary) for summary in response.galleries]
+
+    def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
+        """One photo's thumbnail and source.
+
+        Raises:
+            UnknownPhotoError: no such photo in that gallery.
+        """
+        request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
+        try:
+            response = self._galleries.GetPhoto(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return PhotoInfo(response.photo_id, response.source, response.thumbnail)
+
+    def close(self) -> None:
+        """End the connection, and with it open drawings."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ClientDrawing:
+    """A drawing in progress; one thread at a time. Made by `Client.draw`, opened by `with`.
+
+    Every edit waits for its answer and returns it. `send_strokes` does not wait: of several strokes sent in a row the
+    service answers the latest and says how many it skipped. A refused edit raises and the drawing goes on.
+    """
+
+    def __init__(
+        self, stub: search_pb2_grpc.SketchSearchServiceStub, target: str, gallery: str, options: SearchOptions
+    ) -> None:
+        self._stub = stub
+        self._target = target
+        self._gallery = gallery
+        self._options = options
+        self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
+        self._outbox = Outbox()
+        self._inbox = Inbox()
+
+    def stroke(
+        self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
+    ) -> Answer:
+        """Draw one stroke: (n, 2) points in canvas units, width in canvas units, pressure 0 to 1 by point.
+
+        Raises:
+            SketchError: the stroke cannot be drawn.
+        """
+        return self.strokes([Stroke(np.asarray(points, np.float32), width, pressure)])
+
+    def strokes(self, strokes: Iterable[Stroke | Points]) -> Answer:
+        """Draw several strokes at once; one answer for all."""
+        return self.answer(self.send_strokes(strokes))
+
+    def undo(self, count: int = 1) -> Answer:
+        """Take back the latest strokes."""
+        return self._answered(self._outbox.undo(count))
+
+    def clear(self) -> Answer:
+        """Empty the canvas, strokes and picture alike."""
+        return self._answered(self._outbox.clear())
+
+    def raster(self, image: bytes) -> Answer:
+        """Lay a picture (PNG, JPEG, WebP file) under the strokes."""
+        return self._answered(self._outbox.raster(image))
+
+    def finish(self) -> Answer:
+        """End the drawing; the last answer."""
+        return self._answered(self._outbox.finish())
+
+    def send_strokes(self, strokes: Iterable[Stroke | Points]) -> int:
+        """Draw without waiting; the sequence number to give to `answer`."""
+        request = self._outbox.strokes(strokes)
+        self._unsent.put(request)
+        return request.sequence
+
+    def answer(self, sequence: int) -> Answer:
+        """The first answer that includes the message with this sequence number.
+
+        Raises:
+            PublicError: the message was refused.
+            ServiceError: the drawing has ended.
+        """
+        while (answer := self._inbox.answer_to(sequence)) is None:
+            self._inbox.put(self._receive())
+        return answer
+
+    def __enter__(self) -> Self:
+        self._call: Any = self._stub.Draw(self._requests())
+        self._answered(self._outbox.begin(self._gallery, self._options))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self._outbox.is_finished:
+            self.finish()
+        self._unsent.put(None)
+        self._call.cancel()
+
+    def _answered(self, request: search_pb2.DrawRequest) -> Answer:
+        self._unsent.put(request)
+        return self.answer(request.sequence)
+
+    def _requests(self) -> Iterator[search_pb2.DrawRequest]:
+        while (request := self._unsent.get()) is not None:
+            yield request
+
+    def _receive(self) -> search_pb2.DrawResponse:
+        try:
+            response: search_pb2.DrawResponse = next(self._call)
+        except StopIteration:
+            raise ServiceError("the drawing has ended; begin another") from None
+        except grpc.RpcError as error:
+            self._unsent.put(None)  # lets gRPC's sending thread go
+            raise error_from_rpc(error, self._target) from error
+        return response

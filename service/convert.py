@@ -1,0 +1,184 @@
+"""Wire types to domain types and back, in one place; both the server and the client convert here."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import SketchError
+from indexer.fusion import EQUAL_WEIGHTS
+from indexer.regions import GRANULARITIES, REGIONS
+from indexer.sketch import DEFAULT_WIDTH, MAX_STROKE_POINTS, MAX_STROKES, Stroke
+from mgrl.v1 import search_pb2, sketch_pb2
+from service.answers import DEFAULT_K, Answer, RankedPhoto, SearchOptions, Timings
+
+
+def stroke_from_wire(stroke: sketch_pb2.Stroke) -> Stroke:
+    """A checked stroke.
+
+    Raises:
+        SketchError: x and y disagree, or what `Stroke` refuses.
+    """
+    points = len(stroke.x)
+    if len(stroke.y) != points:
+        raise SketchError(f"a stroke must have as many y as x, got {len(stroke.y)} y and {points} x")
+    # `Stroke` checks this too, but only after the numbers have been copied.
+    if points > MAX_STROKE_POINTS:
+        raise SketchError(f"a stroke may have {MAX_STROKE_POINTS} points, got {points}; thin it out or split it")
+    return Stroke(
+        np.array([stroke.x, stroke.y], dtype=np.float32).T.reshape(points, 2),
+        stroke.width if stroke.HasField("width") else DEFAULT_WIDTH,
+        np.array(stroke.pressure, dtype=np.float32) if stroke.pressure else None,
+    )
+
+
+def strokes_from_wire(strokes: Sequence[sketch_pb2.Stroke]) -> list[Stroke]:
+    """Checked strokes; an error names the stroke by its 0-based place in the message.
+
+    Raises:
+        SketchError: too many strokes, or one that cannot be drawn.
+    """
+    if len(strokes) > MAX_STROKES:
+        raise SketchError(f"a drawing may have {MAX_STROKES} strokes, got {len(strokes)}")
+    checked = []
+    for place, stroke in enumerate(strokes):
+        try:
+            checked.append(stroke_from_wire(stroke))
+        except SketchError as error:
+            raise SketchError(f"stroke {place}: {error}") from error
+    return checked
+
+
+def stroke_to_wire(stroke: Stroke) -> sketch_pb2.Stroke:
+    """The message for a stroke."""
+    x, y = stroke.points.T.tolist()
+    pressure = [] if stroke.pressure is None else stroke.pressure.tolist()
+    return sketch_pb2.Stroke(x=x, y=y, width=stroke.width, pressure=pressure)
+
+
+def strokes_to_wire(strokes: Iterable[Stroke]) -> list[sketch_pb2.Stroke]:
+    """The messages for strokes."""
+    return [stroke_to_wire(stroke) for stroke in strokes]
+
+
+def options_from_wire(options: search_pb2.SearchOptions) -> SearchOptions:
+    """Checked options, with the contract's defaults for what is absent.
+
+    Raises:
+        QueryError: an option is out of range.
+    """
+    return SearchOptions(
+        k=options.k if options.HasField("k") else DEFAULT_K,
+        weights=_weights_from_wire(options.weights),
+        include_thumbnails=options.include_thumbnails,
+    )
+
+
+def options_to_wire(options: SearchOptions) -> search_pb2.SearchOptions:
+    """The message for options."""
+    one, two, three = (options.weights[granularity] for granularity in GRANULARITIES)
+    return search_pb2.SearchOptions(
+        k=options.k,
+        weights=search_pb2.GranularityWeights(granularity_1=one, granularity_2=two, granularity_3=three),
+        include_thumbnails=options.include_thumbnails,
+    )
+
+
+def answer_to_search_response(answer: Answer) -> search_pb2.SearchResponse:
+    """The reply to a `Search`."""
+    return search_pb2.SearchResponse(
+        ranking=_ranking_to_wire(answer), no_ink=answer.no_ink, timings=_timings_to_wire(answer.timings)
+    )
+
+
+def answer_from_search_response(response: search_pb2.SearchResponse) -> Answer:
+    """The answer in a reply to a `Search`."""
+    return _answer(response.ranking, response.timings)
+
+
+def answer_to_draw_response(answer: Answer) -> search_pb2.DrawResponse:
+    """The reply to messages of a `Draw`."""
+    result = search_pb2.DrawResult(
+        ranking=_ranking_to_wire(answer),
+        no_ink=answer.no_ink,
+        strokes=answer.strokes,
+        skipped=answer.skipped,
+        timings=_timings_to_wire(answer.timings),
+    )
+    return search_pb2.DrawResponse(sequence=answer.sequence, result=result)
+
+
+def answer_from_draw_response(response: search_pb2.DrawResponse) -> Answer:
+    """The answer in a reply of a `Draw` that holds a result."""
+    result = response.result
+    return _answer(result.ranking, result.timings, result.strokes, result.skipped, response.sequence)
+
+
+def _answer(
+    ranking: search_pb2.Ranking, timings: search_pb2.Timings, strokes: int = 0, skipped: int = 0, sequence: int = 0
+) -> Answer:
+    return Answer(
+        hits=tuple(_hit_from_wire(hit) for hit in ranking.hits),
+        gallery_photos=ranking.gallery_photos,
+        exact=ranking.exact,
+        ink=_ink_mask_from_ids(ranking.inked_regions),
+        timings=Timings(timings.raster_ms, timings.encode_ms, timings.search_ms),
+        strokes=strokes,
+        skipped=skipped,
+        sequence=sequence,
+    )
+
+
+def _ranking_to_wire(answer: Answer) -> search_pb2.Ranking | None:
+    if answer.no_ink:
+        return None
+    return search_pb2.Ranking(
+        hits=[_hit_to_wire(hit) for hit in answer.hits],
+        gallery_photos=answer.gallery_photos,
+        exact=answer.exact,
+        inked_regions=np.flatnonzero(answer.ink).tolist(),
+    )
+
+
+def _hit_to_wire(hit: RankedPhoto) -> search_pb2.Hit:
+    return search_pb2.Hit(
+        photo_id=hit.photo_id,
+        rank=hit.rank,
+        distance=hit.distance,
+        granularity_distances=[hit.granularity_distances[granularity] for granularity in GRANULARITIES],
+        region_distances=hit.region_distances.tolist(),
+        rank_change=hit.rank_change,
+        is_new=hit.is_new,
+        thumbnail=hit.thumbnail,
+    )
+
+
+def _hit_from_wire(hit: search_pb2.Hit) -> RankedPhoto:
+    return RankedPhoto(
+        photo_id=hit.photo_id,
+        rank=hit.rank,
+        distance=hit.distance,
+        granularity_distances=dict(zip(GRANULARITIES, hit.granularity_distances, strict=True)),
+        region_distances=np.array(hit.region_distances, dtype=np.float32),
+        rank_change=hit.rank_change if hit.HasField("rank_change") else None,
+        is_new=hit.is_new,
+        thumbnail=hit.thumbnail,
+    )
+
+
+def _weights_from_wire(weights: search_pb2.GranularityWeights) -> dict[int, float]:
+    return {
+        1: weights.granularity_1 if weights.HasField("granularity_1") else EQUAL_WEIGHTS[1],
+        2: weights.granularity_2 if weights.HasField("granularity_2") else EQUAL_WEIGHTS[2],
+        3: weights.granularity_3 if weights.HasField("granularity_3") else EQUAL_WEIGHTS[3],
+    }
+
+
+def _timings_to_wire(timings: Timings) -> search_pb2.Timings:
+    return search_pb2.Timings(raster_ms=timings.raster_ms, encode_ms=timings.encode_ms, search_ms=timings.search_ms)
+
+
+def _ink_mask_from_ids(ids: Iterable[int]) -> npt.NDArray[np.bool_]:
+    ink = np.zeros(REGIONS, bool)
+    ink[list(ids)] = True
+    return ink

@@ -1,0 +1,128 @@
+"""The servicers: wire types in, wire types out, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from indexer.encoding import RegionEncoder
+from indexer.errors import QueryError
+from indexer.sketch import read_raster
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
+from service.drawing import Drawing
+from service.errors import ServiceError, public_errors
+from service.galleries import Galleries
+from service.session import DrawSession
+from service.workers import Workers, abandoned_on_exit
+
+if TYPE_CHECKING:
+    from indexer.gallery import Gallery
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
+    """Ranks photos for sketches and drawings."""
+
+    def __init__(self, galleries: Galleries, encoder: RegionEncoder, workers: Workers) -> None:
+        self._galleries = galleries
+        self._encoder = encoder
+        self._workers = workers
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._sessions: set[DrawSession] = set()
+
+    async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
+        async with public_errors(context):
+            with self._counted(), abandoned_on_exit() as abandoned:
+                gallery = self._galleries.find(request.gallery)
+                return await self._workers.rank(partial(self._search, request, gallery, abandoned.is_set))
+        raise AssertionError("public_errors ends the call")
+
+    async def Draw(
+        self, requests: AsyncIterator[search_pb2.DrawRequest], context: Context
+    ) -> AsyncIterator[search_pb2.DrawResponse]:
+        async with public_errors(context):
+            with self._counted():
+                session = self._begin(await anext(aiter(requests), None))
+                self._sessions.add(session)
+                try:
+                    async for response in session.answers(requests):
+                        yield response
+                finally:
+                    self._sessions.discard(session)
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for the calls in progress; drawings that are still open after `grace_s` seconds are ended."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=grace_s)
+        for session in self._sessions:
+            session.end(ServiceError("the service is stopping; send the drawing again to another one"))
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=1.0)
+
+    def _begin(self, request: search_pb2.DrawRequest | None) -> DrawSession:
+        if request is None or request.WhichOneof("action") != "begin":
+            raise QueryError("the first message of a drawing must be `begin`")
+        if request.sequence < 1:
+            raise QueryError(f"sequence numbers must be 1 or more, got {request.sequence}")
+        gallery = self._galleries.find(request.begin.gallery)
+        drawing = Drawing(gallery, self._encoder, options_from_wire(request.begin.options))
+        return DrawSession(drawing, request.sequence, self._workers)
+
+    def _search(
+        self, request: search_pb2.SearchRequest, gallery: "Gallery", is_abandoned: Callable[[], bool]
+    ) -> search_pb2.SearchResponse:
+        drawing = Drawing(gallery, self._encoder, options_from_wire(request.options))
+        match request.WhichOneof("sketch"):
+            case "strokes" if request.strokes.strokes:
+                drawing.add(strokes_from_wire(request.strokes.strokes))
+            case "strokes":
+                pass  # an empty canvas is a sketch too; its answer says so
+            case "raster":
+                drawing.put_raster(read_raster(request.raster.image, drawing.size_px))
+            case _:
+                raise QueryError("a search must hold strokes or a raster, this one holds neither")
+        return answer_to_search_response(drawing.rank(is_abandoned=is_abandoned))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        try:
+            yield
+        finally:
+            self._calls.discard(task)
+
+
+class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
+    """Describes the galleries and hands out photos."""
+
+    def __init__(self, galleries: Galleries, workers: Workers) -> None:
+        self._galleries = galleries
+        self._workers = workers
+
+    async def ListGalleries(
+        self, request: gallery_pb2.ListGalleriesRequest, context: Context
+    ) -> gallery_pb2.ListGalleriesResponse:
+        async with public_errors(context):
+            return gallery_pb2.ListGalleriesResponse(
+                galleries=[
+                    gallery_pb2.GallerySummary(
+                        name=gallery.name, photos=gallery.photos, dim=gallery.dim, model_hash=gallery.model_hash
+                    )
+                    for gallery in self._galleries
+                ]
+            )
+        raise AssertionError("public_errors ends the call")
+
+    async def GetPhoto(self, request: gallery_pb2.GetPhotoRequest, context: Context) -> gallery_pb2.GetPhotoResponse:
+        async with public_errors(context):
+            gallery = self._galleries.find(request.gallery)
+            photo = await self._workers.read(partial(gallery.photo, request.photo_id))
+            return gallery_pb2.GetPhotoResponse(photo_id=photo.photo_id, source=photo.source, thumbnail=photo.thumbnail)
+        raise AssertionError("public_errors ends the call")

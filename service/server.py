@@ -1,0 +1,128 @@
+"""The gRPC server: our two services, health, reflection, and a stop that lets drawings finish."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import Any, Final, Self
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from indexer.encoding import RegionEncoder
+from indexer.errors import ConfigError
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.config import MAX_MESSAGE_BYTES, ServerConfig, split_address
+from service.galleries import Galleries
+from service.retrieval import GalleryServicer, SketchSearchServicer
+from service.workers import Workers
+
+SERVICES: Final = (
+    search_pb2.DESCRIPTOR.services_by_name["SketchSearchService"].full_name,
+    gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name,
+)
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Without this a second server takes half of the connections instead of an error.
+    ("grpc.so_reuseport", 0),
+    # People pause for minutes while they draw. Clients may ping every 10 s, strokes or not (the default, 5 minutes,
+    # would cut them off), and the server looks for dead ones every 2 minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 120_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+
+
+class SketchServer:
+    """A server that is built, started and stopped on one event loop. Make it with `build_server`."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        server: grpc.aio.Server,
+        sketches: SketchSearchServicer,
+        health_servicer: Any,
+        workers: Workers,
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._sketches = sketches
+        self._health = health_servicer
+        self._workers = workers
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it listens on, with the real port once started."""
+        host, _ = split_address(self._config.address)
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen and answer.
+
+        Raises:
+            ConfigError: the address cannot be had.
+        """
+        try:
+            self._port = self._server.add_insecure_port(self._config.address)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {self._config.address}: the port is in use, or the address is not this machine's; "
+                "stop the other server or choose another address"
+            ) from error
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Turn new calls away, let open ones finish for a while, end the rest.
+
+        Args:
+            grace_s: seconds; None takes the configured ones.
+        """
+        grace_s = self._config.grace_s if grace_s is None else grace_s
+        await self._health.enter_graceful_shutdown()
+        refusing = asyncio.create_task(self._server.stop(grace_s + 2))
+        await self._sketches.drain(grace_s)
+        # Only watchers of the health service can be left; they need no grace.
+        await self._server.stop(0)
+        await refusing
+        self._workers.close()
+
+    async def serve_until_signal(self) -> None:
+        """Answer until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once."""
+        loop = asyncio.get_running_loop()
+        signals: asyncio.Queue[None] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, signals.put_nowait, None)
+        await signals.get()
+        stopping = asyncio.create_task(self.stop())
+        again = asyncio.create_task(signals.get())
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await self._server.stop(0)
+            stopping.cancel()
+        again.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def build_server(config: ServerConfig, galleries: Galleries, encoder: RegionEncoder) -> SketchServer:
+    """A server with every service in place, not yet listening; call it on the event loop that will run it."""
+    workers = Workers(config.threads)
+    server = grpc.aio.server(options=_OPTIONS)
+    sketches = SketchSearchServicer(galleries, encoder, workers)
+    search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
+    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
+    health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return SketchServer(config, server, sketches, health_servicer, workers)
