@@ -69,6 +69,18 @@ def name_seed(name: str, seed: int) -> int:
     return zlib.crc32(f"{seed}/{name}".encode())
 
 
+def sketches_with_frames(folder: Path) -> list[str]:
+    """Names of the sketches that FS2K-SDE's frames in a folder show, sorted.
+
+    Raises:
+        DataError: no folder there, or no frame in it.
+    """
+    names = {match["sketch"] for path in _listed(folder) if (match := _FRAME.fullmatch(path.name))}
+    if not names:
+        raise DataError(f"{folder} holds no frames named as FS2K-SDE's are: sketch0001_1.png, sketch0001_2.png, ...")
+    return sorted(names)
+
+
 def read_frames(folder: Path, sketch: str, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
     """FS2K-SDE's own frames of one drawing: flat files `sketchNNNN_TT.*`, sorted by the number TT.
 
@@ -83,18 +95,18 @@ def read_frames(folder: Path, sketch: str, size_px: int = CANVAS_PX) -> npt.NDAr
     Raises:
         DataError: no frame of that sketch, or an unreadable one.
     """
-    found = (
-        [
-            (int(match["stage"]), path)
-            for path in folder.iterdir()
-            if (match := _FRAME.fullmatch(path.name)) and match["sketch"] == sketch
-        ]
-        if folder.is_dir()
-        else []
-    )
+    found = [
+        (int(match["stage"]), path)
+        for path in _listed(folder)
+        if (match := _FRAME.fullmatch(path.name)) and match["sketch"] == sketch
+    ]
     if not found:
         raise DataError(f"{folder} holds no frames {sketch}_1.png, {sketch}_2.png, ... of a drawing")
     return np.stack([ink_on_black(square(open_image(path).convert("L")), size_px) for _, path in sorted(found)])
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _make(job: tuple[Pair, Path, int, int, bool]) -> None:

@@ -98,7 +98,8 @@ def mixed_5d(weights: Path | None = None) -> nn.Sequential:
 def _freeze_norms(module: nn.Module) -> nn.Module:
     """The module with every convolution block turned into a `FrozenNormConv`."""
     if isinstance(module, BasicConv2d):
-        return FrozenNormConv(module)
+        frozen: nn.Module = FrozenNormConv(module)
+        return frozen
     for name, child in list(module.named_children()):
         setattr(module, name, _freeze_norms(child))
     return module

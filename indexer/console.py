@@ -1,0 +1,101 @@
+"""What every subcommand shows: a progress bar with rate and time left, a table, a JSON file.
+
+Only commands use this file; library code reports through callbacks and never prints.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from indexer.errors import DataError
+
+_LINE_EVERY_S: Final = 5.0
+
+
+class Update(Protocol):
+    """Tells a progress bar how many are done, and the total where it was not known at the start."""
+
+    def __call__(self, done: int, total: int | None = None) -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int | None, unit: str = "photos") -> Iterator[Update]:
+    """A bar on stderr with rate and time left; where stderr is no terminal, a line every few seconds.
+
+    Yields:
+        Call it with how many are done so far, and with the total where it was not known before.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(label, total, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, rate="")
+        start = time.monotonic()
+
+        def update(done: int, total: int | None = total) -> None:
+            rate = done / max(time.monotonic() - start, 1e-9)
+            bar.update(task, completed=done, total=total, rate=f"{rate:.1f}/s")
+
+        yield update
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout: the first column to the left, the others to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+    # A pipe has no width of its own; tables must not be folded there.
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False).print(table)
+
+
+def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    """The result as JSON, where a file was asked for.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _Lines:
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        self._total = self._total if total is None else total
+        now = time.monotonic()
+        if now - self._last < _LINE_EVERY_S and done != self._total:
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        goal = "" if self._total is None else f"/{self._total}"
+        left = "" if self._total is None else f", {(self._total - done) / max(rate, 1e-9):.0f} s left"
+        print(f"{self._label}: {done}{goal} {self._unit}, {rate:.1f}/s{left}", file=sys.stderr)

@@ -1,0 +1,140 @@
+"""Train the single-pass MGRL encoder on photo and sketch pairs; stop it whenever you like, the same command goes on.
+
+The folder --out keeps checkpoint.pt (after every epoch), best.pt (the best validation) and run.json (data, splits,
+settings, versions, validations). The default model took about an hour and a half on two shared CPU cores.
+
+Examples:
+  mgrl train --data fs2k --weights inception_v3.safetensors --out runs/default \\
+      --fit fs2k/splits/dataset1-fit.txt fs2k/splits/dataset2-fit.txt \\
+      --val fs2k/splits/dataset1-val.txt fs2k/splits/dataset2-val.txt
+  mgrl export runs/default/best.pt model.onnx
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.batches import PairSet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `mgrl train`."""
+    from training.batches import Augmentation
+    from training.fit import FitConfig
+
+    config, augmentation = FitConfig(), Augmentation()
+    parser.add_argument("--data", type=Path, required=True, help="folder in FS2K's layout: photo/ and sketch/")
+    parser.add_argument("--fit", type=Path, nargs="+", required=True, help="split files to train on, one a data set")
+    parser.add_argument(
+        "--val",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="split files to select on, in the same order; ranked among their data set's fit photos",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run; a run that is there is gone on with"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="Inception-V3 as safetensors in torchvision's names (default: random, for tests only)",
+    )
+    parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings (default: OUT/episodes)")
+    parser.add_argument("--stages", type=int, default=70, help="stages of a drawing (default %(default)s)")
+    parser.add_argument("--dim", type=int, default=config.dim, help="numbers a region (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=config.epochs, help="passes over the pairs (default %(default)s)")
+    parser.add_argument(
+        "--stem-epochs",
+        type=int,
+        default=config.stem_epochs,
+        help="last epochs that train the stem, too (default %(default)s)",
+    )
+    parser.add_argument("--batch", type=int, default=config.batch, help="pairs a step (default %(default)s)")
+    parser.add_argument(
+        "--validate-every",
+        type=int,
+        default=config.validate_every,
+        metavar="N",
+        help="epochs between validations (default %(default)s)",
+    )
+    parser.add_argument(
+        "--moved-share",
+        type=float,
+        default=augmentation.moved_share,
+        help="share of drawings that are moved as in the probe set `moved` (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=config.seed, help="default %(default)s")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or go on."""
+    from dataclasses import asdict
+
+    from indexer.console import progress, write_json
+    from indexer.errors import ConfigError
+    from training.batches import Augmentation
+    from training.fit import FitConfig, Validation, fit
+
+    if len(args.fit) != len(args.val):
+        raise ConfigError(f"--fit and --val must name as many split files, got {len(args.fit)} and {len(args.val)}")
+    config = FitConfig(
+        dim=args.dim, epochs=args.epochs, stem_epochs=args.stem_epochs, batch=args.batch, seed=args.seed,
+        validate_every=args.validate_every, augmentation=Augmentation(moved_share=args.moved_share),
+    )  # fmt: skip
+    fit_sets = [_load(args, split, config.size_px) for split in args.fit]
+    validations = [
+        Validation(split.stem, _load(args, split, config.size_px), pairs.photos)
+        for split, pairs in zip(args.val, fit_sets, strict=True)
+    ]
+    record: dict[str, Any] = {
+        "config": asdict(config),
+        "data": _splits(args),
+        "versions": _versions(),
+        "validations": [],
+    }
+
+    def on_validation(validation: dict[str, Any]) -> None:
+        record["validations"].append(validation)
+        write_json(args.out / "run.json", record)
+        print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in validation.items()))
+
+    with progress("training", None, "steps") as update:
+        best = fit(
+            config,
+            fit_sets,
+            validations,
+            args.out,
+            args.weights,
+            lambda step, steps, loss: update(step, steps),
+            on_validation,
+        )
+    print(f"best weights: {best}; next: mgrl export {best} model.onnx", file=sys.stderr)
+    return 0
+
+
+def _load(args: argparse.Namespace, split: Path, size_px: int) -> "PairSet":
+    from indexer.console import progress
+    from training.batches import PairSet
+    from training.data import find_pair, read_split
+    from training.episodes import make_episodes
+
+    pairs = [find_pair(args.data, name) for name in read_split(split)]
+    with progress(f"drawings of {split.stem}", len(pairs), "sketches") as update:
+        episodes = make_episodes(pairs, args.episodes or args.out / "episodes", args.stages, on_progress=update)
+    return PairSet(pairs, episodes, size_px)
+
+
+def _splits(args: argparse.Namespace) -> dict[str, dict[str, object]]:
+    from training.data import read_split, split_hash
+
+    names = {split.stem: read_split(split) for split in [*args.fit, *args.val]}
+    return {stem: {"pairs": len(names[stem]), "sha256": split_hash(names[stem])} for stem in names}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {package: version(package) for package in ("mgrl", "torch", "torchvision", "numpy", "pillow")}
