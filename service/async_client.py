@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import grpc
@@ -110,6 +111,7 @@ class AsyncClientDrawing:
         self._options = options
         self._outbox = Outbox()
         self._inbox = Inbox()
+        self._has_ended = False
 
     async def stroke(
         self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
@@ -147,8 +149,10 @@ class AsyncClientDrawing:
             try:
                 response = await self._call.read()
             except grpc.aio.AioRpcError as error:
+                self._has_ended = True
                 raise error_from_rpc(error, self._target) from error
             if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
+                self._has_ended = True
                 raise ServiceError("the drawing has ended; begin another")
             self._inbox.put(response)
         return answer
@@ -159,15 +163,12 @@ class AsyncClientDrawing:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._outbox.is_finished:
+        if kind is None and not self._has_ended and not self._outbox.is_finished:
             await self.finish()
         self._call.cancel()
 
     async def _send(self, request: search_pb2.DrawRequest) -> int:
-        try:
+        # A stream that has ended takes no more messages; `answer` then says why it ended.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from error
-        except asyncio.InvalidStateError:
-            raise ServiceError("the drawing has ended; begin another") from None
         return request.sequence

@@ -144,6 +144,7 @@ class ClientDrawing:
         self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         self._outbox = Outbox()
         self._inbox = Inbox()
+        self._has_ended = False
 
     def stroke(
         self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
@@ -198,7 +199,7 @@ class ClientDrawing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._outbox.is_finished:
+        if kind is None and not self._has_ended and not self._outbox.is_finished:
             self.finish()
         self._unsent.put(None)
         self._call.cancel()
@@ -215,8 +216,10 @@ class ClientDrawing:
         try:
             response: search_pb2.DrawResponse = next(self._call)
         except StopIteration:
+            self._has_ended = True
             raise ServiceError("the drawing has ended; begin another") from None
         except grpc.RpcError as error:
+            self._has_ended = True
             self._unsent.put(None)  # lets gRPC's sending thread go
             raise error_from_rpc(error, self._target) from error
         return response

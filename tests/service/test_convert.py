@@ -1,0 +1,81 @@
+"""What goes over the wire comes back the same."""
+
+import numpy as np
+import pytest
+
+from indexer.errors import SketchError
+from indexer.sketch import DEFAULT_WIDTH, MAX_STROKES, Stroke
+from mgrl.v1 import search_pb2, sketch_pb2
+from service.answers import Answer, RankedPhoto, SearchOptions, Timings
+from service.convert import (
+    answer_from_draw_response,
+    answer_from_search_response,
+    answer_to_draw_response,
+    answer_to_search_response,
+    options_from_wire,
+    options_to_wire,
+    stroke_from_wire,
+    stroke_to_wire,
+    strokes_from_wire,
+)
+
+
+@pytest.mark.parametrize("pressure", [None, np.float32([0, 0.25, 1])])
+def test_strokes_survive_the_wire(pressure):
+    stroke = Stroke(np.float32([[0, 1], [0.25, 0.75], [1, 0]]), 0.05, pressure)
+    back = stroke_from_wire(sketch_pb2.Stroke.FromString(stroke_to_wire(stroke).SerializeToString()))
+    np.testing.assert_array_equal(back.points, stroke.points)
+    assert back.width == pytest.approx(0.05)
+    np.testing.assert_array_equal(back.pressure, pressure)
+
+
+def test_a_stroke_without_width_has_the_default_one():
+    assert stroke_from_wire(sketch_pb2.Stroke(x=[0.5], y=[0.5])).width == DEFAULT_WIDTH
+
+
+def test_a_bad_stroke_is_named_by_its_place():
+    good, bad = sketch_pb2.Stroke(x=[0.5], y=[0.5]), sketch_pb2.Stroke(x=[0.5, -1], y=[0.5, 0.5])
+    with pytest.raises(SketchError, match=r"stroke 2: point 1 is at \(-1, 0.5\)"):
+        strokes_from_wire([good, good, bad])
+
+
+def test_too_many_strokes_are_counted_before_they_are_read():
+    with pytest.raises(SketchError, match=f"a drawing may have {MAX_STROKES} strokes, got {MAX_STROKES + 1}"):
+        strokes_from_wire([sketch_pb2.Stroke()] * (MAX_STROKES + 1))
+
+
+def test_options_survive_the_wire():
+    options = SearchOptions(k=7, weights={1: 0.0, 2: 0.5, 3: 2.0}, include_thumbnails=True)
+    assert options_from_wire(options_to_wire(options)) == options
+
+
+def test_no_options_are_the_defaults():
+    assert options_from_wire(search_pb2.SearchOptions()) == SearchOptions()
+
+
+def hit(rank, **fields):
+    distances = np.arange(14, dtype=np.float32) / 8
+    return RankedPhoto(f"photo{rank}", rank, 1.5, {1: 0.5, 2: 0.25, 3: 0.75}, distances, **fields)
+
+
+def test_answers_survive_the_wire():
+    ink = np.arange(14) % 3 == 0
+    hits = (hit(1, rank_change=0, thumbnail=b"jpeg"), hit(2, rank_change=-3), hit(3, is_new=True))
+    answer = Answer(hits, 99, True, ink, Timings(1.5, 2.5, 0.25), strokes=4, skipped=2, sequence=9)
+    back = answer_from_draw_response(answer_to_draw_response(answer))
+    for sent, received in zip(answer.hits, back.hits, strict=True):
+        np.testing.assert_array_equal(received.region_distances, sent.region_distances)
+        assert {**vars(received), "region_distances": 0} == {**vars(sent), "region_distances": 0}
+    np.testing.assert_array_equal(back.ink, ink)
+    assert {**vars(back), "hits": 0, "ink": 0} == {**vars(answer), "hits": 0, "ink": 0}
+    found = answer_from_search_response(answer_to_search_response(answer))
+    assert [hit.photo_id for hit in found.hits] == ["photo1", "photo2", "photo3"]
+    assert found.timings == answer.timings
+
+
+def test_without_ink_there_is_no_ranking():
+    answer = Answer((), 0, False, np.zeros(14, bool), Timings(raster_ms=1), strokes=1)
+    response = answer_to_draw_response(answer)
+    assert response.result.no_ink
+    assert not response.result.HasField("ranking")
+    assert answer_from_draw_response(response).no_ink
