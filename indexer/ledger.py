@@ -1,0 +1,156 @@
+"""The files of a gallery folder: its manifest, its ledger's tables, and how a file is replaced for good.
+
+`indexer.store` reads and appends; this module says what the bytes are. The ledger is reached through SQLAlchemy Core,
+so that another engine can stand behind the same statements.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from indexer.errors import GalleryError
+
+FORMAT_VERSION: Final = 1
+_LEDGER: Final = "ledger.sqlite"
+
+METADATA: Final = sa.MetaData()
+SEGMENTS: Final = sa.Table(
+    "segments",
+    METADATA,
+    sa.Column("segment", sa.Integer, primary_key=True),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
+PHOTOS: Final = sa.Table(
+    "photos",
+    METADATA,
+    sa.Column("row", sa.Integer, primary_key=True),  # grows with ingestion: the order that breaks ties
+    sa.Column("photo_id", sa.Text, nullable=False, unique=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("content_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("thumbnail", sa.LargeBinary, nullable=False),
+    sa.Column("segment", sa.ForeignKey("segments.segment"), nullable=False),
+    sa.Column("segment_row", sa.Integer, nullable=False),
+    sa.UniqueConstraint("segment", "segment_row"),
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What gallery.json says.
+
+    Args:
+        format_version: layout of the folder; this code reads `FORMAT_VERSION`.
+        model_hash: names the encoder that made every embedding of the gallery.
+        dim: numbers per region.
+        created: UTC, ISO 8601.
+    """
+
+    format_version: int
+    model_hash: str
+    dim: int
+    created: str
+
+
+def folder_name(folder: Path) -> str:
+    """The last part of a path, also for "."; messages may go over the wire and hold no more of it."""
+    return folder.resolve().name
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file that survives a crash: the old bytes or the new, never a mixture."""
+    scratch = path.with_name(path.name + ".tmp")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+    _fsync_folder(path.parent)  # without this the rename itself can be lost
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def manifest_path(folder: Path) -> Path:
+    """Where a gallery says that it is one."""
+    return folder / "gallery.json"
+
+
+def segment_path(folder: Path, segment: int) -> Path:
+    """Where a segment's vectors lie."""
+    return folder / "segments" / f"{segment:06}.vec"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a gallery says about itself.
+
+    Raises:
+        GalleryError: no gallery there, a damaged one, or one of another format.
+    """
+    name = folder_name(folder)
+    try:
+        raw = json.loads(manifest_path(folder).read_bytes())
+        version = raw["format_version"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise GalleryError(f"{name} is no gallery (no gallery.json in it); make one with `mgrl ingest`") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GalleryError(f"gallery {name}: its gallery.json cannot be read; restore it from a copy") from error
+    if version != FORMAT_VERSION:
+        raise GalleryError(
+            f"gallery {name} has format {version}, this version of mgrl reads format {FORMAT_VERSION}; "
+            "use the version that wrote it or ingest the photos anew"
+        )
+    if not (folder / _LEDGER).is_file():
+        raise GalleryError(f"gallery {name}: its {_LEDGER} is missing; restore it from a copy")
+    try:
+        return Manifest(version, str(raw["model_hash"]), int(raw["dim"]), str(raw["created"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise GalleryError(f"gallery {name}: its gallery.json lacks {error}; restore it from a copy") from error
+
+
+def create(folder: Path, model_hash: str, dim: int) -> None:
+    """Make an empty gallery in a folder; the caller holds its lock. Unless gallery.json is there, none was made."""
+    (folder / "segments").mkdir(exist_ok=True)
+    engine = open_engine(folder)
+    try:
+        # An earlier attempt may have died anywhere before gallery.json; nothing in its ledger was acknowledged.
+        METADATA.drop_all(engine)
+        METADATA.create_all(engine)
+    finally:
+        engine.dispose()
+    _fsync_folder(folder)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
+    replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
+    _fsync_folder(folder.resolve().parent)
+
+
+def open_engine(folder: Path) -> sa.Engine:
+    """The ledger's SQLite file: write-ahead log, so that readers never wait, and a sync at every commit."""
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder.resolve() / _LEDGER)))
+
+    @sa.event.listens_for(engine, "connect")
+    def _settle(connection: Any, _: Any) -> None:
+        # The driver must not begin transactions on its own: it would leave SELECTs out of them.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        # In WAL mode only FULL syncs the log at every commit; NORMAL may lose the last ones to a power cut.
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

@@ -1,0 +1,148 @@
+"""Encode photos into a gallery that `mgrl serve` can search.
+
+SOURCE is a folder (searched recursively for .jpg, .jpeg, .png and .webp) or a single file. GALLERY is a folder; it is
+made if it is not there. Photos are stored batch by batch: stop the command at any moment and run it again, and only
+what is missing is done. A photo is its content, so a copy under another name is not stored twice. Its id is its path
+inside the source without suffix.
+
+Files that are no readable photos are skipped and listed. Exit status: 0 also when some files were skipped, 1 when
+nothing could be used or the gallery refused, 130 when interrupted.
+
+Examples:
+  mgrl ingest ./gallery ./photos
+  mgrl ingest ./gallery ./photos/2023 ./photos/2024 ./extra/anna.jpg
+  mgrl ingest ./gallery ./photos --json summary.json      for scripts: counts, rate, every skipped file
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from indexer.ingest import IngestProgress, IngestReport
+
+_LISTED: Final = 20
+_LINE_EVERY_S: Final = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `mgrl ingest`."""
+    parser.add_argument("gallery", metavar="GALLERY", type=Path, help="folder of the gallery, made if missing")
+    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="folder of photos, or a photo")
+    parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
+    parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos encoded and stored at once (64)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the summary as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ingest and report; 1 when there was nothing to use."""
+    from rich.console import Console
+
+    from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
+    from indexer.ingest import ingest
+
+    console = Console(stderr=True)
+    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
+    try:
+        with _progress(console) as show:
+            report = ingest(args.gallery, args.sources, encoder, batch=args.batch, on_progress=show)
+    except KeyboardInterrupt:
+        console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
+        raise
+    if args.json:
+        args.json.write_text(json.dumps(_summary(report), indent=2) + "\n")
+    _print_report(console, args.gallery, report)
+    return 0 if report.added + report.already_there else 1
+
+
+@contextmanager
+def _progress(console: "Console") -> Iterator[Callable[["IngestProgress"], None]]:
+    """A bar on a terminal; elsewhere, in a log, a line every few seconds."""
+    if not console.is_terminal:
+        yield _Lines(console).show
+        return
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]:.0f} photos/s"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[notes]}"),
+    )
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task("ingesting", total=None, rate=0.0, notes="")
+        started = time.monotonic()
+
+        def show(now: "IngestProgress") -> None:
+            rate = now.added / max(time.monotonic() - started, 1e-9)
+            bar.update(task, total=now.total, completed=now.done, rate=rate, notes=_notes(now))
+
+        yield show
+
+
+class _Lines:
+    """Progress for a log."""
+
+    def __init__(self, console: "Console") -> None:
+        self._console = console
+        self._started = self._last = time.monotonic()
+
+    def show(self, now: "IngestProgress") -> None:
+        """Print where the job is, unless a line was printed a moment ago."""
+        moment = time.monotonic()
+        if moment - self._last < _LINE_EVERY_S:
+            return
+        self._last = moment
+        elapsed = moment - self._started
+        left_s = elapsed / now.done * (now.total - now.done) if now.done else 0.0
+        self._console.print(
+            f"{now.done} of {now.total} files, {now.added / elapsed:.0f} photos/s, {left_s:.0f} s left{_notes(now)}",
+            highlight=False,
+        )
+
+
+def _notes(now: "IngestProgress") -> str:
+    there = f", {now.already_there} already there" if now.already_there else ""
+    return there + (f", {now.skipped} skipped" if now.skipped else "")
+
+
+def _summary(report: "IngestReport") -> dict[str, object]:
+    return {
+        "added": report.added,
+        "already_there": report.already_there,
+        "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
+        "seconds": round(report.seconds, 3),
+        "photos_per_s": round(report.added / max(report.seconds, 1e-9), 1),
+    }
+
+
+def _print_report(console: "Console", gallery: Path, report: "IngestReport") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"gallery {gallery.resolve().name}", show_header=False, title_justify="left")
+    rate = f" ({report.added / max(report.seconds, 1e-9):.0f} photos/s)" if report.added else ""
+    rows = (
+        ("added", str(report.added)),
+        ("already there", str(report.already_there)),
+        ("skipped", str(len(report.skipped))),
+        ("time", f"{report.seconds:.1f} s{rate}"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    # Text: file names are data, not rich's markup.
+    for name, reason in report.skipped[:_LISTED]:
+        console.print(Text(f"skipped {name}: {reason}"), soft_wrap=True)
+    if len(report.skipped) > _LISTED:
+        console.print(f"... and {len(report.skipped) - _LISTED} more; --json FILE lists all")
+    if not report.added + report.already_there:
+        console.print("Nothing was usable: no file is a readable photo.")
