@@ -23,7 +23,7 @@ class SearchOptions:
 
     Args:
         k: photos to return, 1 to 1000, or to 100 with thumbnails.
-        weights: granularity -> weight (the paper's alpha, beta, gamma), finite and >= 0.
+        weights: granularity -> weight (the paper's alpha, beta, gamma), finite and >= 0, one of them above 0.
         include_thumbnails: whether every hit carries its thumbnail.
 
     Raises:
@@ -41,7 +41,8 @@ class SearchOptions:
             raise QueryError(
                 f"k must be at most {MAX_K_WITH_THUMBNAILS} with thumbnails, got {self.k}; fetch them photo by photo"
             )
-        region_weights(np.zeros(REGIONS, bool), self.weights)
+        if not region_weights(np.ones(REGIONS, bool), self.weights).any():
+            raise QueryError("at least one weight must be above 0, got 0 for every granularity")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class RankedPhoto:
         rank: 1-based.
         distance: fused distance, smaller is closer.
         granularity_distances: granularity -> mean distance over its inked regions, before weighting.
-        region_distances: (14,) float, by region id; regions without ink are included and do not count.
+        region_distances: (14,) float, by region id; 0 where there is no ink.
         rank_change: places climbed since the previous answer, negative when it fell; None when it was
             not there.
         is_new: whether there was a previous ranking and the photo was not in it.
@@ -84,7 +85,7 @@ class Answer:
     """The photos for a drawing as it stands. A lead, not an identification.
 
     Args:
-        hits: closest first; empty when there is no ink.
+        hits: closest first; empty when there is no ink that counts.
         gallery_photos: photos that were ranked; 0 when there is no ink.
         exact: whether hits and order are those of an exhaustive comparison.
         ink: (14,) bool, the regions that hold ink.
@@ -105,8 +106,8 @@ class Answer:
 
     @property
     def no_ink(self) -> bool:
-        """Whether there is nothing to search with yet."""
-        return not self.ink.any()
+        """Whether there is nothing to search with yet: no ink, or none where the weights look."""
+        return not self.hits
 
     def rank_of(self, photo_id: str) -> int | None:
         """The photo's 1-based rank, None when it is not among the hits."""

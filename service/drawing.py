@@ -7,19 +7,18 @@ time, on a `Snapshot` that later edits do not touch.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import SketchError
+from indexer.fusion import region_weights
+from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
 from indexer.sketch import MAX_STROKES, Canvas, Stroke
 from service.answers import Answer, RankedPhoto, SearchOptions, Timings
-
-if TYPE_CHECKING:
-    from indexer.gallery import Gallery, Hit
 
 MAX_DRAWING_POINTS: Final = 1_000_000
 """Points of all strokes together: 8 MB, a thousand times a careful drawing."""
@@ -49,7 +48,7 @@ class Snapshot:
 class Drawing:
     """Strokes over an optional picture, and the previous answer to compare the next one with."""
 
-    def __init__(self, gallery: "Gallery", encoder: RegionEncoder, options: SearchOptions | None = None) -> None:
+    def __init__(self, gallery: Gallery, encoder: RegionEncoder, options: SearchOptions | None = None) -> None:
         self._gallery = gallery
         self._encoder = encoder
         self._options = options or SearchOptions()
@@ -141,7 +140,7 @@ class Drawing:
         pixels = self._render(snapshot)
         ink = ink_mask(pixels)
         raster_ms = clock.lap_ms()
-        if not ink.any():
+        if not region_weights(ink, self._options.weights).any():
             return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes))
         probe = self._encoder.encode_sketches(pixels[None])[0]
         encode_ms = clock.lap_ms()
@@ -162,7 +161,7 @@ class Drawing:
         self._drawn = snapshot
         return self._canvas.pixels()
 
-    def _ranked(self, hit: "Hit") -> RankedPhoto:
+    def _ranked(self, hit: Hit) -> RankedPhoto:
         previous = self._answer[1] if self._answer else None
         before = previous.rank_of(hit.photo_id) if previous else None
         return RankedPhoto(

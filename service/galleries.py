@@ -1,14 +1,11 @@
 """The galleries that one service answers for, all made by the model at hand."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, QueryError
+from indexer.gallery import Gallery
 from service.errors import UnknownGalleryError
-
-if TYPE_CHECKING:
-    from indexer.gallery import Gallery
 
 
 class Galleries:
@@ -20,25 +17,25 @@ class Galleries:
         ModelMismatchError: one was made by another model.
     """
 
-    def __init__(self, galleries: Iterable["Gallery"], encoder: RegionEncoder) -> None:
+    def __init__(self, galleries: Iterable[Gallery], encoder: RegionEncoder) -> None:
         self._by_name: dict[str, Gallery] = {}
         for gallery in galleries:
             if gallery.name in self._by_name:
                 raise ConfigError(f"galleries must have different names, two are named {gallery.name}; rename one")
             if gallery.photos == 0:
-                raise GalleryError(f"gallery {gallery.name} holds no photos; add some with: mgrl ingest")
+                raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
             gallery.check_model(encoder)
             self._by_name[gallery.name] = gallery
         if not self._by_name:
             raise ConfigError("a service needs at least one gallery, got none")
 
-    def __iter__(self) -> Iterator["Gallery"]:
+    def __iter__(self) -> Iterator[Gallery]:
         return (self._by_name[name] for name in sorted(self._by_name))
 
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def find(self, name: str) -> "Gallery":
+    def find(self, name: str) -> Gallery:
         """The gallery of that name; an empty name means the only one.
 
         Raises:

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import QueryError
+from indexer.gallery import Gallery
 from indexer.sketch import read_raster
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
@@ -18,9 +19,6 @@ from service.errors import ServiceError, public_errors
 from service.galleries import Galleries
 from service.session import DrawSession
 from service.workers import Workers, abandoned_on_exit
-
-if TYPE_CHECKING:
-    from indexer.gallery import Gallery
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -74,7 +72,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         return DrawSession(drawing, request.sequence, self._workers)
 
     def _search(
-        self, request: search_pb2.SearchRequest, gallery: "Gallery", is_abandoned: Callable[[], bool]
+        self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]
     ) -> search_pb2.SearchResponse:
         drawing = Drawing(gallery, self._encoder, options_from_wire(request.options))
         match request.WhichOneof("sketch"):

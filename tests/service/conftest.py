@@ -1,20 +1,20 @@
-"""A small gallery in memory and a real server on a free port, on an event loop in a thread of its own."""
+"""A small gallery and a real server on a free port, on an event loop in a thread of its own."""
 
 import asyncio
+import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from indexer.errors import ModelMismatchError, UnknownPhotoError
-from indexer.fusion import fused_distance, region_distances
-from indexer.regions import REGION_IDS
+from indexer.gallery import Gallery
 from indexer.sketch import Stroke
+from indexer.store import NewPhoto, StoreWriter
 from service.client import Client
 from service.config import ServerConfig
 from service.galleries import Galleries
@@ -22,59 +22,33 @@ from service.server import SketchServer, build_server
 from tests.conftest import PixelEncoder, unit_rows
 
 
-@dataclass
-class FakeHit:
-    photo_id: str
-    rank: int
-    distance: float
-    granularity_distances: dict
-    region_distances: np.ndarray
+class CountingGallery(Gallery):
+    """A gallery that knows its rows and counts its searches."""
 
+    rows: npt.NDArray[np.float32]
+    searches = 0
 
-@dataclass
-class FakeRanking:
-    hits: tuple
-    gallery_photos: int
-    exact: bool
-
-
-@dataclass
-class FakePhoto:
-    photo_id: str
-    source: str
-    thumbnail: bytes
-
-
-class FakeGallery:
-    """The interface of `indexer.gallery.Gallery` over random rows, ranked by the reference formula."""
-
-    def __init__(self, encoder, photos=24, name="faces", seed=0):
-        self.name, self.photos, self.dim, self.model_hash = name, photos, encoder.dim, encoder.model_hash
-        self.rows = unit_rows(np.random.default_rng(seed), photos, encoder.dim)
-        self.searches = 0
-
-    def check_model(self, encoder):
-        if encoder.model_hash != self.model_hash:
-            raise ModelMismatchError(f"gallery {self.name} was made by another model; ingest it again")
-
-    def search(self, probe, ink, k=10, weights=None):
+    def search(self, *arguments, **options):
         self.searches += 1
-        distances = fused_distance(probe, self.rows, ink, weights)
-        per_region = region_distances(probe, self.rows)
-        hits = []
-        for rank, row in enumerate(np.argsort(distances, kind="stable")[:k], start=1):
-            means = {
-                g: float(per_region[row, ids][ink[ids]].mean()) if ink[ids].any() else 0.0
-                for g, ids in ((g, list(ids)) for g, ids in REGION_IDS.items())
-            }
-            hits.append(FakeHit(f"photo{row:04d}", rank, float(distances[row]), means, per_region[row]))
-        return FakeRanking(tuple(hits), self.photos, True)
+        return super().search(*arguments, **options)
 
-    def photo(self, photo_id):
-        number = int(photo_id.removeprefix("photo")) if photo_id.removeprefix("photo").isdigit() else self.photos
-        if number >= self.photos:
-            raise UnknownPhotoError(f"gallery {self.name} has no photo {photo_id!r}")
-        return FakePhoto(photo_id, f"people/{photo_id}.jpg", b"\xff\xd8 thumbnail of " + photo_id.encode())
+
+def make_gallery(folder, encoder, photos=24, seed=0) -> CountingGallery:
+    """A gallery folder with random rows and no pictures, opened."""
+    rows = unit_rows(np.random.default_rng(seed), photos, encoder.dim)
+    with StoreWriter.open_or_create(folder, encoder.model_hash, encoder.dim) as writer:
+        names = [f"photo{row:04d}" for row in range(photos)]
+        thumbnails = [b"\xff\xd8 thumbnail of " + name.encode() for name in names]
+        writer.append(
+            [
+                NewPhoto(name, f"people/{name}.jpg", thumbnail, hashlib.sha256(thumbnail).digest())
+                for name, thumbnail in zip(names, thumbnails, strict=True)
+            ],
+            rows,
+        )
+    gallery = CountingGallery.open(folder)
+    gallery.rows = rows
+    return gallery
 
 
 class GatedEncoder(PixelEncoder):
@@ -129,8 +103,10 @@ def serving(galleries, encoder, **config) -> Iterator[Serving]:
 
 
 @pytest.fixture
-def gallery(encoder):
-    return FakeGallery(encoder)
+def gallery(tmp_path, encoder):
+    made = make_gallery(tmp_path / "faces", encoder)
+    yield made
+    made.close()
 
 
 @pytest.fixture

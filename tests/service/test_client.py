@@ -12,7 +12,7 @@ from indexer.sketch import rasterise, read_raster
 from service.async_client import AsyncClient
 from service.client import Client
 from service.errors import ServiceError, UnknownGalleryError
-from tests.service.conftest import FakeGallery, ids, line, png, serving
+from tests.service.conftest import ids, line, make_gallery, png, serving
 
 
 def expected_order(gallery, encoder, canvas, weights=(1.0, 1.0, 1.0)):
@@ -172,8 +172,8 @@ def test_errors_come_back_as_they_were_raised(client):
         client.search(strokes=[[(1.2, 0.5)]])
 
 
-def test_with_several_galleries_one_must_be_named(encoder):
-    galleries = [FakeGallery(encoder, name="b", seed=1), FakeGallery(encoder, 3, name="a")]
+def test_with_several_galleries_one_must_be_named(tmp_path, encoder):
+    galleries = [make_gallery(tmp_path / "b", encoder, seed=1), make_gallery(tmp_path / "a", encoder, photos=3)]
     with serving(galleries, encoder) as running, Client(running.address) as client:
         assert [(info.name, info.photos) for info in client.galleries()] == [("a", 3), ("b", 24)]
         assert client.galleries()[0].model_hash == encoder.model_hash

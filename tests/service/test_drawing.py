@@ -7,7 +7,7 @@ from indexer.errors import QueryError, SketchError
 from indexer.sketch import MAX_STROKES, Canvas, Stroke, rasterise, read_raster
 from service.answers import SearchOptions
 from service.drawing import MAX_DRAWING_POINTS, Drawing, DrawingAbandonedError
-from tests.service.conftest import FakeGallery, GatedEncoder, ids, line, png
+from tests.service.conftest import GatedEncoder, ids, line, make_gallery, png
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def test_undo_needs_something_to_undo(drawing):
         drawing.undo()
 
 
-def test_an_abandoned_drawing_stops_before_the_encoder():
+def test_an_abandoned_drawing_stops_before_the_encoder(tmp_path):
     encoder = GatedEncoder()
-    drawing = Drawing(FakeGallery(encoder), encoder)
+    drawing = Drawing(make_gallery(tmp_path / "faces", encoder), encoder)
     drawing.add([line()])
     with pytest.raises(DrawingAbandonedError):
         drawing.rank(is_abandoned=lambda: True)
@@ -141,3 +141,11 @@ def test_an_abandoned_drawing_stops_before_the_encoder():
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(QueryError, match=message):
         SearchOptions(**options)
+
+
+def test_ink_only_where_the_weights_do_not_look_is_no_ink(gallery, encoder):
+    drawing = Drawing(gallery, encoder, SearchOptions(weights={1: 1.0, 2: 0.0, 3: 0.0}))
+    drawing.add([Stroke([(0.4, 0.4)], width=0.02)])  # enough for a cell of the 3x3 grid, too little for the face
+    assert drawing.rank().no_ink
+    drawing.add([line()])
+    assert not drawing.rank().no_ink

@@ -23,7 +23,7 @@ from service.errors import DETAILS_KEY, ServiceError
 from service.galleries import Galleries
 from service.server import build_server
 from tests.conftest import PixelEncoder
-from tests.service.conftest import FakeGallery, GatedEncoder, ids, line, png, serving
+from tests.service.conftest import GatedEncoder, ids, line, make_gallery, png, serving
 
 LINE = stroke_to_wire(line())
 
@@ -258,10 +258,10 @@ def test_closing_the_sending_side_finishes_the_drawing(draw):
 
 
 @pytest.fixture
-def gated():
+def gated(tmp_path):
     """A drawing whose encoder waits for us."""
     encoder = GatedEncoder()
-    gallery = FakeGallery(encoder)
+    gallery = make_gallery(tmp_path / "faces", encoder)
     with (
         serving([gallery], encoder, threads=1, grace_s=0.1) as running,
         grpc.insecure_channel(running.address) as channel,
@@ -435,12 +435,12 @@ def test_many_drawings_at_once_keep_their_answers_apart(service, encoder):
     assert len({tuple(names) for names in expected.values()}) > 1
 
 
-def test_galleries_are_checked_before_serving(gallery, encoder):
+def test_galleries_are_checked_before_serving(tmp_path, gallery, encoder):
     with pytest.raises(ConfigError, match="two are named faces; rename one"):
-        Galleries([gallery, FakeGallery(encoder, seed=1)], encoder)
-    with pytest.raises(GalleryError, match="gallery faces holds no photos; add some with: mgrl ingest"):
-        Galleries([FakeGallery(encoder, photos=0)], encoder)
-    with pytest.raises(ModelMismatchError, match="made by another model"):
+        Galleries([gallery, make_gallery(tmp_path / "other" / "faces", encoder)], encoder)
+    with pytest.raises(GalleryError, match="gallery empty has no photos; add some with `mgrl ingest`"):
+        Galleries([make_gallery(tmp_path / "empty", encoder, photos=0)], encoder)
+    with pytest.raises(ModelMismatchError, match="gallery faces was made by model"):
         Galleries([gallery], PixelEncoder(seed=9))
     with pytest.raises(ConfigError, match="a service needs at least one gallery"):
         Galleries([], encoder)

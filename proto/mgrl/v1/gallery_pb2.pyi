@@ -131,9 +131,9 @@ class GetPhotoResponse(_message.Message):
     photo_id: _builtins.str
     """The id that was asked for."""
     source: _builtins.str
-    """The name that the photo was ingested under, relative to its source folder."""
+    """The file it came from: the source folder's own name and the path inside it, such as "photos/anna/front.jpg"."""
     thumbnail: _builtins.bytes
-    """JPEG file, a reduced picture."""
+    """JPEG file, a picture of at most 96 px a side."""
     def __init__(
         self,
         *,

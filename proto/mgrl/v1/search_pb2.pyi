@@ -66,7 +66,7 @@ Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
 
 @_typing.final
 class GranularityWeights(_message.Message):
-    """Weights of the granularities in the distance (the paper's alpha, beta and gamma)."""
+    """Weights of the granularities in the distance (the paper's alpha, beta and gamma). One at least must be above 0."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,7 +157,7 @@ class SearchResponse(_message.Message):
     NO_INK_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
-    """True when no region of the sketch holds ink: every photo would tie. Default: false."""
+    """True when no region that has a weight holds ink: every photo would tie. Default: false."""
     @_builtins.property
     def ranking(self) -> Global___Ranking:
         """The closest photos. Absent exactly when `no_ink`."""
@@ -197,7 +197,7 @@ class Ranking(_message.Message):
     """Whether hits and order are those of an exhaustive comparison. Default: false, approximate."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """The smaller of k and `gallery_photos` many; ties are ordered by photo."""
+        """The smaller of k and `gallery_photos` many; equal distances are in the order of ingestion."""
 
     @_builtins.property
     def inked_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -257,7 +257,7 @@ class Hit(_message.Message):
 
     @_builtins.property
     def region_distances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Distance of every region, by region id; 14 numbers, 0 to 2. Regions without ink are included but do not count."""
+        """Distance of every region, by region id; 14 numbers, 0 to 2. A region without ink has 0."""
 
     def __init__(
         self,
@@ -533,7 +533,7 @@ class DrawResult(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
-    """True when no region of the canvas holds ink yet: every photo would tie. Default: false."""
+    """True when no region that has a weight holds ink yet: every photo would tie. Default: false."""
     strokes: _builtins.int
     """Strokes on the canvas, 0 to 20,000."""
     skipped: _builtins.int
