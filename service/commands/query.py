@@ -1,0 +1,164 @@
+"""Search a running service with a sketch: a picture (PNG, JPEG, WebP) or a drawing (JSON with strokes).
+
+Example:
+    mgrl query sketch.png
+    mgrl query drawing.json --live -k 5
+    mgrl query sketch.png --gallery staff --weights 1 1 0.5 --save-thumbnails ./found --json found.json
+
+A drawing is {"strokes": [{"points": [[x, y], ...], "width": 0.008}, ...]} with x to the right and y down, 0 to 1.
+A result is a lead, not an identification.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.episode import Episode
+from indexer.errors import ConfigError, QueryError, SketchError
+from indexer.regions import GRANULARITIES
+from service.answers import DEFAULT_K, Answer, RankedPhoto
+from service.client import Client
+from service.config import DEFAULT_ADDRESS, split_address
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mgrl query`."""
+    parser.add_argument("sketch", metavar="SKETCH", type=Path, help="a picture, or a drawing (.json)")
+    parser.add_argument("--address", default=DEFAULT_ADDRESS, help="HOST:PORT of the service (default: %(default)s)")
+    parser.add_argument("--gallery", default="", help="which one (default: the only one that is served)")
+    parser.add_argument("-k", type=int, default=DEFAULT_K, help="photos to return (default: %(default)s)")
+    parser.add_argument(
+        "--weights", metavar=("A", "B", "G"), type=float, nargs=3, default=(1.0, 1.0, 1.0),
+        help="of the whole face, the 2x2 and the 3x3 regions (default: 1 1 1)",
+    )  # fmt: skip
+    parser.add_argument("--live", action="store_true", help="send a drawing stroke by stroke, print after each")
+    parser.add_argument("--save-thumbnails", metavar="DIR", type=Path, help="write the photos' thumbnails there")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, help="write the answers there, after each stroke if --live"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search and print."""
+    split_address(arguments.address)
+    episode, picture = _read_sketch(arguments.sketch)
+    options: dict[str, Any] = {
+        "k": arguments.k,
+        "weights": dict(zip(GRANULARITIES, arguments.weights, strict=True)),
+        "include_thumbnails": arguments.save_thumbnails is not None,
+    }
+    answers = []
+    with Client(arguments.address) as client:
+        if not arguments.live:
+            strokes = None if episode is None else episode.strokes
+            answers = [client.search(arguments.gallery, strokes=strokes, raster=picture, **options)]
+        elif episode is None:
+            raise QueryError("--live needs a drawing with strokes (.json); a picture is searched at once, without it")
+        else:
+            for answer in _drawn_live(client, arguments.gallery, episode, options):
+                print(_line(answer, len(episode.strokes)), flush=True)
+                answers.append(answer)
+    print("\n".join(_table(answers[-1])))
+    try:
+        if arguments.json:
+            _write_json(arguments.json, answers)
+        if arguments.save_thumbnails:
+            _save_thumbnails(arguments.save_thumbnails, answers[-1])
+    except OSError as error:
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
+    return 0
+
+
+def _read_sketch(path: Path) -> tuple[Episode | None, bytes | None]:
+    if path.suffix.lower() == ".json":
+        return Episode.load(path), None
+    try:
+        return None, path.read_bytes()
+    except OSError as error:
+        raise SketchError(f"cannot read the sketch {path}: {error.strerror}") from error
+
+
+def _drawn_live(client: Client, gallery: str, episode: Episode, options: dict[str, Any]) -> Iterator[Answer]:
+    with client.draw(gallery, **options) as drawing:
+        for stroke in episode.strokes:
+            yield drawing.strokes([stroke])
+
+
+def _line(answer: Answer, strokes: int) -> str:
+    head = f"stroke {answer.strokes:>{len(str(strokes))}}/{strokes}"
+    if answer.no_ink:
+        return f"{head}  no ink yet"
+    return f"{head}  " + "  ".join(_printable(hit.photo_id) + _moved(hit) for hit in answer.hits[:5])
+
+
+def _table(answer: Answer) -> list[str]:
+    if answer.no_ink:
+        return ["no ink yet: nothing in the sketch is dark enough, or light enough, against its paper"]
+    names = [_printable(hit.photo_id) for hit in answer.hits]
+    width = max(len("photo"), *map(len, names))
+    lines = [f"{'rank':>4}  {'photo':<{width}}  {'distance':>8}  {'1x1':>6}  {'2x2':>6}  {'3x3':>6}"]
+    for name, hit in zip(names, answer.hits, strict=True):
+        parts = "  ".join(f"{hit.granularity_distances[granularity]:6.3f}" for granularity in GRANULARITIES)
+        lines.append(f"{hit.rank:>4}  {name:<{width}}  {hit.distance:8.4f}  {parts}")
+    spent = answer.timings
+    lines.append(
+        f"{answer.gallery_photos} photos ranked {'exactly' if answer.exact else 'approximately'}: raster "
+        f"{spent.raster_ms:.1f} ms, encode {spent.encode_ms:.1f} ms, search {spent.search_ms:.1f} ms"
+    )
+    lines.append("a lead, not an identification")
+    return lines
+
+
+def _moved(hit: RankedPhoto) -> str:
+    if hit.is_new:
+        return " (new)"
+    return f" ({hit.rank_change:+d})" if hit.rank_change else ""
+
+
+def _printable(photo_id: str) -> str:
+    # Ids come from file names, which may hold what a terminal obeys.
+    return "".join(character if character.isprintable() else "?" for character in photo_id)
+
+
+def _write_json(path: Path, answers: list[Answer]) -> None:
+    path.write_text(json.dumps({"answers": [_as_json(answer) for answer in answers]}, indent=1) + "\n", "utf-8")
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "no_ink": answer.no_ink,
+        "strokes": answer.strokes,
+        "gallery_photos": answer.gallery_photos,
+        "exact": answer.exact,
+        "inked_regions": np.flatnonzero(answer.ink).tolist(),
+        "timings_ms": {
+            "raster": answer.timings.raster_ms,
+            "encode": answer.timings.encode_ms,
+            "search": answer.timings.search_ms,
+        },
+        "hits": [
+            {
+                "photo_id": hit.photo_id,
+                "rank": hit.rank,
+                "distance": hit.distance,
+                "granularity_distances": [hit.granularity_distances[granularity] for granularity in GRANULARITIES],
+                "region_distances": hit.region_distances.tolist(),
+                "rank_change": hit.rank_change,
+                "is_new": hit.is_new,
+            }
+            for hit in answer.hits
+        ],
+    }
+
+
+def _save_thumbnails(folder: Path, answer: Answer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for hit in answer.hits:
+        # The rank keeps names apart that differ only in what is replaced.
+        name = re.sub(r"[^\w.-]+", "_", hit.photo_id)[-80:]
+        (folder / f"{hit.rank:03d}-{name}.jpg").write_bytes(hit.thumbnail)

@@ -1,0 +1,66 @@
+"""Answer sketches over gRPC, from one or several galleries.
+
+Example:
+    mgrl serve ./gallery
+    mgrl serve ./staff ./visitors --address 127.0.0.1:0 --threads 1
+
+Prints one line when it answers. SIGTERM and Ctrl-C stop it: new calls are turned away, open drawings may finish.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, default_threads
+from indexer.gallery import Gallery
+from service.config import DEFAULT_ADDRESS, ServerConfig
+from service.galleries import Galleries
+from service.server import build_server
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mgrl serve`."""
+    parser.add_argument("galleries", metavar="GALLERY", type=Path, nargs="+", help="a folder written by `mgrl ingest`")
+    parser.add_argument(
+        "--address", default=DEFAULT_ADDRESS, help="HOST:PORT; port 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", type=Path, default=DEFAULT_MODEL, help="an ONNX file that made the galleries (default: the built-in)"
+    )
+    parser.add_argument("--threads", type=int, default=default_threads(), help="cores to use (default: all)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode and search")
+    parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=float,
+        default=10.0,
+        help="for open drawings at a stop (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    config = ServerConfig(address=arguments.address, threads=arguments.threads, grace_s=arguments.grace)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    opened = [Gallery.open(path, device=arguments.device) for path in arguments.galleries]
+    encoder = OnnxEncoder.open(arguments.model, threads=config.threads, device=arguments.device)
+    galleries = Galleries(opened, encoder)
+    if not config.is_loopback:
+        print(
+            f"mgrl serve: warning: there is no authentication and no encryption yet; whoever reaches {config.address} "
+            "can search these galleries",
+            file=sys.stderr,
+        )
+    asyncio.run(_serve(config, galleries, encoder))
+    return 0
+
+
+async def _serve(config: ServerConfig, galleries: Galleries, encoder: OnnxEncoder) -> None:
+    server = build_server(config, galleries, encoder)
+    await server.start()
+    photos = sum(gallery.photos for gallery in galleries)
+    kind = "gallery" if len(galleries) == 1 else "galleries"
+    print(f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}", flush=True)
+    await server.serve_until_signal()
