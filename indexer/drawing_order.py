@@ -95,7 +95,8 @@ def head_parts(strokes: Sequence[Stroke]) -> npt.NDArray[np.int64]:
     chin = top + height
     across = (centres[:, 0] - middle) / half_width
     down = (centres[:, 1] - top) / height
-    inner = (across / 0.62) ** 2 + ((down - 0.62) / 0.34) ** 2 < 1
+    # A contour's centre lies in the middle of the face: what counts is whether all of the stroke does.
+    inner = np.array([_inside(stroke, middle, half_width, top, height) for stroke in strokes])
     parts = np.full(len(strokes), Part.HAIR_FILL, dtype=np.int64)
     parts[inner] = Part.FEATURES
     parts[inner & (down > 0.72) & (np.abs(across) < 0.42)] = Part.MOUTH
@@ -105,6 +106,13 @@ def head_parts(strokes: Sequence[Stroke]) -> npt.NDArray[np.int64]:
     if outer.any():
         parts[outer & (lengths >= np.quantile(lengths[outer], 0.85))] = Part.OUTLINE
     return parts
+
+
+def _inside(stroke: Stroke, middle: float, half_width: float, top: float, height: float) -> bool:
+    """Whether nine tenths of a stroke lie within the ellipse of eyes, nose and mouth."""
+    across = (stroke.points[:, 0] - middle) / half_width
+    down = (stroke.points[:, 1] - top) / height
+    return bool(np.mean((across / 0.62) ** 2 + ((down - 0.62) / 0.34) ** 2 < 1) > 0.9)
 
 
 def _nearest_first(

@@ -3,7 +3,7 @@
 Each drawing is a JSON file of vector strokes with its stages; `mgrl train` and `mgrl evaluate` read them, `mgrl query
 --live` replays one against a running service. FS2K-SDE's own frames can be read back as raster stages and counted.
 
-Examples:
+examples:
   mgrl episodes --data fs2k --split fs2k/splits/dataset2-val.txt --out drawings
   mgrl episodes --data fs2k --split val.txt --out drawings --shuffled --stages 20 --seed 3
   mgrl episodes --sketch scan.jpg --out drawings          one picture, whatever its name

@@ -3,7 +3,7 @@
 Every photo of the split is a target: its sketch becomes a drawing of T stages, and at each stage the photo is ranked
 among all photos of the split (and of --gallery). Encoder, fusion and rasteriser are the service's own.
 
-Examples:
+examples:
   mgrl evaluate --data fs2k --split fs2k/splits/dataset2-val.txt --json result.json
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set moved --seed 1
   mgrl evaluate --data fs2k --split val.txt --model runs/mine/model.onnx --stages 20

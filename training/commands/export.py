@@ -1,6 +1,6 @@
 """Write a trained encoder as ONNX, checked against PyTorch; this file is what `ingest`, `serve` and `evaluate` take.
 
-Examples:
+examples:
   mgrl export runs/default/best.pt model.onnx
 """
 

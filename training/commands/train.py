@@ -1,11 +1,11 @@
-"""Train the single-pass MGRL encoder on photo and sketch pairs; stop it whenever you like, the same command goes on.
+r"""Train the single-pass MGRL encoder on photo and sketch pairs; stop it whenever you like, the same command goes on.
 
 The folder --out keeps checkpoint.pt (after every epoch), best.pt (the best validation) and run.json (data, splits,
 settings, versions, validations). The default model took about an hour and a half on two shared CPU cores.
 
-Examples:
-  mgrl train --data fs2k --weights inception_v3.safetensors --out runs/default \\
-      --fit fs2k/splits/dataset1-fit.txt fs2k/splits/dataset2-fit.txt \\
+examples:
+  mgrl train --data fs2k --weights inception_v3.safetensors --out runs/default \
+      --fit fs2k/splits/dataset1-fit.txt fs2k/splits/dataset2-fit.txt \
       --val fs2k/splits/dataset1-val.txt fs2k/splits/dataset2-val.txt
   mgrl export runs/default/best.pt model.onnx
 """
