@@ -17,6 +17,7 @@ Examples:
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
     try:
-        with _progress(console) as show:
+        # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
+        with _progress(console) as show, warnings.catch_warnings(action="ignore"):
             report = ingest(args.gallery, args.sources, encoder, batch=args.batch, on_progress=show)
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")

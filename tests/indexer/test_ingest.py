@@ -1,0 +1,217 @@
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer.encoding import stack_photos
+from indexer.errors import ConfigError, DataError, GalleryError, ModelMismatchError
+from indexer.gallery import Gallery
+from indexer.ingest import IngestProgress, ingest
+from indexer.photos import read_photo
+from indexer.store import Store, StoreWriter
+from tests.conftest import PixelEncoder
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (60, 80)) -> Path:
+    """A small picture of coloured patches, different for every seed."""
+    patches = np.random.default_rng(seed).integers(0, 255, size=(6, 5, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(patches).resize(size).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for n in range(10):
+        paint(folder / f"set{n % 2}" / f"face{n:02}.jpg", n)
+    return folder
+
+
+def contents(folder: Path) -> tuple[list[str], np.ndarray]:
+    ids, segments = Store.open(folder).snapshot()
+    return ids, np.concatenate(list(segments))
+
+
+def test_photos_become_what_the_encoder_makes_of_them(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    report = ingest(tmp_path / "g", [photos], encoder, batch=4)
+    assert (report.added, report.already_there, report.skipped) == (10, 0, ())
+    ids, embeddings = contents(tmp_path / "g")
+    files = sorted(photos.rglob("*.jpg"))
+    assert ids == [f"{path.parent.name}/{path.stem}" for path in files]
+    np.testing.assert_array_equal(embeddings, encoder.encode_photos(stack_photos([*map(read_photo, files)], 192)))
+    gallery = Gallery.open(tmp_path / "g")
+    gallery.check_model(encoder)
+    photo = gallery.photo("set1/face03")
+    assert photo.source == "photos/set1/face03.jpg"
+    small = Image.open(io.BytesIO(photo.thumbnail))
+    assert (small.format, small.size) == ("JPEG", (60, 80))
+
+
+def test_thumbnails_are_at_most_96_px(tmp_path: Path, encoder: PixelEncoder) -> None:
+    for name, size in (("wide", (480, 120)), ("line", (1000, 1)), ("dot", (1, 1))):
+        paint(tmp_path / "photos" / f"{name}.png", 1, size)
+    ingest(tmp_path / "g", [tmp_path / "photos"], encoder)
+    store = Store.open(tmp_path / "g")
+    sizes = {name: Image.open(io.BytesIO(store.photo(name).thumbnail)).size for name in ("wide", "line", "dot")}
+    assert sizes == {"wide": (96, 24), "line": (96, 1), "dot": (1, 1)}
+
+
+def test_a_second_run_adds_nothing_and_neither_decodes_nor_encodes(
+    tmp_path: Path, photos: Path, encoder: PixelEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(tmp_path / "g", [photos], encoder)
+    before = contents(tmp_path / "g")
+    monkeypatch.setattr("indexer.ingest.read_photo", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(encoder, "encode_photos", lambda *_: pytest.fail("encoded again"))
+    report = ingest(tmp_path / "g", [photos], encoder)
+    assert (report.added, report.already_there) == (0, 10)
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert ingest(tmp_path / "g", [moved], encoder).already_there == 10
+    after = contents(tmp_path / "g")
+    assert after[0] == before[0]
+    np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_new_photos_are_added_behind_the_old(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    ingest(tmp_path / "g", [photos], encoder)
+    paint(photos / "aaa.jpg", 77)
+    report = ingest(tmp_path / "g", [photos], encoder)
+    assert (report.added, report.already_there) == (1, 10)
+    assert contents(tmp_path / "g")[0][-1] == "aaa"
+
+
+def test_one_content_is_one_photo_whatever_its_name(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    shutil.copy(photos / "set0" / "face00.jpg", photos / "set0" / "copy.jpg")
+    report = ingest(tmp_path / "g", [photos, photos / "set1" / "face01.jpg"], encoder, batch=100)
+    assert (report.added, report.already_there) == (10, 2)
+
+
+def test_ids_that_collide_grow_until_they_are_free(tmp_path: Path, encoder: PixelEncoder) -> None:
+    sources = [tmp_path / name for name in ("one", "two", "deep/two")]
+    for seed, path in enumerate((sources[0] / "a.jpg", sources[0] / "a.png", *(s / "a.png" for s in sources[1:]))):
+        paint(path, seed)
+    ingest(tmp_path / "g", sources, encoder, batch=3)
+    assert contents(tmp_path / "g")[0] == ["a", "a.png", "two/a.png", "two/a.png~2"]
+
+
+def test_files_that_are_no_photos_are_skipped_listed_and_counted(
+    tmp_path: Path, photos: Path, encoder: PixelEncoder
+) -> None:
+    whole = (photos / "set0" / "face00.jpg").read_bytes()
+    (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "diary.png").write_bytes(b"Dear diary")
+    (photos / "empty.webp").touch()
+    report = ingest(tmp_path / "g", [photos], encoder, batch=4)
+    assert report.added == 10
+    reasons = dict(report.skipped)
+    assert sorted(reasons) == ["photos/cut.jpg", "photos/diary.png", "photos/empty.webp"]
+    assert "cut short or damaged" in reasons["photos/cut.jpg"]
+    assert "not a JPEG, PNG or WebP image (10 bytes, beginning with b'Dear dia')" in reasons["photos/diary.png"]
+    assert "the file is empty" in reasons["photos/empty.webp"]
+
+
+def test_progress_counts_only_what_is_durable(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    (photos / "zero.jpg").touch()
+    shutil.copy(photos / "set0" / "face00.jpg", photos / "twin.jpg")
+    seen: list[IngestProgress] = []
+
+    def check(now: IngestProgress) -> None:
+        seen.append(now)
+        assert len(Store.open(tmp_path / "g").snapshot()[0]) == now.added
+
+    ingest(tmp_path / "g", [photos], encoder, batch=4, on_progress=check)
+    assert seen[-1] == IngestProgress(total=12, added=10, already_there=1, skipped=1)
+    assert [now.done for now in seen] == sorted(now.done for now in seen)
+    assert {now.added for now in seen} - {0} == {4, 8, 10}
+
+
+def test_an_encoder_that_fails_half_way_leaves_whole_batches(
+    tmp_path: Path, photos: Path, encoder: PixelEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    encode = encoder.encode_photos
+
+    def fail_in_the_third(batch: np.ndarray) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return encode(batch)
+
+    monkeypatch.setattr(encoder, "encode_photos", fail_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path / "g", [photos], encoder, batch=3)
+    assert len(contents(tmp_path / "g")[0]) == 6
+    assert ingest(tmp_path / "g", [photos], encoder, batch=3).added == 4
+
+
+def test_bad_jobs_are_refused_before_anything_is_made(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(DataError, match="no folder or file named 'fotos'"):
+        ingest(tmp_path / "g", [photos, tmp_path / "fotos"], encoder)
+    with pytest.raises(DataError, match=r"no .jpeg, .jpg, .png, .webp files in texts; name a folder with photos"):
+        ingest(tmp_path / "g", [tmp_path / "texts"], encoder)
+    with pytest.raises(ConfigError, match="a batch must hold at least 1 photo, got 0"):
+        ingest(tmp_path / "g", [photos], encoder, batch=0)
+    with pytest.raises(GalleryError, match="photos is no gallery and not empty"):
+        ingest(photos, [photos], encoder)
+    assert not (tmp_path / "g").exists()
+
+
+def test_another_model_and_a_second_job_are_refused(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    ingest(tmp_path / "g", [photos], encoder)
+    with pytest.raises(ModelMismatchError, match="gallery g was made by model"):
+        ingest(tmp_path / "g", [photos], PixelEncoder(seed=1))
+    with (
+        StoreWriter.open_or_create(tmp_path / "g", encoder.model_hash, encoder.dim),
+        pytest.raises(GalleryError, match="gallery g is being written by another process"),
+    ):
+        ingest(tmp_path / "g", [photos], encoder)
+
+
+JOB = """
+import sys
+from pathlib import Path
+from indexer.ingest import ingest
+from tests.conftest import PixelEncoder
+
+ingest(Path(sys.argv[1]), [Path(sys.argv[2])], PixelEncoder(), batch=3,
+       on_progress=lambda now: print(now.added, now.already_there, flush=True))
+"""
+
+
+def test_a_job_killed_again_and_again_ends_like_an_uninterrupted_one(tmp_path: Path, encoder: PixelEncoder) -> None:
+    """Each child is killed (SIGKILL) as soon as it has acknowledged one more batch; the next takes up its work."""
+    photos = tmp_path / "photos"
+    for n in range(60):
+        paint(photos / f"{n % 7}" / f"face{n:02}.png", n, (300, 300))
+    (photos / "3" / "broken.png").write_bytes(b"no photo")
+    acknowledged = 0
+    for _ in range(3):
+        command = [sys.executable, "-c", JOB, str(tmp_path / "g"), str(photos)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                added, already_there = map(int, line.split())
+                if added:
+                    os.kill(child.pid, signal.SIGKILL)
+                    acknowledged = added + already_there
+                    break
+        assert child.returncode == -signal.SIGKILL
+        ids, embeddings = contents(tmp_path / "g")
+        assert len(set(ids)) == len(ids) == len(embeddings) >= acknowledged
+    report = ingest(tmp_path / "g", [photos], encoder, batch=3)
+    assert 0 < report.added == 60 - report.already_there
+    assert [name for name, _ in report.skipped] == ["photos/3/broken.png"]
+    ingest(tmp_path / "whole", [photos], encoder, batch=3)
+    found, expected = contents(tmp_path / "g"), contents(tmp_path / "whole")
+    assert found[0] == expected[0]
+    np.testing.assert_array_equal(found[1], expected[1])
