@@ -154,13 +154,17 @@ def read_raster(data: bytes, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
     if len(data) > MAX_RASTER_BYTES:
         raise SketchError(f"a raster sketch may have {MAX_RASTER_BYTES} bytes, got {len(data)}; scale it down")
     try:
-        image = Image.open(io.BytesIO(data))
+        # Named formats only: Pillow would hand others to outside programs (EPS to Ghostscript).
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
         if max(image.size) > MAX_RASTER_PX:
             raise SketchError(
                 f"a raster sketch may have {MAX_RASTER_PX} px a side, got {image.width}x{image.height}; scale it down"
             )
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except SketchError:
+        raise
+    # Decoders raise almost anything on hostile bytes: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
         raise SketchError(
             f"a raster sketch must be a whole PNG, JPEG or WebP file, {len(data)} bytes are not"
         ) from error

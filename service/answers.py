@@ -16,6 +16,9 @@ MAX_K: Final = 1000
 MAX_K_WITH_THUMBNAILS: Final = 100
 """Thumbnails of a few KiB each keep an answer below a message's 4 MiB."""
 
+MAX_WEIGHT: Final = 1e6
+"""Far above any use; keeps every distance within float32, which the wire carries."""
+
 
 @dataclass(frozen=True)
 class SearchOptions:
@@ -23,7 +26,8 @@ class SearchOptions:
 
     Args:
         k: photos to return, 1 to 1000, or to 100 with thumbnails.
-        weights: granularity -> weight (the paper's alpha, beta, gamma), finite and >= 0, one of them above 0.
+        weights: granularity -> weight (the paper's alpha, beta, gamma), 0 to 1e6, one of them
+            above 0.
         include_thumbnails: whether every hit carries its thumbnail.
 
     Raises:
@@ -41,6 +45,8 @@ class SearchOptions:
             raise QueryError(
                 f"k must be at most {MAX_K_WITH_THUMBNAILS} with thumbnails, got {self.k}; fetch them photo by photo"
             )
+        if too_large := [weight for weight in self.weights.values() if weight > MAX_WEIGHT]:
+            raise QueryError(f"weights must be at most {MAX_WEIGHT:.0f}, got {too_large[0]}; only their ratios matter")
         if not region_weights(np.ones(REGIONS, bool), self.weights).any():
             raise QueryError("at least one weight must be above 0, got 0 for every granularity")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,8 +48,9 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
                 session = self._begin(await anext(aiter(requests), None))
                 self._sessions.add(session)
                 try:
-                    async for response in session.answers(requests):
-                        yield response
+                    async with aclosing(session.answers(requests)) as responses:
+                        async for response in responses:
+                            yield response
                 finally:
                     self._sessions.discard(session)
 

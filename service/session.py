@@ -6,7 +6,7 @@ whose sequence number is at least its own.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -51,7 +51,9 @@ class DrawSession:
         self._end = error
         self._wake.set()
 
-    async def answers(self, requests: AsyncIterator[search_pb2.DrawRequest]) -> AsyncIterator[search_pb2.DrawResponse]:
+    async def answers(
+        self, requests: AsyncIterator[search_pb2.DrawRequest]
+    ) -> AsyncGenerator[search_pb2.DrawResponse, None]:
         """The replies to the messages after `begin`, until the drawing is finished.
 
         Raises:

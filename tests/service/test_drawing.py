@@ -132,6 +132,8 @@ def test_an_abandoned_drawing_stops_before_the_encoder(tmp_path):
     [
         ({"k": 0}, "k must be from 1 to 1000, got 0"),
         ({"k": 200, "include_thumbnails": True}, "k must be at most 100 with thumbnails, got 200"),
+        ({"weights": {1: 1.0, 2: 2e6, 3: 1.0}}, "weights must be at most 1000000, got 2000000.0"),
+        ({"weights": {1: 0.0, 2: 0.0, 3: 0.0}}, "at least one weight must be above 0"),
         (
             {"weights": {1: 1.0, 2: 1.0, 3: float("nan")}},
             "the weight of granularity 3 must be finite",

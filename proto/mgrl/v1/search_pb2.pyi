@@ -74,11 +74,11 @@ class GranularityWeights(_message.Message):
     GRANULARITY_2_FIELD_NUMBER: _builtins.int
     GRANULARITY_3_FIELD_NUMBER: _builtins.int
     granularity_1: _builtins.float
-    """Weight of the whole face, dimensionless, finite, at least 0. Default, when absent: 1."""
+    """Weight of the whole face, dimensionless, 0 to 1,000,000. Default, when absent: 1."""
     granularity_2: _builtins.float
-    """Weight of the 2x2 regions, dimensionless, finite, at least 0. Default, when absent: 1."""
+    """Weight of the 2x2 regions, dimensionless, 0 to 1,000,000. Default, when absent: 1."""
     granularity_3: _builtins.float
-    """Weight of the 3x3 regions, dimensionless, finite, at least 0. Default, when absent: 1."""
+    """Weight of the 3x3 regions, dimensionless, 0 to 1,000,000. Default, when absent: 1."""
     def __init__(
         self,
         *,

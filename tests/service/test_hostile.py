@@ -1,0 +1,166 @@
+"""Generated messages and clients that misbehave: never a fault of ours, never a hang, and the next caller is served."""
+
+import logging
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from indexer.sketch import MAX_STROKE_POINTS
+from mgrl.v1 import search_pb2, search_pb2_grpc, sketch_pb2
+from service.client import Client
+from service.convert import stroke_to_wire
+from tests.conftest import PixelEncoder
+from tests.service.conftest import line, make_gallery, png, serving
+
+LINE = stroke_to_wire(line())
+
+numbers = st.one_of(st.floats(0, 1, width=32), st.floats(width=32))
+coordinates = st.lists(numbers, max_size=6)
+optional_number = st.one_of(st.none(), numbers)
+pictures = st.one_of(
+    st.just(png()),
+    st.binary(max_size=60),
+    st.integers(0, len(png())).map(lambda end: png()[:end]),
+    st.tuples(st.integers(8, len(png()) - 1), st.integers(0, 255)).map(
+        lambda change: png()[: change[0]] + bytes([change[1]]) + png()[change[0] + 1 :]
+    ),
+    st.just(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+)
+strokes = st.lists(
+    st.one_of(
+        st.just(LINE),
+        st.builds(sketch_pb2.Stroke, x=coordinates, y=coordinates, width=optional_number, pressure=coordinates),
+    ),
+    max_size=4,
+)
+names = st.one_of(st.just(""), st.just("faces"), st.text(max_size=12))
+options = st.builds(
+    search_pb2.SearchOptions,
+    k=st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1), st.integers(1, 99)),
+    weights=st.builds(
+        search_pb2.GranularityWeights,
+        granularity_1=optional_number,
+        granularity_2=optional_number,
+        granularity_3=optional_number,
+    ),
+    include_thumbnails=st.booleans(),
+)
+rasters = st.builds(sketch_pb2.RasterSketch, image=pictures)
+searches = st.one_of(
+    st.builds(
+        search_pb2.SearchRequest,
+        gallery=names,
+        strokes=st.builds(sketch_pb2.StrokeSketch, strokes=strokes),
+        options=options,
+    ),
+    st.builds(search_pb2.SearchRequest, gallery=names, raster=rasters, options=options),
+)
+actions = st.one_of(
+    st.builds(search_pb2.DrawRequest, strokes=st.builds(search_pb2.DrawStrokes, strokes=strokes)),
+    st.builds(search_pb2.DrawRequest, undo=st.builds(search_pb2.DrawUndo, count=st.integers(0, 2**32 - 1))),
+    st.builds(search_pb2.DrawRequest, undo=st.builds(search_pb2.DrawUndo)),
+    st.builds(search_pb2.DrawRequest, clear=st.builds(search_pb2.DrawClear)),
+    st.builds(search_pb2.DrawRequest, raster=rasters),
+    st.builds(search_pb2.DrawRequest, begin=st.builds(search_pb2.DrawBegin, gallery=names, options=options)),
+    st.builds(search_pb2.DrawRequest),
+)
+generated = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory):
+    encoder = PixelEncoder()
+    gallery = make_gallery(tmp_path_factory.mktemp("galleries") / "faces", encoder)
+    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
+        yield search_pb2_grpc.SketchSearchServiceStub(channel)
+    gallery.close()
+
+
+@generated
+@given(request=searches)
+def test_any_search_is_answered_or_refused(stub, request):
+    try:
+        response = stub.Search(request, timeout=5)
+    except grpc.RpcError as error:
+        refused = error
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND), refused.details()
+        assert refused.details()
+        return
+    assert response.no_ink == (not response.HasField("ranking"))
+    distances = [hit.distance for hit in response.ranking.hits]
+    assert distances == sorted(distances)
+    assert all(0 <= distance < float("inf") for distance in distances)
+
+
+@generated
+@given(edits=st.lists(actions, max_size=8))
+def test_every_message_of_any_drawing_is_answered(stub, edits):
+    for sequence, edit in enumerate(edits, start=2):
+        edit.sequence = sequence
+    begin = search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin())
+    finish = search_pb2.DrawRequest(sequence=len(edits) + 2, finish=search_pb2.DrawFinish())
+    replies = list(stub.Draw(iter([begin, *edits, finish]), timeout=5))
+    refused = {reply.sequence for reply in replies if reply.HasField("error")}
+    results = [reply.sequence for reply in replies if reply.HasField("result")]
+    assert results == sorted(set(results))
+    assert results[-1] == finish.sequence
+    assert refused <= set(range(2, finish.sequence))
+    invalid = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert {reply.error.code for reply in replies if reply.HasField("error")} <= {invalid}
+    # What was accepted is on the canvas: the same edits without the refused ones end in the same place.
+    accepted = [edit for edit in edits if edit.sequence not in refused]
+    again = list(stub.Draw(iter([begin, *accepted, finish]), timeout=5))
+    assert not any(reply.HasField("error") for reply in again)
+    assert [hit.photo_id for hit in again[-1].result.ranking.hits] == [
+        hit.photo_id for hit in replies[-1].result.ranking.hits
+    ]
+    assert again[-1].result.strokes == replies[-1].result.strokes
+
+
+def test_a_message_above_the_limit_ends_only_its_own_drawing(stub):
+    begin = search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin())
+    huge = sketch_pb2.Stroke(x=[0.5] * 600_000, y=[0.5] * 600_000)
+    message = search_pb2.DrawRequest(sequence=2, strokes=search_pb2.DrawStrokes(strokes=[huge]))
+    with pytest.raises(grpc.RpcError) as ended:
+        list(stub.Draw(iter([begin, message]), timeout=5))
+    assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.Search(search_pb2.SearchRequest(raster=sketch_pb2.RasterSketch(image=png())), timeout=5).ranking.hits
+
+
+def test_a_large_message_is_read_beside_the_event_loop(stub):
+    begin = search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin())
+    long = sketch_pb2.Stroke(x=[0.5] * MAX_STROKE_POINTS, y=[0.5] * MAX_STROKE_POINTS)
+    large = search_pb2.DrawRequest(sequence=2, strokes=search_pb2.DrawStrokes(strokes=[long] * 5))
+    small = search_pb2.DrawRequest(sequence=3, strokes=search_pb2.DrawStrokes(strokes=[LINE]))
+    replies = list(stub.Draw(iter([begin, large, small]), timeout=5))
+    assert (replies[-1].sequence, replies[-1].result.strokes) == (3, 6)
+
+
+def test_errors_that_nobody_reads_hold_the_reader_back(stub):
+    begin = search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin())
+    empty = [search_pb2.DrawRequest(sequence=sequence) for sequence in range(2, 502)]
+    replies = list(stub.Draw(iter([begin, *empty]), timeout=5))
+    assert [reply.sequence for reply in replies if reply.HasField("error")] == list(range(2, 502))
+
+
+def test_clients_that_vanish_leave_nothing_behind(service, caplog):
+    sessions = service.server._sketches._sessions
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            client = Client(service.address)
+            drawing = client.draw().__enter__()
+            drawing.send_strokes([line()])
+            client.close()
+        with Client(service.address) as client:
+            assert client.search(strokes=[line()]).hits
+            with client.draw() as drawing:
+                drawing.strokes([line()])
+                drawing.finish()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    service.on_loop(service.server._sketches.drain(2))
+    assert not sessions
