@@ -85,7 +85,7 @@ def _progress(console: "Console") -> Iterator[Callable[["IngestProgress"], None]
 
         def show(now: "IngestProgress") -> None:
             rate = now.added / max(time.monotonic() - started, 1e-9)
-            bar.update(task, total=now.total, completed=now.done, rate=rate, notes=_notes(now))
+            bar.update(task, total=now.total, completed=now.done, rate=rate, notes=_notes(now).removeprefix(", "))
 
         yield show
 
