@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sketch", metavar="FILE", type=Path, help="picture or drawing (.json) of one of --photos")
     parser.add_argument("--target", metavar="ID", help="the photo drawn (default: found by the sketch's name)")
     parser.add_argument("--count", metavar="N", type=int, default=300, help="made-up people (default: %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="other people, another drawing (default: 0)")
+    parser.add_argument("--seed", metavar="S", type=int, default=2, help="other people, another drawing (default: 2)")
     parser.add_argument(
         "--stages", metavar="N", type=int, default=DEFAULT_STAGES, help="answers (default: %(default)s)"
     )
@@ -248,18 +248,24 @@ def _closing(args: argparse.Namespace, files: _Files, subject: Subject, steps: S
     first = next((step for step in steps if all(later.rank <= SHOWN_PHOTOS for later in steps[step.stage :])), None)
     held = f", among the first {SHOWN_PHOTOS} for good after {first.strokes} strokes" if first else ""
     spent = [step.answer.timings for step in steps]
-    per_answer = np.median([time.raster_ms + time.encode_ms + time.search_ms for time in spent])
+    per_answer = np.median([one.raster_ms + one.encode_ms + one.search_ms for one in spent])
     model = "" if args.model == DEFAULT_MODEL else f" --model {shlex.quote(str(args.model))}"
     gallery, drawing, sketch = (shlex.quote(str(path)) for path in (files.gallery, files.drawing, files.sketch))
+    commands = {
+        f"mgrl serve {gallery}{model}": "answer sketches over gRPC",
+        f"mgrl query {drawing} --live": "the same drawing, from another terminal",
+        f"mgrl query {sketch}": "the finished sketch, as a picture",
+        f"mgrl ingest ./gallery ./photos{model}": "your own photos",
+    }
+    width = max(map(len, commands))
+    listed = "\n".join(f"  {command:<{width}}  {purpose}" for command, purpose in commands.items())
     return f"""
-rank {steps[-1].rank} of {photos} at the end{held}; {per_answer:.0f} ms an answer. {CAVEAT}
+rank {steps[-1].rank} of {photos} at the end{held}; {per_answer:.0f} ms an answer
+{CAVEAT}
 picture: {files.figure}
 
 next:
-  mgrl serve {gallery}{model}
-  mgrl query {drawing} --live        the same drawing, from another terminal
-  mgrl query {sketch}               the finished sketch as a picture
-  mgrl ingest ./gallery ./photos{model}        your own photos"""
+{listed}"""
 
 
 def _printable(photo_id: str) -> str:

@@ -58,15 +58,19 @@ class Moment:
 
 
 def shown_moments(count: int, columns: int = COLUMNS) -> list[int]:
-    """Indices of the moments that get a column: the first, the last, and evenly between them.
+    """Indices of the moments that get a column: first and last, and between them more of the early ones.
+
+    Ranks move most while the drawing begins, so the gaps grow.
 
     Example:
-        >>> shown_moments(15, columns=4), shown_moments(3, columns=4)
-        ([0, 5, 9, 14], [0, 1, 2])
+        >>> shown_moments(70), shown_moments(3)
+        ([0, 3, 9, 18, 28, 40, 54, 69], [0, 1, 2])
     """
     if count <= columns:
         return list(range(count))
-    return [round(place) for place in np.linspace(0, count - 1, columns).tolist()]
+    places = (count - 1) * np.linspace(0, 1, columns) ** 1.6
+    # In a short drawing the first gaps would round to nothing.
+    return [max(round(place), number) for number, place in enumerate(places.tolist())]
 
 
 def draw_figure(
@@ -87,11 +91,11 @@ def draw_figure(
         target: the photo of the person drawn.
         title: one line.
     """
-    width = 2 * _MARGIN_PX + _LABELS_PX + max(len(moments), 4) * _COLUMN_PX
+    width = 2 * _MARGIN_PX + _LABELS_PX + max(len(moments), 5) * _COLUMN_PX - (_COLUMN_PX - _SKETCH_PX)
     picture = Image.new("RGB", (width, HEIGHT_PX), PAPER)
     pen = ImageDraw.Draw(picture)
     pen.text((_MARGIN_PX, 34), title, fill=INK, font=font(26), anchor="ls")
-    line = f"{gallery_photos:,} photos ranked after every answer. Framed in green: the person drawn. {CAVEAT}"
+    line = f"The closest of {gallery_photos:,} photos as the sketch grows. In green: the person drawn. {CAVEAT}"
     pen.text((_MARGIN_PX, 60), line, fill=MUTED, font=font(14), anchor="ls")
     for place in range(SHOWN_PHOTOS):
         middle = _PHOTOS_TOP + place * _ROW_PX + _PHOTO_PX // 2

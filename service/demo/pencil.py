@@ -25,6 +25,9 @@ _SPACING: Final = 0.012
 _HANDS_ERROR: Final = 0.0028
 """Canvas units that a line strays from the curve, standard deviation."""
 
+_EYES_ERROR: Final = 0.008
+"""Canvas units that a whole part (the mouth, an eye, the hair) is misplaced by, standard deviation."""
+
 
 def draw_strokes(portrait: Portrait, rng: np.random.Generator) -> list[Stroke]:
     """One drawing of this portrait, first stroke to last: some 80 to 180 strokes within the canvas.
@@ -41,17 +44,21 @@ def draw_strokes(portrait: Portrait, rng: np.random.Generator) -> list[Stroke]:
     hidden = _under_hair(hairdo)
     pencil = _Pencil(rng)
     _hair_outline(pencil, hairdo, body)
+    pencil.begin_part()
     pencil.draw(*_halves(body.jaw), hidden=hidden)
     pencil.draw(*body.ears, hidden=hidden)
     _hair_fill(pencil, portrait, hairdo)
+    pencil.begin_part()
     _mouth(pencil, portrait, body)
+    pencil.begin_part()
     _neck_and_shoulders(pencil, portrait, body, hidden)
     for eye in body.eyes:
+        pencil.begin_part()
         _eye(pencil, portrait, eye)
+    pencil.begin_part()
     _brows(pencil, portrait, body, hidden)
-    pencil.draw(body.nose_base, body.nose_side)
-    for hole in body.nostrils:
-        pencil.draw(hole, width=0.009)
+    pencil.begin_part()
+    _nose(pencil, body)
     _details(pencil, portrait, body, hidden)
     return pencil.strokes
 
@@ -62,6 +69,11 @@ class _Pencil:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.strokes: list[Stroke] = []
+        self._misplaced = np.zeros(2)
+
+    def begin_part(self) -> None:
+        """Set out on a part of the face, a little off where it belongs."""
+        self._misplaced = self.rng.normal(0, _EYES_ERROR, 2)
 
     def draw(self, *paths: Points, width: float | None = None, hidden: Image.Image | None = None) -> None:
         """Follow each path where it is on the paper and not under the white of `hidden`."""
@@ -79,7 +91,7 @@ class _Pencil:
 
     def dot(self, at: Points, width: float) -> None:
         """Press the pencil down once."""
-        self.strokes.append(Stroke(np.clip(at, 0, 1)[None].astype(np.float32), width))
+        self.strokes.append(Stroke(np.clip(at + self._misplaced, 0, 1)[None].astype(np.float32), width))
 
     def _by_hand(self, path: Points) -> Points:
         """The path at the pace of a hand, with a slow wander and a small tremor."""
@@ -91,7 +103,7 @@ class _Pencil:
         phase, pace = self.rng.uniform(0, 2 * np.pi, (2, 1, 2)), self.rng.uniform((4,), (14,), (2, 1, 2))
         wander = np.sin(phase + pace * at[:, None]).sum(axis=0) * _HANDS_ERROR * 0.8
         tremor = self.rng.normal(0, 0.0006, (count, 2))
-        return np.asarray(line + wander + self.rng.normal(0, 0.4 * _HANDS_ERROR, 2) + tremor)
+        return np.asarray(line + self._misplaced + wander + self.rng.normal(0, 0.4 * _HANDS_ERROR, 2) + tremor)
 
 
 def _runs(inside: npt.NDArray[np.bool_]) -> list[slice]:
@@ -241,6 +253,12 @@ def _brows(pencil: _Pencil, portrait: Portrait, body: Anatomy, hidden: Image.Ima
         zigzag = spine + taper * width * np.where(np.arange(n) % 2, -0.9, 0.55)[:, None] * (0, 1)
         pencil.draw(spine, width=0.009, hidden=hidden)
         pencil.draw(zigzag, width=0.0075, hidden=hidden)
+
+
+def _nose(pencil: _Pencil, body: Anatomy) -> None:
+    pencil.draw(body.nose_base, body.nose_side)
+    for hole in body.nostrils:
+        pencil.draw(hole, width=0.009)
 
 
 def _details(pencil: _Pencil, portrait: Portrait, body: Anatomy, hidden: Image.Image) -> None:

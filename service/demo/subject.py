@@ -40,7 +40,7 @@ class Subject:
 
 def invented_subject(count: int, seed: int, stages: int) -> Subject:
     """One of the sample's people, and a drawing of them by another hand for each seed."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 1])
     number = int(rng.integers(1, count + 1))
     portrait = person(seed, number)
     episode = staged(draw_strokes(portrait, rng), stages)
