@@ -192,7 +192,7 @@ def _eye(portrait: Portrait, side: int) -> Eye:
         upper=lid([0.25, -0.75, -1.0, -0.72, 0.0]),
         lower=lid([0.25, 0.72, 0.85, 0.62, 0.0]),
         crease=lid([-0.75, -1.75, -2.05, -1.7, -0.75]),
-        iris=place(head, centre + shift(0, -0.08 * opened), relief=1.05),
+        iris=place(head, centre + shift(0, -0.2 * f.eye_hood * opened), relief=1.05),
         radius=max(0.068 * w, 0.92 * opened),
     )
 

@@ -104,7 +104,7 @@ class Features:
     eye_open: float
     eye_tilt: float
     eye_hood: float
-    """How far the lid covers the iris, 0..1."""
+    """How far the iris hides under the upper lid, 0..1."""
     iris_rgb: Rgb
     brow_rise: float
     brow_weight: float
