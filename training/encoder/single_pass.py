@@ -75,8 +75,10 @@ class Standardise(nn.Module):
 
     def fit(self, rows: Tensor) -> None:
         """(n, channels) sample -> zero mean and unit variance, divided by sqrt(channels)."""
+        spread = rows.std(dim=0)
         self.mean.copy_(rows.mean(dim=0))
-        self.scale.copy_(1 / (rows.std(dim=0) + 1e-3) / rows.shape[1] ** 0.5)
+        # A tenth of the mean spread keeps a nearly dead channel from being blown up to noise.
+        self.scale.copy_(1 / (spread + 0.1 * spread.mean()) / rows.shape[1] ** 0.5)
 
 
 def pool_regions(features: Tensor) -> Tensor:

@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+# Two images from one file: `docker build --target cpu .` (default) and `docker build --target gpu .`
+# A gallery is a volume; the model is in the wheel. The service listens on 50051 inside the container.
+
+FROM python:3.11-slim-bookworm AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY indexer indexer
+COPY service service
+COPY training training
+COPY proto proto
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04 AS gpu
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && python3 -m venv /opt/mgrl
+ENV PATH=/opt/mgrl/bin:$PATH
+ARG FAISS_GPU=1.15.1
+ARG ONNXRUNTIME_GPU=1.31.1
+COPY --from=wheel /wheels /wheels
+# faiss-gpu and onnxruntime-gpu replace the CPU wheels, whose module names they share.
+RUN pip install --no-cache-dir "$(echo /wheels/mgrl-*.whl)[gpu]" \
+    && pip uninstall --yes faiss-cpu onnxruntime \
+    && pip install --no-cache-dir --force-reinstall --no-deps \
+       "faiss-gpu==${FAISS_GPU}" "onnxruntime-gpu==${ONNXRUNTIME_GPU}" \
+    && useradd --create-home --uid 10001 mgrl
+USER 10001
+VOLUME /galleries
+EXPOSE 50051
+ENTRYPOINT ["mgrl"]
+CMD ["serve", "/galleries/default", "--address", "0.0.0.0:50051", "--device", "cuda"]
+
+FROM python:3.11-slim-bookworm AS cpu
+COPY --from=wheel /wheels /wheels
+RUN pip install --no-cache-dir /wheels/mgrl-*.whl \
+    && useradd --create-home --uid 10001 mgrl
+USER 10001
+VOLUME /galleries
+EXPOSE 50051
+ENTRYPOINT ["mgrl"]
+CMD ["serve", "/galleries/default", "--address", "0.0.0.0:50051"]

@@ -1,0 +1,226 @@
+"""The network, its loss, its loop and its export, on a handful of drawn people; needs the `train` extra."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.encoding import OnnxEncoder, sketch_as_photo
+from indexer.errors import ModelError
+from indexer.fusion import fused_distance
+from service.cli import main
+
+torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
+
+from training.batches import Augmentation, EpochBatches, PairSet, batches_in  # noqa: E402
+from training.data import find_pair, read_split  # noqa: E402
+from training.encoder.checkpoint import load_checkpoint  # noqa: E402
+from training.encoder.mgrl import MgrlEncoder  # noqa: E402
+from training.encoder.single_pass import SinglePassEncoder, pool_regions  # noqa: E402
+from training.encoder.trunk import FrozenNormConv, inception_v3, mixed_5d  # noqa: E402
+from training.episodes import make_episodes  # noqa: E402
+from training.export import PARITY, export, parity  # noqa: E402
+from training.losses import in_batch_softmax, pairwise_region_distances, region_weights  # noqa: E402
+
+
+def unit(*shape: int, seed: int = 0) -> "torch.Tensor":
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def pair_set(root: Path, split: str, folder: Path) -> PairSet:
+    pairs = [find_pair(root, name) for name in read_split(root / split)]
+    return PairSet(pairs, make_episodes(pairs, folder, 8, workers=1), 192)
+
+
+def test_the_trunk_with_folded_norms_is_torchvisions() -> None:
+    torch.manual_seed(0)
+    network = inception_v3()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    images = torch.rand(1, 3, 192, 192)
+    with torch.no_grad():
+        x = images
+        for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"):
+            x = network.get_submodule(name)(x)
+        frozen = torch.nn.Sequential(
+            *(FrozenNormConv(network.get_submodule(f"Conv2d_{n}_3x3")) for n in ("1a", "2a", "2b")), network.maxpool1
+        )
+        folded = frozen(images)
+        torch.testing.assert_close(folded, x, rtol=1e-4, atol=1e-5)
+        for module in frozen:
+            if isinstance(module, FrozenNormConv):
+                module.fold()
+        torch.testing.assert_close(frozen(images), x, rtol=1e-4, atol=1e-5)
+
+
+def test_the_shared_weights_fit_the_trunk(shared: Path) -> None:
+    trunk = mixed_5d(shared / "weights" / "inception_v3.safetensors")
+    with torch.no_grad():
+        assert trunk(torch.rand(1, 3, 192, 192)).shape == (1, 288, 21, 21)
+
+
+def test_a_file_without_the_trunk_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="does not hold Inception-V3"):
+        mixed_5d(tmp_path / "x.safetensors")
+
+
+def test_pooling_equals_a_slow_loop() -> None:
+    features = torch.randn(2, 3, 21, 21)
+    pooled = pool_regions(features)
+    assert pooled.shape == (2, 14, 15)
+    cell = features[:, :, 7:14, 14:21]  # 3x3, row 1, column 2: region 5 + 5
+    torch.testing.assert_close(pooled[:, 10, :3], cell.amax(dim=(2, 3)))
+    torch.testing.assert_close(pooled[:, 10, 3:6], cell[:, :, :4, :4].mean(dim=(2, 3)))
+    torch.testing.assert_close(pooled[:, 10, 12:], cell[:, :, 3:, 3:].mean(dim=(2, 3)))
+    lower_left = features[:, :, 10:, :11]  # 2x2 cells overlap by one row and column of the 21
+    torch.testing.assert_close(pooled[:, 3, :3], lower_left.amax(dim=(2, 3)))
+
+
+def test_the_loss_ranks_by_eq_3() -> None:
+    probes, photos = unit(5, 14, 16), unit(7, 14, 16, seed=1)
+    ink = torch.rand(5, 14, generator=torch.Generator().manual_seed(2)) > 0.5
+    fused = torch.einsum("rbn,br->bn", pairwise_region_distances(probes, photos), region_weights(ink))
+    for number in range(5):
+        expected = fused_distance(probes[number].numpy(), photos.numpy(), ink[number].numpy())
+        np.testing.assert_allclose(fused[number].numpy(), expected, atol=1e-3)
+
+
+def test_the_loss_is_cross_entropy_over_valid_photos() -> None:
+    probes, photos = unit(3, 14, 16), unit(6, 14, 16, seed=1)
+    ink = torch.ones(3, 14, dtype=torch.bool)
+    valid = torch.ones(3, 6, dtype=torch.bool)
+    valid[0, 4] = False
+    targets = torch.arange(3)
+    found = in_batch_softmax(probes, photos, ink, targets, valid, 0.125, label_smoothing=0, region_share=0)
+    fused = torch.einsum("rbn,br->bn", pairwise_region_distances(probes, photos), region_weights(ink))
+    each = []
+    for row in range(3):
+        scores = [-float(fused[row, n]) * 8 for n in range(6) if valid[row, n]]
+        each.append(np.log(np.sum(np.exp(scores))) + float(fused[row, row]) * 8)
+    assert float(found) == pytest.approx(float(np.mean(each)), rel=1e-4)
+
+
+def test_gradients_stay_finite_where_a_sketch_equals_its_photo() -> None:
+    rows = unit(4, 14, 16).requires_grad_()
+    valid = torch.ones(4, 4, dtype=torch.bool)
+    in_batch_softmax(rows, rows.detach(), torch.ones(4, 14, dtype=torch.bool), torch.arange(4), valid).backward()
+    assert torch.isfinite(rows.grad).all()
+
+
+def test_batches_are_decided_by_seed_and_epoch(tiny_fs2k: Path, tmp_path: Path) -> None:
+    pairs = pair_set(tiny_fs2k, "fit.txt", tmp_path)
+    one, two, other = (next(iter(EpochBatches([pairs], 4, Augmentation(), 0, e))) for e in (1, 1, 2))
+    assert torch.equal(one.sketches, two.sketches)
+    assert torch.equal(one.photos, two.photos)
+    assert not torch.equal(one.sketches, other.sketches)
+    assert one.ink.any(dim=1).all()
+    assert sorted(one.identities.tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("pairs", "batch", "batches"), [(10, 4, 3), (9, 4, 2), (3, 4, 1), (8, 4, 2)])
+def test_a_small_remainder_is_dropped(pairs: int, batch: int, batches: int) -> None:
+    assert batches_in(pairs, batch) == batches
+
+
+def test_a_flip_is_joint(tiny_fs2k: Path, tmp_path: Path) -> None:
+    """Photo and sketch of one person must be mirrored together, or the regions would be swapped."""
+    pairs = pair_set(tiny_fs2k, "fit.txt", tmp_path)
+    pairs.photos[:, :, :96], pairs.photos[:, :, 96:] = 0, 255
+    pairs.scans[:, :, :96], pairs.scans[:, :, 96:] = 255, 0
+    plain = Augmentation(moved_share=0, scan_share=1, grey_share=0, thinned_share=0, wobbly_share=0)
+    flips = set()
+    for epoch in range(6):
+        batch = next(iter(EpochBatches([pairs], 4, plain, 0, epoch)))
+        for sketch, photo in zip(batch.sketches.float(), batch.photos.float(), strict=True):
+            assert (sketch[:, :90].mean() < sketch[:, 102:].mean()) == (photo[:, :90].mean() < photo[:, 102:].mean())
+            flips.add(bool(photo[:, :90].mean() < photo[:, 102:].mean()))
+    assert flips == {True, False}
+
+
+def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    data, val = ("--data", str(tiny_fs2k)), str(tiny_fs2k / "val.txt")
+    arguments = ["train", *data, "--fit", str(tiny_fs2k / "fit.txt"), "--val", val, "--out", str(out), "--dim", "8"]
+    arguments += ["--stages", "8", "--batch", "4", "--validate-every", "1", "--stem-epochs", "1"]
+    assert main([*arguments, "--epochs", "2"]) == 0
+    first = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert first["state"]["epoch"] == 2
+    assert [record["epoch"] for record in first["state"]["history"]] == [1, 2]
+    assert main([*arguments, "--epochs", "2"]) == 0  # nothing is left to do, and nothing is trained again
+    again = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert all(torch.equal(first["model"][name], again["model"][name]) for name in first["model"])
+    assert main(["export", str(out / "best.pt"), str(tmp_path / "model.onnx")]) == 0
+    assert "8-d, 192 px" in capsys.readouterr().out
+    model = load_checkpoint(out / "best.pt").model
+    assert parity(model, OnnxEncoder.open(tmp_path / "model.onnx"), images=3) < PARITY
+    evaluation = ["evaluate", *data, "--split", val, "--gallery", str(tiny_fs2k / "fit.txt"), "--stages", "8"]
+    assert main([*evaluation, "--model", str(tmp_path / "model.onnx")]) == 0
+    assert "2 drawings, 8 stages, aligned, ranked among 6 photos" in capsys.readouterr().out
+
+
+def test_resuming_reaches_the_weights_of_an_unbroken_run(tiny_fs2k: Path, tmp_path: Path) -> None:
+    from training.fit import FitConfig, Validation, fit
+
+    sets = [pair_set(tiny_fs2k, "fit.txt", tmp_path)]
+    val = pair_set(tiny_fs2k, "val.txt", tmp_path)
+    validations = [Validation("val", val, sets[0].photos)]
+    config = FitConfig(dim=4, epochs=2, stem_epochs=0, batch=4, memory=0, validate_every=5, validate_stages=1)
+    fit(config, sets, validations, tmp_path / "whole", None)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        fit(config, sets, validations, tmp_path / "broken", None, on_step=stop)
+    fit(config, sets, validations, tmp_path / "broken", None)
+    whole, broken = (
+        torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["model"] for folder in ("whole", "broken")
+    )
+    for name in whole:
+        torch.testing.assert_close(whole[name], broken[name])
+
+
+def test_export_keeps_the_model_and_the_batch_is_dynamic(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = SinglePassEncoder(dim=8).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert export(model, tmp_path / "model.onnx") < PARITY
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    encoder = OnnxEncoder.open(tmp_path / "model.onnx")
+    canvases = np.random.default_rng(0).integers(0, 256, (3, 192, 192), dtype=np.uint8)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))).numpy()
+    np.testing.assert_allclose(encoder.encode_sketches(canvases), expected, atol=PARITY)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"other": 1}, tmp_path / "x.pt")
+    for path in (tmp_path / "x.pt", tmp_path / "missing.pt"):
+        with pytest.raises(ModelError, match="is not a checkpoint"):
+            load_checkpoint(path)
+
+
+@pytest.mark.slow
+def test_the_released_network_gives_fourteen_unit_rows() -> None:
+    network = MgrlEncoder(dim=16).eval()
+    with torch.inference_mode():
+        rows = network(torch.rand(1, 3, 192, 192))
+    assert rows.shape == (1, 14, 16)
+    torch.testing.assert_close(rows.norm(dim=-1), torch.ones(1, 14))
+
+
+@pytest.mark.gpu
+def test_the_network_runs_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    model = SinglePassEncoder(dim=8).eval().cuda()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 192, 192, 3, dtype=torch.uint8, device="cuda")).shape == (2, 14, 8)

@@ -1,0 +1,86 @@
+import math
+
+import numpy as np
+import pytest
+
+from indexer.errors import ShapeError
+from training.metrics import score, stage_weights, target_ranks
+
+
+def slow_rank(row: list[float], target: int) -> int:
+    if any(math.isnan(value) for value in row):
+        return len(row)
+    rank = 0
+    for value in row:
+        if value <= row[target]:
+            rank += 1
+    return rank
+
+
+def slow_scores(ranks: list[list[int]], photos: int) -> dict[str, float]:
+    episodes, stages = len(ranks), len(ranks[0])
+    a = b = wa = wb = 0.0
+    for row in ranks:
+        for number, rank in enumerate(row):
+            weight = math.exp(-(number + 1) / stages)
+            percentile = (photos - rank) / (photos - 1)
+            a += percentile
+            b += 1 / rank
+            wa += weight * percentile
+            wb += weight / rank
+    count = episodes * stages / 100
+    return {"m_at_a": a / count, "m_at_b": b / count, "w_m_at_a": wa / count, "w_m_at_b": wb / count}
+
+
+def test_ranks_equal_a_slow_loop_with_ties_and_nan() -> None:
+    rng = np.random.default_rng(0)
+    distances = rng.integers(0, 5, (200, 9)).astype(float)
+    distances[::17, 3] = np.nan
+    targets = rng.integers(0, 9, 200)
+    expected = [slow_rank(row, target) for row, target in zip(distances.tolist(), targets.tolist(), strict=True)]
+    assert target_ranks(distances, targets).tolist() == expected
+
+
+def test_three_photos_by_hand() -> None:
+    distances = np.array([[0.1, 0.2, 0.3], [0.2, 0.2, 0.3], [0.5, 0.5, 0.5], [np.nan] * 3])
+    assert target_ranks(distances, np.array([0, 0, 2, 1])).tolist() == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("stages", [1, 8, 70])
+def test_scores_equal_a_slow_loop(stages: int) -> None:
+    ranks = np.random.default_rng(stages).integers(1, 101, (30, stages))
+    found = score(ranks, 100)
+    for name, value in slow_scores(ranks.tolist(), 100).items():
+        assert getattr(found, name) == pytest.approx(value)
+    for k in (1, 5, 10):
+        expected = 100 * sum(row[-1] <= k for row in ranks.tolist()) / 30
+        assert getattr(found, f"acc_at_{k}") == pytest.approx(expected)
+
+
+def test_perfect_ranks_reach_the_published_ceiling() -> None:
+    found = score(np.ones((5, 70), int), 450)
+    assert found.m_at_a == found.m_at_b == 100
+    assert found.w_m_at_a == pytest.approx(found.ceiling)
+    assert found.ceiling == pytest.approx(62.76, abs=0.005)
+
+
+def test_chance_is_what_the_reference_says() -> None:
+    ranks = np.random.default_rng(0).integers(1, 451, (2000, 70))
+    found = score(ranks, 450)
+    assert found.m_at_a == pytest.approx(50, abs=0.5)
+    assert found.m_at_b == pytest.approx(1.49, abs=0.1)
+
+
+def test_stage_weights_fall() -> None:
+    assert stage_weights(2).tolist() == pytest.approx([math.exp(-0.5), math.exp(-1)])
+
+
+@pytest.mark.parametrize("ranks", [np.zeros((2, 3), int), np.full((2, 3), 11), np.ones(3, int), np.ones((0, 3), int)])
+def test_impossible_ranks_are_refused(ranks: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match=r"ranks must be \(episodes, stages\) within 1\.\.10"):
+        score(ranks, 10)
+
+
+def test_targets_must_match() -> None:
+    with pytest.raises(ShapeError, match="targets"):
+        target_ranks(np.zeros((2, 3)), np.array([0]))
