@@ -11,6 +11,8 @@ import pytest
 from indexer.encoding import sketch_as_photo
 from indexer.regions import REGIONS, region_box
 
+pytest_plugins = ["tests.fs2k_sample"]
+
 
 class PixelEncoder:
     """A RegionEncoder without training: each region's 8x8 thumbnail, projected by a fixed random matrix."""

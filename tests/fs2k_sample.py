@@ -1,4 +1,4 @@
-"""A small data set in FS2K's layout, drawn here: portraits as photos, their strokes as sketches."""
+"""Fixture: a small data set in FS2K's layout, drawn here: portraits as photos, their strokes as sketches."""
 
 from pathlib import Path
 
