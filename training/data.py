@@ -1,15 +1,15 @@
 """Photo and sketch pairs in FS2K's folder layout, and the splits that name them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from indexer.errors import DataError
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from indexer.errors import DataError, ImageError
+from indexer.photos import SUFFIXES, read_photo
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,27 @@ def read_split(path: Path) -> list[str]:
     """The names in a split file, one `photo1/image0001` a line; blank lines and `#` comments are passed over.
 
     Raises:
-        DataError: no such file, no names, or a name twice.
+        DataError: no such file, no names, a line that is no name, or a name twice.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise DataError(f"no split file at {path}; it holds one name such as photo1/image0001 a line") from error
-    names = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
+        raise DataError(
+            f"no split file at {path} ({error.strerror}); it holds one name such as photo1/image0001 a line"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the split file {path} must be text with one name such as photo1/image0001 a line") from error
+    names = []
+    for number, line in enumerate(lines, start=1):
+        if (name := line.strip()) and not name.startswith("#"):
+            folder, _, stem = name.partition("/")
+            if not folder.strip(".") or not stem.strip(".") or "/" in stem:
+                raise DataError(f"line {number} of {path} must be a name such as photo1/image0001, got {name[:80]!r}")
+            names.append(name)
     if not names:
-        raise DataError(f"the split file {path} names no photo")
-    if len(set(names)) != len(names):
-        raise DataError(f"the split file {path} names {len(names) - len(set(names))} photos twice")
+        raise DataError(f"the split file {path} names no photo; it holds one name such as photo1/image0001 a line")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"the split file {path} names {', '.join(twice[:3])} more than once; drop the repetition")
     return names
 
 
@@ -71,21 +81,20 @@ def find_pair(data: Path, name: str) -> Pair:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode one image of the data set.
+    """One image of the data set as RGB, read as `mgrl ingest` reads photos.
 
     Raises:
         DataError: it is no readable image.
     """
     try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"{path} is not a readable image") from error
-    return image
+        return read_photo(path)
+    except ImageError as error:
+        raise DataError(f"{path} is not a readable image: {error}") from error
 
 
 def _find(folder: Path, name: str) -> Path:
-    for suffix in _SUFFIXES:
-        if (path := folder / f"{name}{suffix}").is_file():
-            return path
-    raise DataError(f"{folder} has no {name} ({', '.join(_SUFFIXES)}); the folder must be laid out as FS2K is")
+    for suffix in sorted(SUFFIXES):
+        for spelling in (suffix, suffix.upper()):
+            if (path := folder / f"{name}{spelling}").is_file():
+                return path
+    raise DataError(f"{folder} has no {name} ({', '.join(sorted(SUFFIXES))}); the folder must be laid out as FS2K is")

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from indexer.errors import DataError
 from training.data import find_pair, open_image, read_split, split_hash
@@ -22,11 +23,21 @@ def test_the_hash_is_of_names_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "names no photo"), ("a\nb\na\n", "names 1 photos twice"), (None, "no split file at")]
+    ("content", "message"),
+    [
+        (b"", "names no photo"),
+        (b"a/1\nb/1\na/1\n", "names a/1 more than once"),
+        (None, "no split file at"),
+        (b"\xff\xd8\xff\xe0", "must be text with one name"),
+        (b"photo1/image0001\nimage0002\n", r"line 2 of .* must be a name such as photo1/image0001, got 'image0002'"),
+        (b"photo1/../../secret\n", r"line 1 of .*, got 'photo1/../../secret'"),
+        (b"../image0001\n", "line 1 of"),
+        (b"/image0001\n", "line 1 of"),
+    ],
 )
-def test_bad_splits_are_refused(tmp_path: Path, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / "split.txt").write_text(text)
+def test_bad_splits_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "split.txt").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_split(tmp_path / "split.txt")
 
@@ -37,3 +48,17 @@ def test_missing_and_broken_images_are_named(tiny_fs2k: Path, tmp_path: Path) ->
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8broken")
     with pytest.raises(DataError, match=r"x\.jpg is not a readable image"):
         open_image(tmp_path / "x.jpg")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png is not a readable image: a photo may have 64000000 pixels"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_suffixes_in_capitals_are_found(tmp_path: Path) -> None:
+    for name in ("photo/photo1/image0001.JPG", "sketch/sketch1/sketch0001.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    pair = find_pair(tmp_path, "photo1/image0001")
+    assert (pair.photo.suffix, pair.sketch.suffix) == (".JPG", ".PNG")
