@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from indexer.errors import SketchError
 from indexer.regions import INK_LEVEL
-from indexer.sketch import CANVAS_PX, DEFAULT_WIDTH, MAX_STROKES, Canvas, Stroke
+from indexer.sketch import CANVAS_PX, DEFAULT_WIDTH, MAX_STROKES, Canvas, Stroke, as_float32
 
 FORMAT: Final = "mgrl-drawing/1"
 DEFAULT_STAGES: Final = 70
@@ -34,11 +34,13 @@ class Episode:
     stage_ends: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not self.strokes:
+            raise SketchError("a drawing must have at least one stroke, got none")
         ends = (0, *self.stage_ends)
-        if not self.strokes or ends[-1] != len(self.strokes) or any(a >= b for a, b in pairwise(ends)):
+        if ends[-1] != len(self.strokes) or any(a >= b for a, b in pairwise(ends)):
             raise SketchError(
                 f"stage ends must climb from at least 1 to the {len(self.strokes)} strokes of the drawing, "
-                f"got {list(self.stage_ends)[:8]}"
+                f"got {list(self.stage_ends[:8])} with {ends[-1]} as the last"
             )
 
     @property
@@ -81,8 +83,10 @@ class Episode:
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SketchError(f"{path.name} is not a readable JSON file with a drawing") from error
+        except OSError as error:
+            raise SketchError(f"the drawing {path.name} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise SketchError(f"{path.name} must be a JSON file with a drawing: {error}") from error
         return cls.from_json(raw)
 
     @classmethod
@@ -165,10 +169,10 @@ def _stroke(number: int, entry: object) -> Stroke:
     if not isinstance(entry, dict) or "points" not in entry:
         raise SketchError(f'stroke {number} must be an object with "points"')
     try:
-        points = np.asarray(entry["points"], dtype=np.float32)
-        pressure = np.asarray(entry["pressure"], dtype=np.float32) if "pressure" in entry else None
+        points = as_float32(entry["points"])
+        pressure = as_float32(entry["pressure"]) if "pressure" in entry else None
         return Stroke(points, float(entry.get("width", DEFAULT_WIDTH)), pressure)
     except SketchError as error:
         raise SketchError(f"stroke {number}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SketchError(f"stroke {number} must have numbers only, as [[x, y], ...]") from error

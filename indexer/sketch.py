@@ -4,7 +4,6 @@ A canvas is the square that the network sees. Its pixels are uint8, ink bright o
 the paper it came from: polarity is decided here and nowhere else.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from indexer.errors import SketchError
+from indexer.errors import ImageError, SketchError
+from indexer.photos import read_photo
 
 CANVAS_PX: Final = 192
 """Side of the canvas in pixels: the input side of the default encoder."""
@@ -48,7 +48,7 @@ class Stroke:
     pressure: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        points = np.asarray(self.points, dtype=np.float32)
+        points = as_float32(self.points)
         if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
             raise SketchError(f"a stroke must have at least one (x, y) point, got an array of shape {points.shape}")
         if len(points) > MAX_STROKE_POINTS:
@@ -69,7 +69,7 @@ class Stroke:
             )
         object.__setattr__(self, "points", points)
         if self.pressure is not None:
-            pressure = np.asarray(self.pressure, dtype=np.float32)
+            pressure = as_float32(self.pressure)
             if pressure.shape != (len(points),):
                 raise SketchError(f"pressure must be one number a point ({len(points)}), got shape {pressure.shape}")
             if not ((pressure >= 0) & (pressure <= 1)).all():
@@ -145,8 +145,9 @@ def square(image: Image.Image) -> Image.Image:
 def read_raster(data: bytes, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
     """A canvas from an encoded picture of a sketch (PNG, JPEG, WebP), dark on light or light on dark.
 
-    The picture is cropped to its centred square, turned to grey and scaled. The polarity is read off the median
-    grey: a sketch is mostly paper. Paper is levelled to exact 0, so that a scan's tint is no ink.
+    The picture is read as photos are (turned by its EXIF flag, transparent parts on white), cropped to its centred
+    square, turned to grey and scaled. The polarity is read off the median grey: a sketch is mostly paper. Paper is
+    levelled to exact 0, so that a scan's tint is no ink.
 
     Raises:
         SketchError: not an image, truncated, or over 4096 px or 3 MiB.
@@ -154,26 +155,21 @@ def read_raster(data: bytes, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
     if len(data) > MAX_RASTER_BYTES:
         raise SketchError(f"a raster sketch may have {MAX_RASTER_BYTES} bytes, got {len(data)}; scale it down")
     try:
-        # Named formats only: Pillow would hand others to outside programs (EPS to Ghostscript).
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
-        if max(image.size) > MAX_RASTER_PX:
-            raise SketchError(
-                f"a raster sketch may have {MAX_RASTER_PX} px a side, got {image.width}x{image.height}; scale it down"
-            )
-        image.load()
-    except SketchError:
-        raise
-    # Decoders raise almost anything on hostile bytes: OSError, SyntaxError, struct.error, IndexError, ...
-    except Exception as error:
+        image = read_photo(data, max_pixels=MAX_RASTER_PX**2)
+    except ImageError as error:
         raise SketchError(
-            f"a raster sketch must be a whole PNG, JPEG or WebP file, {len(data)} bytes are not"
+            f"a raster sketch must be a whole PNG, JPEG or WebP file of at most {MAX_RASTER_PX} px a side: {error}"
         ) from error
-    return ink_on_black(square(_flatten(image)), size_px)
+    if max(image.size) > MAX_RASTER_PX:
+        raise SketchError(
+            f"a raster sketch may have {MAX_RASTER_PX} px a side, got {image.width}x{image.height}; scale it down"
+        )
+    return ink_on_black(square(image), size_px)
 
 
-def ink_on_black(grey: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
-    """(size_px, size_px) uint8 canvas from a square grey picture of either polarity; paper becomes exact 0."""
-    pixels = np.asarray(grey, dtype=np.float32)
+def ink_on_black(picture: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
+    """(size_px, size_px) uint8 canvas from a square picture of either polarity; paper becomes exact 0."""
+    pixels = np.asarray(picture.convert("L"), dtype=np.float32)
     paper = float(np.median(pixels))
     ink = paper - pixels if paper > 127 else pixels - paper
     # A tenth of the range is paper grain and tint, the rest is stretched back to 0..255.
@@ -181,14 +177,10 @@ def ink_on_black(grey: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(ink).resize((size_px, size_px), Image.Resampling.BOX), dtype=np.uint8)
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Grey, with transparent pixels on white paper."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        paper.alpha_composite(image)
-        image = paper
-    return image.convert("L")
+def as_float32(numbers: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """An array of what a caller sent; numbers beyond float32 become infinite, which `Stroke` refuses."""
+    with np.errstate(over="ignore"):
+        return np.asarray(numbers, dtype=np.float32)
 
 
 def _draw_stroke(pen: ImageDraw.ImageDraw, stroke: Stroke, side: int) -> None:

@@ -51,7 +51,7 @@ class PairSet:
         self.size_px = size_px
         self.episodes = [episodes[name] for name in self.names]
         self.photos = np.stack([photo_pixels(open_image(pair.photo), size_px) for pair in pairs])
-        self.scans = np.stack([ink_on_black(square(open_image(pair.sketch).convert("L")), size_px) for pair in pairs])
+        self.scans = np.stack([ink_on_black(square(open_image(pair.sketch)), size_px) for pair in pairs])
 
     def __len__(self) -> int:
         return len(self.names)

@@ -36,11 +36,17 @@ def test_a_drawing_without_stages_has_a_stage_a_stroke() -> None:
     ("raw", "message"),
     [
         ([], "JSON object"),
-        ({"strokes": []}, "stage ends must climb"),
+        ({"strokes": []}, "a drawing must have at least one stroke, got none"),
         ({"strokes": [{"points": [[2, 2]]}]}, "stroke 0: point 0 is at"),
         ({"strokes": [{"points": [["a", "b"]]}]}, "stroke 0 must have numbers only"),
+        ({"strokes": [{"points": [[10**400, 0]]}]}, "stroke 0 must have numbers only"),
+        ({"strokes": [{"points": [[1e300, 0]]}]}, "stroke 0: point 0 is not a finite number"),
+        ({"strokes": [{"points": [[0.5, 0.5]], "pressure": [1e300]}]}, "stroke 0: pressure must lie between 0 and 1"),
+        ({"strokes": [{"points": [[0.5, 0.5]], "width": 10**400}]}, "stroke 0 must have numbers only"),
+        ({"strokes": [{"points": [[0.5, 0.5]]}] * 20_001}, "may have 20000 strokes, got 20001"),
         ({"strokes": [{}]}, 'stroke 0 must be an object with "points"'),
         ({"strokes": [{"points": [[0.5, 0.5]]}], "stages": [1, 1]}, "stage ends must climb"),
+        ({"strokes": [{"points": [[0.5, 0.5]]}], "stages": [2]}, r"the 1 strokes of the drawing, got \[2\] with 2 as"),
         ({"strokes": [{"points": [[0.5, 0.5]]}], "stages": "all"}, "list of whole numbers"),
         ({"format": "other/9", "strokes": []}, "mgrl-drawing/1"),
     ],
@@ -50,10 +56,23 @@ def test_what_is_no_drawing_is_refused(raw: object, message: str) -> None:
         Episode.from_json(raw)
 
 
-def test_a_file_that_is_no_json_is_refused_by_name_without_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(SketchError, match=r"^x\.json is not a readable JSON file"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", r"^x\.json must be a JSON file with a drawing: "),
+        (b"\xff\xd8\xff", r"^x\.json must be a JSON file with a drawing: "),
+        (b"[" * 100_000, r"^x\.json must be a JSON file with a drawing: "),
+        (None, r"^the drawing x\.json cannot be read: No such file"),
+    ],
+)
+def test_an_unreadable_file_is_refused_by_name_without_its_folder(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(SketchError, match=message) as caught:
         Episode.load(tmp_path / "x.json")
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_stage_ends_follow_the_published_growth_of_ink() -> None:

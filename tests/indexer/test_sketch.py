@@ -83,6 +83,22 @@ def test_transparent_png_is_on_white_paper() -> None:
     assert canvas[96, 96] > 128
 
 
+def test_a_phone_s_photo_of_a_sketch_is_turned_upright() -> None:
+    upright = Image.new("L", (240, 240), 255)
+    ImageDraw.Draw(upright).line((20, 40, 220, 40), fill=0, width=6)
+    exif = Image.Exif()
+    exif[274] = 6  # the camera was held sideways: turn clockwise to show
+    buffer = io.BytesIO()
+    upright.rotate(90).save(buffer, "PNG", exif=exif)
+    np.testing.assert_array_equal(read_raster(buffer.getvalue()), read_raster(png(upright)))
+
+
+def test_sixteen_bits_a_pixel_are_read_as_eight() -> None:
+    grey = line_drawing(0, 255)
+    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_raster(png(wide)), read_raster(png(grey)))
+
+
 def test_raster_is_cropped_to_its_centred_square() -> None:
     image = Image.new("L", (400, 200), 255)
     ImageDraw.Draw(image).rectangle((0, 0, 60, 199), fill=0)  # outside the centred square
@@ -129,7 +145,10 @@ def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
 
 
 def test_a_huge_picture_is_refused_before_it_is_decoded() -> None:
-    with pytest.raises(SketchError, match="4096 px a side, got 5000x5000"):
-        read_raster(png(Image.new("1", (5000, 5000))))
+    for size in ((5000, 5000), (20_000, 20_000)):  # the second is beyond Pillow's own limit
+        with pytest.raises(SketchError, match=r"at most 4096 px a side: .* pixels"):
+            read_raster(png(Image.new("1", size)))
+    with pytest.raises(SketchError, match="4096 px a side, got 5000x100"):
+        read_raster(png(Image.new("1", (5000, 100))))
     with pytest.raises(SketchError, match="bytes"):
         read_raster(b"\0" * 4_000_000)

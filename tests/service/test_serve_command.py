@@ -174,8 +174,8 @@ def test_queries_that_cannot_be_answered_say_why(mgrl, service, picture, drawing
     at = ["--address", service.address]
     refused = {
         (tmp_path / "gone.png", *at): "cannot read the sketch",
-        (tmp_path / "torn.json", *at): "torn.json is not a readable JSON file with a drawing",
-        (tmp_path / "text.png", *at): "a raster sketch must be a whole PNG, JPEG or WebP file, 10 bytes are not",
+        (tmp_path / "torn.json", *at): "torn.json must be a JSON file with a drawing: Expecting value",
+        (tmp_path / "text.png", *at): "a raster sketch must be a whole PNG, JPEG or WebP file",
         (picture, "--live", *at): "--live needs a drawing with strokes (.json)",
         (picture, "--gallery", "places", *at): "no gallery is named 'places'; there are: faces",
         (picture, "-k", "0", *at): "k must be from 1 to 1000, got 0",
