@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 from PIL import Image
 
-from indexer.errors import ModelError, ShapeError
+from indexer.errors import ConfigError, ModelError, ShapeError
 from indexer.regions import REGIONS
 from indexer.sketch import square
 
@@ -63,24 +63,35 @@ class OnnxEncoder:
 
         Raises:
             ModelError: no file there, no ONNX model, or not one of ours.
+            ConfigError: there is no such device, or ONNX Runtime cannot use it.
         """
-        if not path.is_file():
-            raise ModelError(f"no model file named {path.name}; give one written by `mgrl export`")
-        data = path.read_bytes()
+        if device not in ("cpu", "cuda"):
+            raise ConfigError(f"the device must be cpu or cuda, got {device!r}")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelError(
+                f"no model file named {path.name} ({error.strerror}); give one written by `mgrl export`"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         # Idle worker threads that spin steal the cores from search and from other sessions.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = ["CUDAExecutionProvider"] if device == "cuda" else []
+        gpu = ["CUDAExecutionProvider"] if device == "cuda" else []
+        # ONNX Runtime would fall back to the CPU with no more than a remark.
+        if not set(gpu) <= set(onnxruntime.get_available_providers()):
+            raise ConfigError(
+                "this ONNX Runtime has no CUDA; install onnxruntime-gpu in its place, or encode on the cpu"
+            )
         try:
-            session = onnxruntime.InferenceSession(data, options, providers=[*providers, "CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(data, options, providers=[*gpu, "CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exception types share no base but Exception
             raise ModelError(f"{path.name} is not a readable ONNX model; export it again") from error
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or not outputs or outputs[0].shape[1:2] != [REGIONS]:
-            raise ModelError(f"{path.name} is an ONNX model, but not a region encoder written by `mgrl export`")
-        return cls(session, hashlib.sha256(data).hexdigest(), int(outputs[0].shape[2]), int(inputs[0].shape[1]))
+        if not set(gpu) <= set(session.get_providers()):
+            raise ConfigError("ONNX Runtime cannot start CUDA on this machine; check its driver, or encode on the cpu")
+        size_px, dim = _sizes(session, path.name)
+        return cls(session, hashlib.sha256(data).hexdigest(), dim, size_px)
 
     def encode_photos(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(n, size, size, 3) uint8 RGB -> (n, 14, dim) float32, unit rows in region-id order."""
@@ -100,6 +111,16 @@ class OnnxEncoder:
         name = self._session.get_inputs()[0].name
         embeddings: npt.NDArray[np.float32] = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
         return embeddings
+
+
+def _sizes(session: onnxruntime.InferenceSession, name: str) -> tuple[int, int]:
+    """(side of the input, numbers a region): what a region encoder's inputs and outputs say."""
+    shapes = [(value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    match shapes:
+        case [("tensor(uint8)", [_, int(size_px), int(width), 3]), ("tensor(float)", [_, int(regions), int(dim)])]:
+            if size_px == width and regions == REGIONS:
+                return size_px, dim
+    raise ModelError(f"{name} is an ONNX model, but not a region encoder written by `mgrl export`")
 
 
 def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

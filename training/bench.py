@@ -52,7 +52,8 @@ class StrokePath:
 
     def encode(self) -> npt.NDArray[np.float32]:
         """(14, dim) of the canvas."""
-        return self._encoder.encode_sketches(self._canvas.pixels()[None])[0]
+        rows: npt.NDArray[np.float32] = self._encoder.encode_sketches(self._canvas.pixels()[None])[0]
+        return rows
 
     def search(self) -> npt.NDArray[np.int64]:
         """Rows of the k nearest photos to a random probe."""

@@ -32,7 +32,9 @@ def target_ranks(distances: npt.NDArray[np.float64], targets: npt.NDArray[np.int
 
 def rank_percentile(ranks: npt.NDArray[np.int64], photos: int) -> npt.NDArray[np.float64]:
     """(N - rank) / (N - 1): 1.0 is best; a gallery of one photo gives 1.0."""
-    return np.asarray((photos - ranks) / max(photos - 1, 1), dtype=np.float64)
+    if photos == 1:
+        return np.ones(ranks.shape)
+    return np.asarray((photos - ranks) / (photos - 1), dtype=np.float64)
 
 
 @dataclass(frozen=True)

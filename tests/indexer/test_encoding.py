@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, photo_pixels, sketch_as_photo
-from indexer.errors import ModelError, ShapeError
+from indexer.errors import ConfigError, ModelError, ShapeError
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,48 @@ def test_wrong_shapes_are_named(model: OnnxEncoder) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model file named x\.onnx"):
         OnnxEncoder.open(tmp_path / "x.onnx")
+    for path in (tmp_path, tmp_path / "x.onnx" / "y"):
+        with pytest.raises(ModelError, match="no model file named"):
+            OnnxEncoder.open(path)
     (tmp_path / "x.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match="not a readable ONNX model"):
         OnnxEncoder.open(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "shape_in", "shape_out"),
+    [
+        ("UINT8", ("n", "side", "side", 3), ("n", 14, 16)),
+        ("FLOAT", ("n", 192, 192, 3), ("n", 14, 16)),
+        ("UINT8", ("n", 192, 192, 3), ("n", 13, 16)),
+        ("UINT8", ("n", 3, 192, 192), ("n", 14, 16)),
+    ],
+)
+def test_another_kind_of_network_is_refused(
+    tmp_path: Path, pixels: str, shape_in: tuple[object, ...], shape_out: tuple[object, ...]
+) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the train extra: pip install 'mgrl[train]'")
+    kinds, make = onnx.TensorProto, onnx.helper
+    images = make.make_tensor_value_info("images", getattr(kinds, pixels), shape_in)
+    rows = make.make_tensor_value_info("embeddings", kinds.FLOAT, shape_out)
+    nodes = [
+        make.make_node("Cast", ["images"], ["numbers"], to=kinds.FLOAT),
+        make.make_node("Reshape", ["numbers", "shape"], ["embeddings"]),
+    ]
+    shape = make.make_tensor("shape", kinds.INT64, [3], [-1, *shape_out[1:]])
+    graph = make.make_graph(nodes, "other", [images], [rows], [shape])
+    path = tmp_path / "other.onnx"
+    path.write_bytes(make.make_model(graph, opset_imports=[make.make_opsetid("", 17)]).SerializeToString())
+    with pytest.raises(ModelError, match=r"other\.onnx is an ONNX model, but not a region encoder"):
+        OnnxEncoder.open(path)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ConfigError, match="has no CUDA; install onnxruntime-gpu"):
+        OnnxEncoder.open(device="cuda")
+    with pytest.raises(ConfigError, match="must be cpu or cuda, got 'tpu'"):
+        OnnxEncoder.open(device="tpu")
 
 
 def test_a_photo_is_its_centred_square() -> None:

@@ -64,6 +64,11 @@ def test_perfect_ranks_reach_the_published_ceiling() -> None:
     assert found.ceiling == pytest.approx(62.76, abs=0.005)
 
 
+def test_a_gallery_of_one_photo_is_always_right() -> None:
+    found = score(np.ones((2, 3), int), 1)
+    assert found.m_at_a == found.m_at_b == found.acc_at_1 == 100
+
+
 def test_chance_is_what_the_reference_says() -> None:
     ranks = np.random.default_rng(0).integers(1, 451, (2000, 70))
     found = score(ranks, 450)

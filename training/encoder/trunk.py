@@ -67,7 +67,7 @@ def inception_v3(weights: Path | None = None) -> nn.Module:
     Raises:
         ModelError: the file is missing or is not Inception-V3.
     """
-    network = torchvision.models.inception_v3(
+    network: nn.Module = torchvision.models.inception_v3(
         weights=None, init_weights=weights is None, aux_logits=False, transform_input=False
     )
     network.fc = nn.Identity()
