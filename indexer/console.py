@@ -17,9 +17,9 @@ _LINE_EVERY_S: Final = 5.0
 
 
 class Update(Protocol):
-    """Tells a progress bar how many are done, and the total where it was not known at the start."""
+    """Tells a progress bar how many are done, the total where it was not known at the start, and what else to say."""
 
-    def __call__(self, done: int, total: int | None = None) -> None: ...
+    def __call__(self, done: int, total: int | None = None, notes: str = "") -> None: ...
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def progress(label: str, total: int | None, unit: str = "photos") -> Iterator[Up
     """A bar on stderr with rate and time left; where stderr is no terminal, a line every few seconds.
 
     Yields:
-        Call it with how many are done so far, and with the total where it was not known before.
+        Call it with how many are done so far. The first call may count what an earlier run did: the rate is of late.
     """
     if not sys.stderr.isatty():
         yield _Lines(label, total, unit)
@@ -42,14 +42,14 @@ def progress(label: str, total: int | None, unit: str = "photos") -> Iterator[Up
         TextColumn(unit),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[notes]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, rate="")
-        start = time.monotonic()
+        task = bar.add_task(label, total=total, rate="", notes="")
 
-        def update(done: int, total: int | None = total) -> None:
-            rate = done / max(time.monotonic() - start, 1e-9)
-            bar.update(task, completed=done, total=total, rate=f"{rate:.1f}/s")
+        def update(done: int, total: int | None = None, notes: str = "") -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "", notes=notes)
 
         yield update
 
@@ -87,17 +87,25 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
 
 
 class _Lines:
+    """Progress for a log. The rate is that since the line before."""
+
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._start = self._last = time.monotonic()
+        self._last_s, self._last_done = time.monotonic(), 0
+        self._began = False
 
-    def __call__(self, done: int, total: int | None = None) -> None:
+    def __call__(self, done: int, total: int | None = None, notes: str = "") -> None:
+        if not self._began:
+            self._began, self._last_done = True, done
         self._total = self._total if total is None else total
         now = time.monotonic()
-        if now - self._last < _LINE_EVERY_S and done != self._total:
+        if now - self._last_s < _LINE_EVERY_S and done != self._total:
             return
-        self._last = now
-        rate = done / max(now - self._start, 1e-9)
-        goal = "" if self._total is None else f"/{self._total}"
-        left = "" if self._total is None else f", {(self._total - done) / max(rate, 1e-9):.0f} s left"
-        print(f"{self._label}: {done}{goal} {self._unit}, {rate:.1f}/s{left}", file=sys.stderr)
+        rate = (done - self._last_done) / max(now - self._last_s, 1e-9)
+        self._last_s, self._last_done = now, done
+        line = f"{self._label}: {done}" + ("" if self._total is None else f"/{self._total}") + f" {self._unit}"
+        if rate > 0:
+            line += f", {rate:.1f}/s"
+            if self._total is not None:
+                line += f", {(self._total - done) / rate:.0f} s left"
+        print(f"{line}, {notes}" if notes else line, file=sys.stderr)

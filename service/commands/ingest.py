@@ -15,11 +15,7 @@ Examples:
 """
 
 import argparse
-import json
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
     from indexer.ingest import IngestProgress, IngestReport
 
 _LISTED: Final = 20
-_LINE_EVERY_S: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Ingest and report; 1 when there was nothing to use."""
     from rich.console import Console
 
+    from indexer.console import progress, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.ingest import ingest
 
@@ -52,68 +48,25 @@ def run(args: argparse.Namespace) -> int:
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
     try:
         # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
-        with _progress(console) as show, warnings.catch_warnings(action="ignore"):
-            report = ingest(args.gallery, args.sources, encoder, batch=args.batch, on_progress=show)
+        with progress("ingesting", None) as show, warnings.catch_warnings(action="ignore"):
+            report = ingest(
+                args.gallery,
+                args.sources,
+                encoder,
+                batch=args.batch,
+                on_progress=lambda now: show(now.done, now.total, _notes(now)),
+            )
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
         raise
-    if args.json:
-        args.json.write_text(json.dumps(_summary(report), indent=2) + "\n")
+    write_json(args.json, _summary(report))
     _print_report(console, args.gallery, report)
     return 0 if report.added + report.already_there else 1
 
 
-@contextmanager
-def _progress(console: "Console") -> Iterator[Callable[["IngestProgress"], None]]:
-    """A bar on a terminal; elsewhere, in a log, a line every few seconds."""
-    if not console.is_terminal:
-        yield _Lines(console).show
-        return
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[rate]:.0f} photos/s"),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[notes]}"),
-    )
-    with progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task("ingesting", total=None, rate=0.0, notes="")
-        started = time.monotonic()
-
-        def show(now: "IngestProgress") -> None:
-            rate = now.added / max(time.monotonic() - started, 1e-9)
-            bar.update(task, total=now.total, completed=now.done, rate=rate, notes=_notes(now).removeprefix(", "))
-
-        yield show
-
-
-class _Lines:
-    """Progress for a log."""
-
-    def __init__(self, console: "Console") -> None:
-        self._console = console
-        self._started = self._last = time.monotonic()
-
-    def show(self, now: "IngestProgress") -> None:
-        """Print where the job is, unless a line was printed a moment ago."""
-        moment = time.monotonic()
-        if moment - self._last < _LINE_EVERY_S:
-            return
-        self._last = moment
-        elapsed = moment - self._started
-        left_s = elapsed / now.done * (now.total - now.done) if now.done else 0.0
-        self._console.print(
-            f"{now.done} of {now.total} files, {now.added / elapsed:.0f} photos/s, {left_s:.0f} s left{_notes(now)}",
-            highlight=False,
-        )
-
-
 def _notes(now: "IngestProgress") -> str:
-    there = f", {now.already_there} already there" if now.already_there else ""
-    return there + (f", {now.skipped} skipped" if now.skipped else "")
+    counts = {"already there": now.already_there, "skipped": now.skipped}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _summary(report: "IngestReport") -> dict[str, object]:

@@ -10,7 +10,6 @@ A result is a lead, not an identification.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from indexer.console import write_json
 from indexer.episode import Episode
 from indexer.errors import ConfigError, QueryError, SketchError
 from indexer.regions import GRANULARITIES
@@ -64,9 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print(_line(answer, len(episode.strokes)), flush=True)
                 answers.append(answer)
     print("\n".join(_table(answers[-1])))
+    write_json(arguments.json, {"answers": [_as_json(answer) for answer in answers]})
     try:
-        if arguments.json:
-            _write_json(arguments.json, answers)
         if arguments.save_thumbnails:
             _save_thumbnails(arguments.save_thumbnails, answers[-1])
     except OSError as error:
@@ -123,10 +122,6 @@ def _moved(hit: RankedPhoto) -> str:
 def _printable(photo_id: str) -> str:
     # Ids come from file names, which may hold what a terminal obeys.
     return "".join(character if character.isprintable() else "?" for character in photo_id)
-
-
-def _write_json(path: Path, answers: list[Answer]) -> None:
-    path.write_text(json.dumps({"answers": [_as_json(answer) for answer in answers]}, indent=1) + "\n", "utf-8")
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:

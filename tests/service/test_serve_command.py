@@ -181,7 +181,7 @@ def test_queries_that_cannot_be_answered_say_why(mgrl, service, picture, drawing
         (picture, "-k", "0", *at): "k must be from 1 to 1000, got 0",
         (drawing, "--weights", "1", "-1", "1", *at): "the weight of granularity 2 must be finite and >= 0, got -1.0",
         (picture, "--address", "127.0.0.1:1"): "no service answers at 127.0.0.1:1; start one with: mgrl serve GALLERY",
-        (picture, "--json", tmp_path / "no" / "found.json", *at): "cannot write",
+        (picture, "--json", picture / "found.json", *at): "cannot write",
     }
     for arguments, message in refused.items():
         status, _, errors = mgrl("query", *arguments)
