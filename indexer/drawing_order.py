@@ -135,12 +135,12 @@ def _nearest_first(
 def _enough(strokes: list[Stroke], stages: int) -> list[Stroke]:
     """Halve the longest strokes until every stage can have two, so that none needs to be invisible."""
     wanted = 2 * stages if stages > 1 else 1
-    while len(strokes) < wanted:
-        longest = max(range(len(strokes)), key=lambda i: length(strokes[i]))
-        stroke = strokes[longest]
-        if length(stroke) < 0.02:
-            break
-        strokes[longest : longest + 1] = _halves(stroke)
+    lengths = [length(stroke) for stroke in strokes]
+    while len(strokes) < wanted and max(lengths) >= 0.02:
+        longest = lengths.index(max(lengths))
+        halves = _halves(strokes[longest])
+        strokes[longest : longest + 1] = halves
+        lengths[longest : longest + 1] = [length(half) for half in halves]
     return strokes
 
 

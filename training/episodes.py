@@ -1,7 +1,10 @@
 """Drawing episodes for a whole split: generated from finished sketches and cached, or read from FS2K-SDE's frames."""
 
+import hashlib
+import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,7 +17,7 @@ import numpy.typing as npt
 from indexer.drawing_order import episode_from_sketch
 from indexer.encoding import default_threads
 from indexer.episode import DEFAULT_STAGES, Episode
-from indexer.errors import DataError, SketchError
+from indexer.errors import ConfigError, DataError, SketchError
 from indexer.sketch import CANVAS_PX, ink_on_black, square
 from training.data import Pair, open_image
 
@@ -35,7 +38,8 @@ def make_episodes(
 
     Args:
         pairs: identities whose sketches are turned into drawings.
-        folder: cache; one JSON file an identity, named after it, under a folder for stages, seed and order.
+        folder: cache; one JSON file an identity, named after it, under a folder for stages, seed and order. A file
+            that is torn, or was made from another sketch, is made again.
         stages: T.
         seed: together with the name decides each drawing.
         shuffled: strokes in random order.
@@ -43,14 +47,20 @@ def make_episodes(
         on_progress: called with the number of episodes there are so far.
 
     Raises:
-        DataError: a sketch is unreadable or has too little ink for so many stages.
+        DataError: a sketch is unreadable or has too little ink for so many stages, two pairs have one name, or the
+            folder cannot be written.
+        ConfigError: stages is below 1.
     """
+    if stages < 1:
+        raise ConfigError(f"a drawing must have at least 1 stage, got {stages}")
+    if twice := [name for name, count in Counter(pair.name for pair in pairs).items() if count > 1]:
+        raise DataError(f"several sketches are named {twice[0]}, so their drawings would be one file; rename them")
     cache = folder / f"T{stages}-seed{seed}{'-shuffled' if shuffled else ''}"
-    wanted = {pair.name: cache / f"{pair.name}.json" for pair in pairs}
-    missing = [(pair, wanted[pair.name]) for pair in pairs if not wanted[pair.name].is_file()]
-    done = len(pairs) - len(missing)
+    files = {pair.name: cache / f"{pair.name}.json" for pair in pairs}
+    cached = {pair.name: _cached(files[pair.name], pair.sketch, stages) for pair in pairs}
+    jobs = [(pair, files[pair.name], stages, seed, shuffled) for pair in pairs if cached[pair.name] is None]
+    done = len(pairs) - len(jobs)
     on_progress(done)
-    jobs = [(pair, path, stages, seed, shuffled) for pair, path in missing]
     processes = min(workers or default_threads(), max(1, len(jobs)))
     if processes == 1:
         for job in jobs:
@@ -61,7 +71,7 @@ def make_episodes(
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             for _ in pool.map(_make, jobs, chunksize=8):
                 on_progress(done := done + 1)
-    return {name: Episode.load(path) for name, path in wanted.items()}
+    return {name: episode or Episode.load(files[name]) for name, episode in cached.items()}
 
 
 def name_seed(name: str, seed: int) -> int:
@@ -69,44 +79,49 @@ def name_seed(name: str, seed: int) -> int:
     return zlib.crc32(f"{seed}/{name}".encode())
 
 
-def sketches_with_frames(folder: Path) -> list[str]:
-    """Names of the sketches that FS2K-SDE's frames in a folder show, sorted.
-
-    Raises:
-        DataError: no folder there, or no frame in it.
-    """
-    names = {match["sketch"] for path in _listed(folder) if (match := _FRAME.fullmatch(path.name))}
-    if not names:
-        raise DataError(f"{folder} holds no frames named as FS2K-SDE's are: sketch0001_1.png, sketch0001_2.png, ...")
-    return sorted(names)
-
-
-def read_frames(folder: Path, sketch: str, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
-    """FS2K-SDE's own frames of one drawing: flat files `sketchNNNN_TT.*`, sorted by the number TT.
-
-    Args:
-        folder: where the frames lie.
-        sketch: `sketch0001`.
-        size_px: side of the canvases.
+def list_frames(folder: Path) -> dict[str, list[Path]]:
+    """FS2K-SDE's own frames: flat files `sketchNNNN_TT.*`.
 
     Returns:
-        (stages, size_px, size_px) uint8, ink bright on 0.
+        Name of the sketch -> its frames by the number TT; names are sorted.
 
     Raises:
-        DataError: no frame of that sketch, or an unreadable one.
+        DataError: no folder there, no frame in it, or a stage twice.
     """
-    found = [
-        (int(match["stage"]), path)
-        for path in _listed(folder)
-        if (match := _FRAME.fullmatch(path.name)) and match["sketch"] == sketch
-    ]
-    if not found:
-        raise DataError(f"{folder} holds no frames {sketch}_1.png, {sketch}_2.png, ... of a drawing")
-    return np.stack([ink_on_black(square(open_image(path).convert("L")), size_px) for _, path in sorted(found)])
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; it holds frames named sketch0001_1.png, sketch0001_2.png, ...")
+    frames: dict[str, dict[int, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if match := _FRAME.fullmatch(path.name):
+            other = frames.setdefault(match["sketch"], {}).setdefault(int(match["stage"]), path)
+            if other != path:
+                raise DataError(f"{other.name} and {path.name} in {folder} are the same stage; remove one of them")
+    if not frames:
+        raise DataError(f"{folder} holds no frames named as FS2K-SDE's are: sketch0001_1.png, sketch0001_2.png, ...")
+    return {name: [stages[number] for number in sorted(stages)] for name, stages in sorted(frames.items())}
 
 
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def read_frames(frames: Sequence[Path], size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
+    """(stages, size_px, size_px) uint8 canvases of one drawing of `list_frames`, ink bright on 0.
+
+    Raises:
+        DataError: a frame is unreadable.
+    """
+    return np.stack([ink_on_black(square(open_image(path)), size_px) for path in frames])
+
+
+def _cached(path: Path, sketch: Path, stages: int) -> Episode | None:
+    """The drawing made of this very sketch by an earlier call; None where there is none, or only a torn one."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        episode = Episode.from_json(raw)
+        return episode if raw.get("sketch_sha256") == _sha256(sketch) and episode.stages == stages else None
+    except (OSError, ValueError, RecursionError, SketchError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _make(job: tuple[Pair, Path, int, int, bool]) -> None:
@@ -115,7 +130,11 @@ def _make(job: tuple[Pair, Path, int, int, bool]) -> None:
         episode = episode_from_sketch(open_image(pair.sketch), stages, name_seed(pair.name, seed), shuffled=shuffled)
     except SketchError as error:
         raise DataError(f"{pair.sketch}: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp")
-    episode.save(scratch)
-    scratch.replace(path)
+    content = {**episode.to_json(), "sketch_sha256": _sha256(pair.sketch)}
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write the drawing {path}: {error.strerror}") from error

@@ -1,3 +1,4 @@
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def test_too_many_stages_for_the_ink_is_refused() -> None:
     ImageDraw.Draw(image).line((90, 100, 110, 100), fill=0, width=3)
     with pytest.raises(SketchError, match="ask for fewer"):
         episode_from_sketch(image, 70)
+
+
+def test_very_many_stages_are_refused_in_no_time() -> None:
+    """Halving strokes until there are enough must not look at every stroke for every half."""
+    tiles = np.kron(np.indices((40, 40)).sum(0) % 2, np.ones((4, 4))).astype(np.uint8) * 255
+    start = time.monotonic()
+    with pytest.raises(SketchError, match="100000 were asked for; ask for fewer"):
+        episode_from_sketch(Image.fromarray(tiles), 100_000)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("name", ["sketch1/sketch0001", "sketch3/sketch0001"])

@@ -11,6 +11,7 @@ examples:
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,6 @@ from indexer.episode import DEFAULT_STAGES
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from indexer.episode import Episode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.frames is None and args.out is None:
         raise DataError("name the folder for the drawings with --out")
-    canvases = _frames(args) if args.frames else [episode.canvases() for episode in _drawings(args)]
-    shares = [ink_share(frames) for frames in canvases]
+    if args.frames is None and args.split is not None and args.data is None:
+        raise DataError("--split needs --data, the folder in FS2K's layout that its names lie in")
+    # One drawing at a time: the stages of a thousand would fill 3 GB.
+    shares = [ink_share(canvases) for canvases in (_frames(args.frames) if args.frames else _drawings(args))]
     stages = min(map(len, shares))
     shown = sorted({max(1, round(stages * seventh / 7)) for seventh in range(1, 8)})
     mean = {
@@ -63,24 +64,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _drawings(args: argparse.Namespace) -> list["Episode"]:
+def _drawings(args: argparse.Namespace) -> Iterator["npt.NDArray[np.uint8]"]:
+    """The stages of each drawing, made where --out does not hold it."""
     from indexer.console import progress
-    from indexer.errors import DataError
     from training.data import Pair, find_pair, read_split
     from training.episodes import make_episodes
 
     if args.sketch:
         pairs = [Pair(path.stem, path, path) for path in args.sketch]
-    elif args.data:
-        pairs = [find_pair(args.data, name) for name in read_split(args.split)]
     else:
-        raise DataError("--split needs --data, the folder in FS2K's layout that its names lie in")
+        pairs = [find_pair(args.data, name) for name in read_split(args.split)]
     with progress("drawings", len(pairs), "sketches") as update:
         episodes = make_episodes(pairs, args.out, args.stages, args.seed, shuffled=args.shuffled, on_progress=update)
-    return list(episodes.values())
+    with progress("ink per stage", len(episodes), "drawings") as update:
+        for number, episode in enumerate(episodes.values(), start=1):
+            yield episode.canvases()
+            update(number)
 
 
-def _frames(args: argparse.Namespace) -> list["npt.NDArray[np.uint8]"]:
-    from training.episodes import read_frames, sketches_with_frames
+def _frames(folder: Path) -> Iterator["npt.NDArray[np.uint8]"]:
+    """The stages of each of FS2K-SDE's drawings."""
+    from indexer.console import progress
+    from training.episodes import list_frames, read_frames
 
-    return [read_frames(args.frames, sketch) for sketch in sketches_with_frames(args.frames)]
+    drawings = list_frames(folder)
+    with progress("frames", len(drawings), "drawings") as update:
+        for number, frames in enumerate(drawings.values(), start=1):
+            yield read_frames(frames)
+            update(number)
