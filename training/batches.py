@@ -10,6 +10,7 @@ from PIL import Image
 
 from indexer.encoding import photo_pixels, sketch_as_photo
 from indexer.episode import Episode
+from indexer.errors import ConfigError
 from indexer.regions import ink_mask
 from indexer.sketch import Stroke, ink_on_black, rasterise, square
 from training.data import Pair, open_image
@@ -28,6 +29,9 @@ class Augmentation:
         wobbly_share: drawings with a shaky hand.
         scan_share: finished sketches shown as the scanned picture and not as strokes.
         grey_share: photos without colour.
+
+    Raises:
+        ConfigError: a share outside 0..1.
     """
 
     moved_share: float = 0.35
@@ -35,6 +39,11 @@ class Augmentation:
     wobbly_share: float = 0.2
     scan_share: float = 0.08
     grey_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} must be a share from 0 to 1, got {share}")
 
 
 class PairSet:

@@ -1,6 +1,5 @@
 """The training loop of the single-pass encoder: resumable, selected on validation."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from indexer.encoding import sketch_as_photo
+from indexer.errors import ConfigError, DataError
 from indexer.fusion import fused_distance
 from indexer.regions import ink_mask
 from training.batches import Augmentation, Batch, EpochBatches, PairSet, batches_in
+from training.data import split_hash
 from training.encoder.single_pass import SinglePassEncoder
 from training.encoder.trunk import STEM_LAYERS
 from training.losses import in_batch_softmax
 from training.metrics import score, target_ranks
+from training.resume import Memory, RunState, open_run, restore, save
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class FitConfig:
         validate_stages: stages of T that a validation looks at.
         seed: of order, disturbances and initial heads.
         augmentation: how drawings are disturbed.
+
+    Raises:
+        ConfigError: a number out of range.
     """
 
     dim: int = 16
@@ -60,6 +65,14 @@ class FitConfig:
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    def __post_init__(self) -> None:
+        for name in ("dim", "epochs", "batch", "validate_every", "validate_stages"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("stem_epochs", "memory", "seed", "weight_decay", "region_share"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -76,21 +89,6 @@ class Validation:
     distractors: np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class Memory:
-    """The newest photo embeddings of one data set: negatives that cost no forward pass (XBM, Wang et al. 2020)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self.rows = torch.empty(0)
-        self.identities = torch.empty(0, dtype=torch.int64)
-
-    def push(self, rows: Tensor, identities: Tensor) -> None:
-        """Add (n, 14, dim) embeddings; the oldest go."""
-        rows = rows.detach()
-        self.rows = torch.cat([rows, self.rows])[: self._capacity] if len(self.rows) else rows[: self._capacity]
-        self.identities = torch.cat([identities, self.identities])[: self._capacity]
-
-
 def fit(
     config: FitConfig,
     fit_sets: Sequence[PairSet],
@@ -98,22 +96,31 @@ def fit(
     folder: Path,
     weights: Path | None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-    on_validation: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_validation: Callable[[Sequence[dict[str, Any]]], None] = lambda history: None,
 ) -> Path:
-    """Train, or go on where an earlier call with the same folder stopped.
+    """Train, or go on after the last finished epoch of an earlier call with the same folder.
 
     Args:
-        config: of the run; a folder that holds another configuration's checkpoint is refused by its state.
+        config: of the run.
         fit_sets: data sets to train on.
-        validations: data sets to select on; never test data.
+        validations: data sets to select on, people that `fit_sets` do not show; never test data.
         folder: `checkpoint.pt` is written there after every epoch, `best.pt` after the best validation.
         weights: Inception-V3 to start from.
         on_step: called with step, steps in all and the loss.
-        on_validation: called with each validation's record.
+        on_validation: called after each validation with the records of all so far, earlier calls' too.
 
     Returns:
         `best.pt`: the weights with the best mean m@B over `validations`.
+
+    Raises:
+        DataError: no data set, one of a single pair, or people in both `fit_sets` and `validations`.
+        ConfigError: the folder holds a run with another configuration or other data.
+        ModelError: the weights or the folder's checkpoint cannot be read.
     """
+    _check_data(fit_sets, validations)
+    checkpoint = folder / "checkpoint.pt"
+    run = {"config": asdict(config), "data": _fingerprint(fit_sets, validations)}
+    earlier = open_run(checkpoint, run)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     model = SinglePassEncoder(config.dim, config.size_px, weights)
@@ -121,11 +128,10 @@ def fit(
     steps_an_epoch = sum(batches_in(len(pairs), config.batch) for pairs in fit_sets)
     optimiser, schedule = _optimiser(config, model, steps_an_epoch)
     memories = [Memory(min(config.memory, len(pairs) - 1)) for pairs in fit_sets]
-    state = _State()
-    checkpoint = folder / "checkpoint.pt"
-    if checkpoint.is_file():
-        state = _restore(checkpoint, model, optimiser, schedule)
+    if earlier is not None:
+        state = restore(earlier, model, optimiser, schedule, memories)
     else:
+        state = RunState()
         model.calibrate(_sample(config, fit_sets))
     for epoch in range(state.epoch, config.epochs):
         _train_stem(model, epoch >= config.epochs - config.stem_epochs)
@@ -146,26 +152,39 @@ def fit(
         state.epoch = epoch + 1
         if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
             _validate(config, model, validations, state, folder, on_validation)
-        _save(
+        state.tick()
+        save(
             checkpoint,
             {
+                **run,
                 "state": asdict(state),
-                "config": asdict(config),
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
+                "memories": [memory.state() for memory in memories],
             },
         )
     return folder / "best.pt"
 
 
-@dataclass
-class _State:
-    epoch: int = 0
-    best: float = -1.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    since: float = field(default_factory=time.monotonic)
+def _check_data(fit_sets: Sequence[PairSet], validations: Sequence[Validation]) -> None:
+    if not fit_sets or not validations:
+        raise DataError(
+            f"training needs a data set to train on and one to select on, got {len(fit_sets)} and {len(validations)}"
+        )
+    if alone := next((pairs.names[0] for pairs in fit_sets if len(pairs) < 2), None):
+        raise DataError(f"a data set to train on must have at least 2 pairs, one has {alone} only; add to its split")
+    trained = {name for pairs in fit_sets for name in pairs.names}
+    if both := [name for validation in validations for name in validation.probes.names if name in trained]:
+        raise DataError(
+            f"{len(both)} people are both trained and selected on, such as {both[0]}; take them out of one split"
+        )
+
+
+def _fingerprint(fit_sets: Sequence[PairSet], validations: Sequence[Validation]) -> list[list[Any]]:
+    """Which people a run sees in how many stages: a list [hash of the names, T] a data set."""
+    sets = [*fit_sets, *(validation.probes for validation in validations)]
+    return [[split_hash(pairs.names), pairs.episodes[0].stages] for pairs in sets]
 
 
 def _optimiser(
@@ -228,21 +247,18 @@ def _validate(
     config: FitConfig,
     model: SinglePassEncoder,
     validations: Sequence[Validation],
-    state: _State,
+    state: RunState,
     folder: Path,
-    on_validation: Callable[[dict[str, Any]], None],
+    on_validation: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
-    now = time.monotonic()
-    state.seconds, state.since = state.seconds + now - state.since, now
-    record: dict[str, Any] = {"epoch": state.epoch, "seconds": round(state.seconds)}
-    for validation in validations:
-        record[validation.name] = _m_at_b(config, model, validation)
-    record["m_at_b"] = float(np.mean([record[validation.name] for validation in validations]))
+    state.tick()
+    each = {validation.name: _m_at_b(config, model, validation) for validation in validations}
+    record = {"epoch": state.epoch, "seconds": round(state.seconds), **each, "m_at_b": float(np.mean([*each.values()]))}
     state.history.append(record)
-    on_validation(record)
+    on_validation(state.history)
     if record["m_at_b"] > state.best:
         state.best = record["m_at_b"]
-        _save(folder / "best.pt", {"config": asdict(config), "model": model.state_dict(), "history": state.history})
+        save(folder / "best.pt", {"config": asdict(config), "model": model.state_dict(), "history": state.history})
 
 
 def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation) -> float:
@@ -256,24 +272,3 @@ def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation)
         distances = np.stack([fused_distance(r, gallery, ink) for r, ink in zip(rows, ink_mask(canvases), strict=True)])
         ranks[number] = target_ranks(distances, np.full(len(stages), number))
     return score(ranks, len(gallery)).m_at_b
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    scratch = path.with_suffix(".tmp")
-    torch.save(content, scratch)
-    scratch.replace(path)
-
-
-def _restore(
-    path: Path,
-    model: SinglePassEncoder,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> _State:
-    content = torch.load(path, weights_only=True)
-    model.load_state_dict(content["model"])
-    optimiser.load_state_dict(content["optimiser"])
-    schedule.load_state_dict(content["schedule"])
-    state = _State(**content["state"])
-    state.since = time.monotonic()
-    return state

@@ -51,7 +51,7 @@ def in_batch_softmax(
     blocked = torch.zeros_like(valid, dtype=probes.dtype).masked_fill(~valid, -1e4)
     fused = torch.einsum("rbn,br->bn", distances, region_weights(ink))
     loss = _cross_entropy(-fused / temperature + blocked, targets, valid, label_smoothing).mean()
-    if region_share:
+    if region_share and ink.any():  # the mean over no region would be NaN and spoil every weight
         regions, sketches = torch.nonzero(ink.T, as_tuple=True)
         # A region alone is worth about a third of the fused distance, so it is weighted three times.
         logits = -3 * distances[regions, sketches] / temperature + blocked[sketches]

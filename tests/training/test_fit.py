@@ -1,12 +1,16 @@
 """The network, its loss, its loop and its export, on a handful of drawn people; needs the `train` extra."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from indexer.encoding import OnnxEncoder, sketch_as_photo
-from indexer.errors import ModelError
+from indexer.errors import ConfigError, DataError, ModelError
 from indexer.fusion import fused_distance
 from service.cli import main
 
@@ -20,6 +24,7 @@ from training.encoder.single_pass import SinglePassEncoder, pool_regions  # noqa
 from training.encoder.trunk import FrozenNormConv, inception_v3, mixed_5d  # noqa: E402
 from training.episodes import make_episodes  # noqa: E402
 from training.export import PARITY, export, parity  # noqa: E402
+from training.fit import FitConfig, Validation, fit  # noqa: E402
 from training.losses import in_batch_softmax, pairwise_region_distances, region_weights  # noqa: E402
 
 
@@ -150,6 +155,9 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     first = torch.load(out / "checkpoint.pt", weights_only=True)
     assert first["state"]["epoch"] == 2
     assert [record["epoch"] for record in first["state"]["history"]] == [1, 2]
+    record = json.loads((out / "run.json").read_text())
+    assert record["validations"] == first["state"]["history"]
+    assert (record["data"]["val"][0]["split"], record["data"]["val"][0]["pairs"], record["stages"]) == ("val", 2, 8)
     assert main([*arguments, "--epochs", "2"]) == 0  # nothing is left to do, and nothing is trained again
     again = torch.load(out / "checkpoint.pt", weights_only=True)
     assert all(torch.equal(first["model"][name], again["model"][name]) for name in first["model"])
@@ -162,14 +170,17 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     assert "2 drawings, 8 stages, aligned, ranked among 6 photos" in capsys.readouterr().out
 
 
-def test_resuming_reaches_the_weights_of_an_unbroken_run(tiny_fs2k: Path, tmp_path: Path) -> None:
-    from training.fit import FitConfig, Validation, fit
-
+@pytest.fixture
+def data(tiny_fs2k: Path, tmp_path: Path) -> tuple[list[PairSet], list[Validation]]:
     sets = [pair_set(tiny_fs2k, "fit.txt", tmp_path)]
-    val = pair_set(tiny_fs2k, "val.txt", tmp_path)
-    validations = [Validation("val", val, sets[0].photos)]
-    config = FitConfig(dim=4, epochs=2, stem_epochs=0, batch=4, memory=0, validate_every=5, validate_stages=1)
-    fit(config, sets, validations, tmp_path / "whole", None)
+    return sets, [Validation("val", pair_set(tiny_fs2k, "val.txt", tmp_path), sets[0].photos)]
+
+
+def test_resuming_reaches_the_weights_of_an_unbroken_run(
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path
+) -> None:
+    config = FitConfig(dim=4, epochs=2, stem_epochs=0, batch=4, memory=3, validate_every=1, validate_stages=1)
+    fit(config, *data, tmp_path / "whole", None)
 
     class StoppedError(Exception):
         pass
@@ -178,14 +189,80 @@ def test_resuming_reaches_the_weights_of_an_unbroken_run(tiny_fs2k: Path, tmp_pa
         if step == 2:
             raise StoppedError
 
+    histories: list[list[int]] = []
+
+    def remember(history: Sequence[dict[str, Any]]) -> None:
+        histories.append([record["epoch"] for record in history])
+
     with pytest.raises(StoppedError):
-        fit(config, sets, validations, tmp_path / "broken", None, on_step=stop)
-    fit(config, sets, validations, tmp_path / "broken", None)
+        fit(config, *data, tmp_path / "broken", None, stop, remember)
+    fit(config, *data, tmp_path / "broken", None, on_validation=remember)
+    assert histories == [[1], [1, 2]]
     whole, broken = (
         torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["model"] for folder in ("whole", "broken")
     )
     for name in whole:
         torch.testing.assert_close(whole[name], broken[name])
+    with pytest.raises(
+        ConfigError, match=r"other settings \(epochs 2 there, 3 now; seed 0 there, 1 now\); repeat them"
+    ):
+        fit(replace(config, epochs=3, seed=1), *data, tmp_path / "broken", None)
+    data[0][0].names.reverse()
+    with pytest.raises(ConfigError, match="holds a run on other people or stages"):
+        fit(config, *data, tmp_path / "broken", None)
+
+
+def test_a_checkpoint_that_is_torn_is_refused(data: tuple[list[PairSet], list[Validation]], tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04torn")
+    with pytest.raises(ModelError, match=r"checkpoint\.pt is not a checkpoint .* or remove it to train anew"):
+        fit(FitConfig(), *data, tmp_path, None)
+
+
+def test_data_that_cannot_be_trained_on_is_refused(
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path
+) -> None:
+    sets, validations = data
+    with pytest.raises(DataError, match="one to select on, got 1 and 0"):
+        fit(FitConfig(), sets, [], tmp_path, None)
+    leak = [Validation("leak", sets[0], sets[0].photos)]
+    with pytest.raises(DataError, match="4 people are both trained and selected on, such as photo1/image0001"):
+        fit(FitConfig(), sets, leak, tmp_path, None)
+    sets[0].names[1:] = []
+    with pytest.raises(DataError, match="at least 2 pairs, one has photo1/image0001 only"):
+        fit(FitConfig(), sets, validations, tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--batch", "0"], "batch must be at least 1, got 0"),
+        (["--dim", "-1"], "dim must be at least 1, got -1"),
+        (["--validate-every", "0"], "validate_every must be at least 1, got 0"),
+        (["--stem-epochs", "-1"], "stem_epochs must be 0 or more, got -1"),
+        (["--seed", "-1"], "seed must be 0 or more, got -1"),
+        (["--moved-share", "nan"], "moved_share must be a share from 0 to 1, got nan"),
+        (["--moved-share", "1.5"], "moved_share must be a share from 0 to 1, got 1.5"),
+        (["--stages", "0"], "a drawing must have at least 1 stage, got 0"),
+        (["--val", "a/val.txt", "b/val.txt"], "--fit and --val must name as many split files, got 1 and 2"),
+        (["--fit", "a", "b", "--val", "a/v.txt", "b/v.txt"], "the --val files must differ in name"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    splits = ["--fit", str(tiny_fs2k / "fit.txt"), "--val", str(tiny_fs2k / "val.txt")]
+    assert main(["train", "--data", str(tiny_fs2k), *splits, "--out", str(tmp_path / "run"), *arguments]) == 1
+    found = capsys.readouterr().err
+    assert found.startswith(f"mgrl train: {message}")
+    assert found.count("\n") == 1
+
+
+def test_sketches_without_ink_do_not_spoil_the_loss() -> None:
+    rows, valid = unit(3, 14, 16), torch.ones(3, 3, dtype=torch.bool)
+    blank = torch.zeros(3, 14, dtype=torch.bool)
+    loss = in_batch_softmax(rows, unit(3, 14, 16, seed=1), blank, torch.arange(3), valid)
+    assert float(loss) == pytest.approx(np.log(3), rel=1e-5)
 
 
 def test_export_keeps_the_model_and_the_batch_is_dynamic(tmp_path: Path) -> None:
@@ -203,9 +280,12 @@ def test_export_keeps_the_model_and_the_batch_is_dynamic(tmp_path: Path) -> None
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save({"other": 1}, tmp_path / "x.pt")
-    for path in (tmp_path / "x.pt", tmp_path / "missing.pt"):
+    torch.save({"config": {"dim": "wide", "size_px": 192}, "model": {}}, tmp_path / "y.pt")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "text.pt").write_text("weights")
+    for name in ("x.pt", "y.pt", "empty.pt", "text.pt", "missing.pt", ""):
         with pytest.raises(ModelError, match="is not a checkpoint"):
-            load_checkpoint(path)
+            load_checkpoint(tmp_path / name)
 
 
 @pytest.mark.slow

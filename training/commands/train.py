@@ -12,6 +12,7 @@ examples:
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,22 +85,23 @@ def run(args: argparse.Namespace) -> int:
         dim=args.dim, epochs=args.epochs, stem_epochs=args.stem_epochs, batch=args.batch, seed=args.seed,
         validate_every=args.validate_every, augmentation=Augmentation(moved_share=args.moved_share),
     )  # fmt: skip
+    if len({split.stem for split in args.val}) < len(args.val):
+        raise ConfigError("the --val files must differ in name: it labels their validation; rename one")
     fit_sets = [_load(args, split, config.size_px) for split in args.fit]
     validations = [
         Validation(split.stem, _load(args, split, config.size_px), pairs.photos)
         for split, pairs in zip(args.val, fit_sets, strict=True)
     ]
-    record: dict[str, Any] = {
+    record = {
         "config": asdict(config),
-        "data": _splits(args),
+        "stages": args.stages,
+        "data": {"fit": _splits(args.fit), "val": _splits(args.val)},
         "versions": _versions(),
-        "validations": [],
     }
 
-    def on_validation(validation: dict[str, Any]) -> None:
-        record["validations"].append(validation)
-        write_json(args.out / "run.json", record)
-        print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in validation.items()))
+    def on_validation(history: Sequence[dict[str, Any]]) -> None:
+        write_json(args.out / "run.json", {**record, "validations": history})
+        print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()))
 
     with progress("training", None, "steps") as update:
         best = fit(
@@ -127,11 +129,11 @@ def _load(args: argparse.Namespace, split: Path, size_px: int) -> "PairSet":
     return PairSet(pairs, episodes, size_px)
 
 
-def _splits(args: argparse.Namespace) -> dict[str, dict[str, object]]:
+def _splits(files: Sequence[Path]) -> list[dict[str, object]]:
     from training.data import read_split, split_hash
 
-    names = {split.stem: read_split(split) for split in [*args.fit, *args.val]}
-    return {stem: {"pairs": len(names[stem]), "sha256": split_hash(names[stem])} for stem in names}
+    names = {file: read_split(file) for file in files}
+    return [{"split": file.stem, "pairs": len(names[file]), "sha256": split_hash(names[file])} for file in files]
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Checkpoints of the training loop, read back as models."""
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,36 @@ class Checkpoint:
     history: list[dict[str, Any]]
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read `best.pt` or `checkpoint.pt` of `mgrl train`.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What the training loop wrote: at least `config` and `model`.
 
     Raises:
         ModelError: no such file, or not one of ours.
     """
     try:
         content = torch.load(path, weights_only=True)
-        config, state = content["config"], content["model"]
-        model = SinglePassEncoder(config["dim"], config["size_px"])
-        model.load_state_dict(state)
-    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} is not a checkpoint of `mgrl train`; give its best.pt") from error
-    return Checkpoint(model.eval(), config, content.get("history", []))
+        if isinstance(content["config"], dict) and isinstance(content["model"], dict):
+            return dict(content)
+    # Unpickling foreign bytes raises almost anything: OSError, EOFError, UnpicklingError, RuntimeError, KeyError, ...
+    except Exception as error:
+        raise _foreign(path) from error
+    raise _foreign(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read `best.pt` or `checkpoint.pt` of `mgrl train`.
+
+    Raises:
+        ModelError: no such file, or not one of ours.
+    """
+    content = read_checkpoint(path)
+    try:
+        model = SinglePassEncoder(content["config"]["dim"], content["config"]["size_px"])
+        model.load_state_dict(content["model"])
+    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise _foreign(path) from error
+    return Checkpoint(model.eval(), content["config"], content.get("history", []))
+
+
+def _foreign(path: Path) -> ModelError:
+    return ModelError(f"{path} is not a checkpoint of `mgrl train`; give its best.pt, or remove it to train anew")
