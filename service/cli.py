@@ -6,6 +6,7 @@ path and loaded on call, so nothing of `service` imports `training`.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(parser)
         status: int = command.run(parser.parse_args(rest))
+        sys.stdout.flush()
         return status
     except PublicError as error:
         print(f"mgrl {name}: {error}", file=sys.stderr)
@@ -62,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mgrl {name}: needs {error.name}; install it with: pip install 'mgrl[train]'", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        # What reads our output is gone; the last flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written: the machine's, not a fault of ours
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mgrl {name}: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"mgrl {name}: not enough memory: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"mgrl {name}: interrupted", file=sys.stderr)

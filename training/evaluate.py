@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 from indexer.encoding import RegionEncoder, stack_photos
 from indexer.episode import Episode, render_stages
-from indexer.fusion import EQUAL_WEIGHTS, fused_distance
-from indexer.regions import ink_mask
+from indexer.errors import ConfigError, DataError, SketchError
+from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
+from indexer.regions import REGIONS, ink_mask
 from training.data import find_photo, open_image
 from training.episodes import name_seed
 from training.metrics import target_ranks
-from training.variants import probe_stages
+from training.variants import PROBE_SETS, probe_stages
 
 _BATCH = 32
 
@@ -28,12 +29,23 @@ class Protocol:
         probe_set: aligned, shuffled, moved, dropped or wobbly.
         seed: of the drawings and of the probe set.
         weights: alpha, beta and gamma.
+
+    Raises:
+        ConfigError: no stage, or no such probe set.
+        QueryError: a weight is missing, negative or not finite.
     """
 
     stages: int
     probe_set: str = "aligned"
     seed: int = 0
     weights: Mapping[int, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
+
+    def __post_init__(self) -> None:
+        if self.stages < 1:
+            raise ConfigError(f"a drawing must have at least 1 stage, got {self.stages}")
+        if self.probe_set not in PROBE_SETS:
+            raise ConfigError(f"there is no probe set {self.probe_set!r}; choose one of {', '.join(PROBE_SETS)}")
+        region_weights(np.ones(REGIONS, bool), self.weights)
 
 
 def encode_gallery(
@@ -44,7 +56,7 @@ def encode_gallery(
     Raises:
         DataError: a photo is missing or unreadable.
     """
-    rows = np.empty((len(names), 14, encoder.dim), np.float32)
+    rows = np.empty((len(names), REGIONS, encoder.dim), np.float32)
     for start in range(0, len(names), _BATCH):
         images = [open_image(find_photo(data, name)) for name in names[start : start + _BATCH]]
         rows[start : start + len(images)] = encoder.encode_photos(stack_photos(images, encoder.size_px))
@@ -72,13 +84,18 @@ def evaluate_ranks(
 
     Returns:
         (episodes, stages) int64, 1-based; a stage without ink ranks last.
+
+    Raises:
+        DataError: what the probe set leaves of a drawing has too little ink for its stages.
     """
     column = {name: number for number, name in enumerate(gallery_names)}
     ranks = np.empty((len(episodes), protocol.stages), np.int64)
     for number, (name, episode) in enumerate(episodes.items()):
-        canvases = render_stages(
-            probe_stages(protocol.probe_set, episode, name_seed(name, protocol.seed)), encoder.size_px
-        )
+        try:
+            stages = probe_stages(protocol.probe_set, episode, name_seed(name, protocol.seed))
+        except SketchError as error:
+            raise DataError(f"{name}, {protocol.probe_set}: {error}") from error
+        canvases = render_stages(stages, encoder.size_px)
         inks = ink_mask(canvases)
         probes = np.concatenate(
             [encoder.encode_sketches(canvases[at : at + _BATCH]) for at in range(0, len(canvases), _BATCH)]

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from indexer.drawing_order import ink
 from indexer.episode import Episode, visible_stage_ends
-from indexer.errors import DataError
 from indexer.sketch import Stroke
 
 Points = npt.NDArray[np.float64]
@@ -106,13 +105,11 @@ PROBE_SETS: Final[Mapping[str, Callable[[Episode, np.random.Generator], Stages]]
 
 
 def probe_stages(name: str, episode: Episode, seed: int) -> Stages:
-    """The strokes new in each stage, drawn as the named set says.
+    """The strokes new in each stage, drawn as the named set of `PROBE_SETS` says.
 
     Raises:
-        DataError: no such set.
+        SketchError: too little ink is left for so many stages.
     """
-    if name not in PROBE_SETS:
-        raise DataError(f"there is no probe set {name!r}; choose one of {', '.join(PROBE_SETS)}")
     return PROBE_SETS[name](episode, np.random.default_rng(seed))
 
 

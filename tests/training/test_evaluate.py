@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from indexer.encoding import OnnxEncoder, photo_pixels
+from indexer.episode import Episode
+from indexer.errors import ConfigError, DataError
 from indexer.exact import exact_search
 from indexer.regions import ink_mask
+from indexer.sketch import Stroke
 from service.cli import main
 from tests.conftest import PixelEncoder
 from training.data import find_pair, find_photo, open_image, read_split
@@ -59,6 +62,46 @@ def test_bad_data_is_refused_with_one_line(tiny_fs2k: Path, tmp_path: Path, caps
     assert "has no photo1/image9999" in capsys.readouterr().err
     assert main([*command, str(tiny_fs2k / "val.txt"), "--model", str(tmp_path / "none.onnx")]) == 1
     assert "no model file named none.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stages", "0"], "a drawing must have at least 1 stage, got 0"),
+        (["--weights", "1", "-1", "1"], "the weight of granularity 2 must be finite and >= 0, got -1.0"),
+        (["--weights", "nan", "1", "1"], "the weight of granularity 1 must be finite and >= 0, got nan"),
+        (["--gallery", "none.txt"], "no split file at none.txt (No such file or directory)"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_line(
+    tiny_fs2k: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
+    assert main([*command, *arguments]) == 1
+    found = capsys.readouterr().err
+    assert found.startswith(f"mgrl evaluate: {message}")
+    assert found.count("\n") == 1
+
+
+def test_an_unknown_probe_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no probe set 'blurred'; choose one of aligned"):
+        Protocol(stages=8, probe_set="blurred")
+
+
+def test_one_stage_and_a_gallery_of_one(tiny_fs2k: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
+    name = "photo1/image0001"
+    episodes = make_episodes([find_pair(tiny_fs2k, name)], tmp_path, 1, workers=1)
+    ranks = evaluate_ranks(episodes, [name], encode_gallery(tiny_fs2k, [name], encoder), encoder, Protocol(stages=1))
+    assert ranks.tolist() == [[1]]
+
+
+def test_a_drawing_with_too_little_left_is_named(tiny_fs2k: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
+    name = "photo1/image0001"
+    strokes = tuple(Stroke(np.float32([[0.1, y], [0.9, y]])) for y in np.linspace(0.1, 0.9, 6))
+    episodes = {name: Episode(strokes, (1, 2, 3, 4, 5, 6))}
+    gallery = encode_gallery(tiny_fs2k, [name], encoder)
+    with pytest.raises(DataError, match="photo1/image0001, dropped: the sketch has ink for 4 stages, 6 were asked"):
+        evaluate_ranks(episodes, [name], gallery, encoder, Protocol(stages=6, probe_set="dropped"))
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@ import pytest
 
 from indexer.drawing_order import ink
 from indexer.episode import Episode, render_stages
-from indexer.errors import DataError
 from indexer.sketch import Stroke, rasterise
 from training.variants import PROBE_SETS, move, probe_stages, wobble
 
@@ -69,8 +68,3 @@ def test_a_shaky_hand_stays_near_the_line() -> None:
     away = np.abs(shaky.points[:, 1] - 0.5)
     assert 0.002 < away.mean() < 0.01
     assert len(shaky.points) > 50
-
-
-def test_an_unknown_set_is_refused() -> None:
-    with pytest.raises(DataError, match="no probe set 'blurred'; choose one of aligned"):
-        probe_stages("blurred", drawing(), 0)

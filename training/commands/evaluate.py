@@ -55,16 +55,18 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from indexer.console import print_table, progress, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
+    from indexer.regions import GRANULARITIES
     from training.data import find_pair, read_split, split_hash
     from training.episodes import make_episodes
     from training.evaluate import Protocol, encode_gallery, evaluate_ranks
     from training.metrics import score
 
+    weights = dict(zip(GRANULARITIES, args.weights, strict=True))
+    protocol = Protocol(args.stages, args.probe_set, args.seed, weights)
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=args.device)
     names = read_split(args.split)
     gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
     pairs = [find_pair(args.data, name) for name in names]
-    protocol = Protocol(args.stages, args.probe_set, args.seed, dict(zip((1, 2, 3), args.weights, strict=True)))
     with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
         episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
     with progress("gallery", len(gallery_names)) as update:
