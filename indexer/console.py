@@ -82,6 +82,8 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except FileExistsError as error:
+        raise DataError(f"cannot write {path}: {path.parent} is no folder") from error
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 

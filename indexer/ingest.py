@@ -34,6 +34,9 @@ from indexer.photos import SUFFIXES, SourcePhoto, list_photos, read_bytes, read_
 from indexer.store import NewPhoto, StoreWriter
 
 THUMBNAIL_PX: Final = 96
+MAX_BATCH: Final = 4096
+"""Half a gigabyte of pixels in an encoder that takes 192 px."""
+
 _DECODERS: Final = 2
 
 
@@ -109,17 +112,17 @@ def ingest(
         gallery: the gallery's folder.
         sources: folders (searched recursively) and single files.
         encoder: made the gallery's other photos too.
-        batch: photos encoded at once, and stored at once: all of them or, after a crash, none. At least 1.
+        batch: photos encoded at once, and stored at once: all of them or, after a crash, none; 1 to 4096.
         on_progress: called when a batch is durable, and for each file that needs no encoding.
 
     Raises:
-        ConfigError: batch is below 1.
+        ConfigError: batch is out of range.
         DataError: a source is missing, or there is no photo file in any.
         GalleryError: the folder is something else, damaged, or being written.
         ModelMismatchError: the gallery was made by another model.
     """
-    if batch < 1:
-        raise ConfigError(f"a batch must hold at least 1 photo, got {batch}")
+    if not 1 <= batch <= MAX_BATCH:
+        raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
     started = time.monotonic()
     photos = list_photos(sources)
     if not photos:

@@ -32,8 +32,10 @@ def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> fl
         The largest difference found.
 
     Raises:
-        ModelError: the difference exceeds `PARITY`; nothing is written.
+        ModelError: the path is a folder, or the difference exceeds `PARITY`; nothing is written.
     """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; name the ONNX file to write, such as {path / 'model.onnx'}")
     folded = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
     folded.fold()
     side = model.size_px

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexer.errors import ConfigError
+from indexer.errors import ConfigError, ModelError
 from training.encoder.checkpoint import read_checkpoint
 from training.encoder.single_pass import SinglePassEncoder
 
@@ -77,7 +77,10 @@ def open_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    content = read_checkpoint(path)
+    try:
+        content = read_checkpoint(path)
+    except ModelError as error:
+        raise ModelError(f"{path} is torn or foreign; remove it to train anew, or use another folder") from error
     there, now = content["config"], run["config"]
     if changed := [f"{name} {there.get(name)} there, {now[name]} now" for name in now if there.get(name) != now[name]]:
         raise ConfigError(

@@ -57,7 +57,8 @@ def test_nothing_usable_is_a_failure(tmp_path: Path, photos: Path, capsys: pytes
     [
         (["g", "fotos"], "mgrl ingest: no folder or file named 'fotos'; check the spelling of the source"),
         (["photos", "photos"], "mgrl ingest: photos is no gallery and not empty (it holds 'face0.jpg')"),
-        (["g", "photos", "--batch", "0"], "mgrl ingest: a batch must hold at least 1 photo, got 0"),
+        (["g", "photos", "--batch", "0"], "mgrl ingest: a batch must hold from 1 to 4096 photos, got 0"),
+        (["g", "photos", "--batch", "9" * 20], "mgrl ingest: a batch must hold from 1 to 4096 photos, got 9999999999"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(

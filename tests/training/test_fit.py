@@ -214,7 +214,7 @@ def test_resuming_reaches_the_weights_of_an_unbroken_run(
 
 def test_a_checkpoint_that_is_torn_is_refused(data: tuple[list[PairSet], list[Validation]], tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04torn")
-    with pytest.raises(ModelError, match=r"checkpoint\.pt is not a checkpoint .* or remove it to train anew"):
+    with pytest.raises(ModelError, match=r"checkpoint\.pt is torn or foreign; remove it to train anew"):
         fit(FitConfig(), *data, tmp_path, None)
 
 
@@ -276,6 +276,11 @@ def test_export_keeps_the_model_and_the_batch_is_dynamic(tmp_path: Path) -> None
     with torch.no_grad():
         expected = model(torch.from_numpy(np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))).numpy()
     np.testing.assert_allclose(encoder.encode_sketches(canvases), expected, atol=PARITY)
+
+
+def test_a_model_is_not_written_over_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is a folder; name the ONNX file to write"):
+        export(torch.nn.Identity(), tmp_path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:

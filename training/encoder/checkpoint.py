@@ -57,4 +57,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _foreign(path: Path) -> ModelError:
-    return ModelError(f"{path} is not a checkpoint of `mgrl train`; give its best.pt, or remove it to train anew")
+    return ModelError(f"{path} is not a checkpoint of `mgrl train`; give its best.pt")
