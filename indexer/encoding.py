@@ -105,7 +105,7 @@ class OnnxEncoder:
         expected = (self.size_px, self.size_px)
         if canvases.ndim != 3 or canvases.shape[1:] != expected or canvases.dtype != np.uint8:
             raise ShapeError(f"canvases must be (n, {expected}) uint8, got {canvases.shape} {canvases.dtype}")
-        return self._run(np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))
+        return self._run(sketch_as_photo(canvases))
 
     def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         name = self._session.get_inputs()[0].name
@@ -124,8 +124,11 @@ def _sizes(session: onnxruntime.InferenceSession, name: str) -> tuple[int, int]:
 
 
 def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """A canvas as the network sees it: dark lines on white paper, so that hair is dark in sketch and photo alike."""
-    return 255 - canvases
+    """Canvases (..., size, size) as the network sees them: (..., size, size, 3) uint8, dark lines on white paper.
+
+    So hair is dark in sketch and photo alike.
+    """
+    return np.repeat(255 - canvases[..., None], 3, axis=-1)
 
 
 def photo_pixels(image: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:

@@ -36,7 +36,7 @@ class PixelEncoder:
         return rows
 
     def encode_sketches(self, canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return self.encode_photos(np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))
+        return self.encode_photos(sketch_as_photo(canvases))
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ class EpochBatches(torch.utils.data.IterableDataset[Batch]):
         return Batch(
             number,
             torch.from_numpy(members),
-            torch.from_numpy(np.repeat(sketch_as_photo(stacked)[..., None], 3, axis=-1)),
+            torch.from_numpy(sketch_as_photo(stacked)),
             torch.from_numpy(np.stack(photos)),
             torch.from_numpy(ink_mask(stacked)),
         )

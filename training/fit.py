@@ -268,7 +268,7 @@ def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation)
     for number, episode in enumerate(probes.episodes):
         stages = np.linspace(0, episode.stages - 1, config.validate_stages).round().astype(int)
         canvases = episode.canvases(config.size_px)[stages]
-        rows = embed(model, np.repeat(sketch_as_photo(canvases)[..., None], 3, axis=-1))
+        rows = embed(model, sketch_as_photo(canvases))
         distances = np.stack([fused_distance(r, gallery, ink) for r, ink in zip(rows, ink_mask(canvases), strict=True)])
         ranks[number] = target_ranks(distances, np.full(len(stages), number))
     return score(ranks, len(gallery)).m_at_b

@@ -34,8 +34,9 @@ def test_a_sketch_is_seen_as_dark_lines_on_white() -> None:
     canvas = np.zeros((1, 6, 6), np.uint8)
     canvas[0, 2] = 255
     seen = sketch_as_photo(canvas)
-    assert seen[0, 0, 0] == 255
-    assert seen[0, 2, 0] == 0
+    assert seen.shape == (1, 6, 6, 3)
+    assert (seen[0, 0, 0] == 255).all()
+    assert (seen[0, 2, 0] == 0).all()
 
 
 def test_wrong_shapes_are_named(model: OnnxEncoder) -> None:

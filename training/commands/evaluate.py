@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.episode import DEFAULT_STAGES
+from training.variants import PROBE_SETS
 
 if TYPE_CHECKING:
     from training.metrics import Scores
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set",
         dest="probe_set",
         default="aligned",
-        choices=("aligned", "shuffled", "moved", "dropped", "wobbly"),
+        choices=tuple(PROBE_SETS),
         help="how the drawings are disturbed (default aligned: not at all)",
     )
     parser.add_argument(

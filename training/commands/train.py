@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.episode import DEFAULT_STAGES
+
 if TYPE_CHECKING:
     from training.batches import PairSet
 
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Inception-V3 as safetensors in torchvision's names (default: random, for tests only)",
     )
     parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings (default: OUT/episodes)")
-    parser.add_argument("--stages", type=int, default=70, help="stages of a drawing (default %(default)s)")
+    parser.add_argument("--stages", type=int, default=DEFAULT_STAGES, help="stages of a drawing (default %(default)s)")
     parser.add_argument("--dim", type=int, default=config.dim, help="numbers a region (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=config.epochs, help="passes over the pairs (default %(default)s)")
     parser.add_argument(
