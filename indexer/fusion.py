@@ -85,16 +85,16 @@ def fused_distance(
     return np.asarray(np.einsum("pr,r->p", region_distances(probe, gallery), region_weights(ink, weights)))
 
 
-def region_distances(
-    probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
+def region_distances(probe: npt.NDArray[np.float32], gallery: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """(photos, 14) float64 Euclidean distances, region by region, from differences (no expansion, no cancellation).
 
     Raises:
         ShapeError: probe is not (14, dim) or gallery is not (photos, 14, dim).
     """
     if gallery.ndim != 3 or gallery.shape[1] != REGIONS or probe.shape != gallery.shape[1:]:
-        raise ShapeError(f"probe must be ({REGIONS}, dim) and gallery (photos, {REGIONS}, dim) with the same dim, "
-                         f"got {probe.shape} and {gallery.shape}")
+        raise ShapeError(
+            f"probe must be ({REGIONS}, dim) and gallery (photos, {REGIONS}, dim) with the same dim, "
+            f"got {probe.shape} and {gallery.shape}"
+        )
     difference = gallery.astype(np.float64) - probe.astype(np.float64)
     return np.asarray(np.sqrt(np.einsum("prd,prd->pr", difference, difference)))

@@ -159,7 +159,7 @@ def test_bad_jobs_are_refused_before_anything_is_made(tmp_path: Path, photos: Pa
         ingest(tmp_path / "g", [photos, tmp_path / "fotos"], encoder)
     with pytest.raises(DataError, match=r"no .jpeg, .jpg, .png, .webp files in texts; name a folder with photos"):
         ingest(tmp_path / "g", [tmp_path / "texts"], encoder)
-    with pytest.raises(ConfigError, match="a batch must hold at least 1 photo, got 0"):
+    with pytest.raises(ConfigError, match="a batch must hold from 1 to 4096 photos, got 0"):
         ingest(tmp_path / "g", [photos], encoder, batch=0)
     with pytest.raises(GalleryError, match="photos is no gallery and not empty"):
         ingest(photos, [photos], encoder)
