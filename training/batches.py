@@ -34,10 +34,10 @@ class Augmentation:
         ConfigError: a share outside 0..1.
     """
 
-    moved_share: float = 0.35
-    thinned_share: float = 0.25
-    wobbly_share: float = 0.2
-    scan_share: float = 0.08
+    moved_share: float = 0.25
+    thinned_share: float = 0.15
+    wobbly_share: float = 0.15
+    scan_share: float = 0.06
     grey_share: float = 0.15
 
     def __post_init__(self) -> None:
@@ -71,15 +71,11 @@ class Batch:
     """One step's input: sketch i shows the person of photo i.
 
     Args:
-        dataset: which `PairSet`; negatives come from the same one.
-        identities: (b,) int64, index within the set.
         sketches: (b, size, size, 3) uint8, as the network sees a canvas.
         photos: (b, size, size, 3) uint8.
         ink: (b, 14) bool.
     """
 
-    dataset: int
-    identities: torch.Tensor
     sketches: torch.Tensor
     photos: torch.Tensor
     ink: torch.Tensor
@@ -120,8 +116,6 @@ class EpochBatches(torch.utils.data.IterableDataset[Batch]):
             photos.append(_photo(pairs.photos[member], flip, self._augmentation, rng))
         stacked = np.stack(canvases)
         return Batch(
-            number,
-            torch.from_numpy(members),
             torch.from_numpy(sketch_as_photo(stacked)),
             torch.from_numpy(np.stack(photos)),
             torch.from_numpy(ink_mask(stacked)),

@@ -19,7 +19,7 @@ from training.encoder.single_pass import SinglePassEncoder
 from training.encoder.trunk import STEM_LAYERS
 from training.losses import in_batch_softmax
 from training.metrics import score, target_ranks
-from training.resume import Memory, RunState, open_run, restore, save
+from training.resume import RunState, open_run, restore, save
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class FitConfig:
         epochs: passes over the pairs.
         stem_epochs: last epochs in which the stem (Conv2d_1a to 4a) is trained, too.
         batch: pairs a step.
-        memory: photo embeddings of earlier steps that serve as further negatives, a data set.
         trunk_rate: peak learning rate of the trunk.
         head_rate: peak learning rate of the heads.
         weight_decay: AdamW's.
@@ -50,17 +49,16 @@ class FitConfig:
 
     dim: int = 16
     size_px: int = 192
-    epochs: int = 40
-    stem_epochs: int = 12
+    epochs: int = 16
+    stem_epochs: int = 6
     batch: int = 64
-    memory: int = 512
     trunk_rate: float = 2e-4
     head_rate: float = 2e-3
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     temperature: float = 1 / 8
     region_share: float = 0.1
-    validate_every: int = 3
+    validate_every: int = 4
     validate_stages: int = 10
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -69,7 +67,7 @@ class FitConfig:
         for name in ("dim", "epochs", "batch", "validate_every", "validate_stages"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stem_epochs", "memory", "seed", "weight_decay", "region_share"):
+        for name in ("stem_epochs", "seed", "weight_decay", "region_share"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
@@ -127,9 +125,8 @@ def fit(
     model.trunk.to(memory_format=torch.channels_last)
     steps_an_epoch = sum(batches_in(len(pairs), config.batch) for pairs in fit_sets)
     optimiser, schedule = _optimiser(config, model, steps_an_epoch)
-    memories = [Memory(min(config.memory, len(pairs) - 1)) for pairs in fit_sets]
     if earlier is not None:
-        state = restore(earlier, model, optimiser, schedule, memories)
+        state = restore(earlier, model, optimiser, schedule)
     else:
         state = RunState()
         model.calibrate(_sample(config, fit_sets))
@@ -142,7 +139,7 @@ def fit(
             prefetch_factor=4,
         )
         for step, batch in enumerate(loader):
-            loss = _step(config, model, batch, memories[batch.dataset])
+            loss = _step(config, model, batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -161,7 +158,6 @@ def fit(
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
-                "memories": [memory.state() for memory in memories],
             },
         )
     return folder / "best.pt"
@@ -209,19 +205,9 @@ def _train_stem(model: SinglePassEncoder, train: bool) -> None:
         model.trunk.get_submodule(name).requires_grad_(train)
 
 
-def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch, memory: Memory) -> Tensor:
-    rows = model(torch.cat([batch.sketches, batch.photos]))
-    probes, photos = rows.split(len(batch.identities))
-    columns = torch.cat([photos, memory.rows]) if len(memory.rows) else photos
-    shown = torch.cat([batch.identities, memory.identities])
-    valid = shown[None, :] != batch.identities[:, None]
-    targets = torch.arange(len(batch.identities))
-    valid[targets, targets] = True
-    loss = in_batch_softmax(
-        probes, columns, batch.ink, targets, valid, config.temperature, config.label_smoothing, config.region_share
-    )
-    memory.push(photos, batch.identities)
-    return loss
+def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch) -> Tensor:
+    probes, photos = model(torch.cat([batch.sketches, batch.photos])).split(len(batch.sketches))
+    return in_batch_softmax(probes, photos, batch.ink, config.temperature, config.label_smoothing, config.region_share)
 
 
 def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> Tensor:

@@ -26,20 +26,16 @@ def in_batch_softmax(
     probes: Tensor,
     photos: Tensor,
     ink: Tensor,
-    targets: Tensor,
-    valid: Tensor,
     temperature: float = 1 / 8,
     label_smoothing: float = 0.1,
     region_share: float = 0.1,
 ) -> Tensor:
-    """Cross-entropy of each sketch against all photos of the batch and the memory.
+    """Cross-entropy of each sketch against all photos of the batch; sketch i shows the person of photo i.
 
     Args:
         probes: (b, 14, dim) unit rows of partial sketches.
-        photos: (n, 14, dim) unit rows.
+        photos: (b, 14, dim) unit rows.
         ink: (b, 14) bool.
-        targets: (b,) column of each sketch's own photo.
-        valid: (b, n) bool, False where a column shows the probe's person a second time.
         temperature: divides the distances.
         label_smoothing: share of the target spread over the photos: early stages identify nobody.
         region_share: weight of the per-region terms.
@@ -48,21 +44,12 @@ def in_batch_softmax(
         Scalar.
     """
     distances = pairwise_region_distances(probes, photos)
-    blocked = torch.zeros_like(valid, dtype=probes.dtype).masked_fill(~valid, -1e4)
+    targets = torch.arange(len(probes), device=probes.device)
     fused = torch.einsum("rbn,br->bn", distances, region_weights(ink))
-    loss = _cross_entropy(-fused / temperature + blocked, targets, valid, label_smoothing).mean()
-    if region_share and ink.any():  # the mean over no region would be NaN and spoil every weight
+    loss = F.cross_entropy(-fused / temperature, targets, label_smoothing=label_smoothing)
+    if region_share:
         regions, sketches = torch.nonzero(ink.T, as_tuple=True)
         # A region alone is worth about a third of the fused distance, so it is weighted three times.
-        logits = -3 * distances[regions, sketches] / temperature + blocked[sketches]
-        each = _cross_entropy(logits, targets[sketches], valid[sketches], label_smoothing)
-        loss = loss + region_share * each.mean()
+        logits = -3 * distances[regions, sketches] / temperature
+        loss = loss + region_share * F.cross_entropy(logits, targets[sketches], label_smoothing=label_smoothing)
     return loss
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor, smoothing: float) -> Tensor:
-    """(rows,) cross-entropy with the smoothing spread over valid columns only."""
-    log_p = F.log_softmax(logits, dim=1)
-    own = log_p.gather(1, targets[:, None])[:, 0]
-    everyone = (log_p * valid).sum(dim=1) / valid.sum(dim=1)
-    return -(1 - smoothing) * own - smoothing * everyone

@@ -1,36 +1,16 @@
 """What a training run keeps so that it can be stopped at any moment and go on as if it had not been."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from indexer.errors import ConfigError, ModelError
 from training.encoder.checkpoint import read_checkpoint
 from training.encoder.single_pass import SinglePassEncoder
-
-
-class Memory:
-    """The newest photo embeddings of one data set: negatives that cost no forward pass (XBM, Wang et al. 2020)."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self.rows = torch.empty(0)
-        self.identities = torch.empty(0, dtype=torch.int64)
-
-    def push(self, rows: Tensor, identities: Tensor) -> None:
-        """Add (n, 14, dim) embeddings; the oldest go."""
-        rows = rows.detach()
-        self.rows = torch.cat([rows, self.rows])[: self._capacity] if len(self.rows) else rows[: self._capacity]
-        self.identities = torch.cat([identities, self.identities])[: self._capacity]
-
-    def state(self) -> dict[str, Tensor]:
-        """Both tensors, for a checkpoint."""
-        return {"rows": self.rows, "identities": self.identities}
 
 
 @dataclass
@@ -98,15 +78,11 @@ def restore(
     model: SinglePassEncoder,
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    memories: Sequence[Memory],
 ) -> RunState:
-    """How far the run was; model, optimiser, schedule and memories become as they were then."""
+    """How far the run was; model, optimiser and schedule become as they were then."""
     model.load_state_dict(content["model"])
     optimiser.load_state_dict(content["optimiser"])
     schedule.load_state_dict(content["schedule"])
-    # Checkpoints of the first version have no memories; these fill within an epoch.
-    for memory, saved in zip(memories, content.get("memories", ()), strict=False):
-        memory.rows, memory.identities = saved["rows"], saved["identities"]
     state = RunState(**content["state"])
     state.since = time.monotonic()
     return state

@@ -94,25 +94,21 @@ def test_the_loss_ranks_by_eq_3() -> None:
         np.testing.assert_allclose(fused[number].numpy(), expected, atol=1e-3)
 
 
-def test_the_loss_is_cross_entropy_over_valid_photos() -> None:
-    probes, photos = unit(3, 14, 16), unit(6, 14, 16, seed=1)
-    ink = torch.ones(3, 14, dtype=torch.bool)
-    valid = torch.ones(3, 6, dtype=torch.bool)
-    valid[0, 4] = False
-    targets = torch.arange(3)
-    found = in_batch_softmax(probes, photos, ink, targets, valid, 0.125, label_smoothing=0, region_share=0)
+def test_the_loss_is_cross_entropy_over_the_photos_of_the_batch() -> None:
+    probes, photos = unit(6, 14, 16), unit(6, 14, 16, seed=1)
+    ink = torch.ones(6, 14, dtype=torch.bool)
+    found = in_batch_softmax(probes, photos, ink, 0.125, label_smoothing=0, region_share=0)
     fused = torch.einsum("rbn,br->bn", pairwise_region_distances(probes, photos), region_weights(ink))
     each = []
-    for row in range(3):
-        scores = [-float(fused[row, n]) * 8 for n in range(6) if valid[row, n]]
+    for row in range(6):
+        scores = [-float(fused[row, n]) * 8 for n in range(6)]
         each.append(np.log(np.sum(np.exp(scores))) + float(fused[row, row]) * 8)
     assert float(found) == pytest.approx(float(np.mean(each)), rel=1e-4)
 
 
 def test_gradients_stay_finite_where_a_sketch_equals_its_photo() -> None:
     rows = unit(4, 14, 16).requires_grad_()
-    valid = torch.ones(4, 4, dtype=torch.bool)
-    in_batch_softmax(rows, rows.detach(), torch.ones(4, 14, dtype=torch.bool), torch.arange(4), valid).backward()
+    in_batch_softmax(rows, rows.detach(), torch.ones(4, 14, dtype=torch.bool)).backward()
     assert torch.isfinite(rows.grad).all()
 
 
@@ -123,7 +119,7 @@ def test_batches_are_decided_by_seed_and_epoch(tiny_fs2k: Path, tmp_path: Path) 
     assert torch.equal(one.photos, two.photos)
     assert not torch.equal(one.sketches, other.sketches)
     assert one.ink.any(dim=1).all()
-    assert sorted(one.identities.tolist()) == [0, 1, 2, 3]
+    assert one.sketches.shape == one.photos.shape == (4, 192, 192, 3)
 
 
 @pytest.mark.parametrize(("pairs", "batch", "batches"), [(10, 4, 3), (9, 4, 2), (3, 4, 1), (8, 4, 2)])
@@ -179,7 +175,7 @@ def data(tiny_fs2k: Path, tmp_path: Path) -> tuple[list[PairSet], list[Validatio
 def test_resuming_reaches_the_weights_of_an_unbroken_run(
     data: tuple[list[PairSet], list[Validation]], tmp_path: Path
 ) -> None:
-    config = FitConfig(dim=4, epochs=2, stem_epochs=0, batch=4, memory=3, validate_every=1, validate_stages=1)
+    config = FitConfig(dim=4, epochs=2, stem_epochs=0, batch=4, validate_every=1, validate_stages=1)
     fit(config, *data, tmp_path / "whole", None)
 
     class StoppedError(Exception):
