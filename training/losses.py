@@ -47,7 +47,7 @@ def in_batch_softmax(
     targets = torch.arange(len(probes), device=probes.device)
     fused = torch.einsum("rbn,br->bn", distances, region_weights(ink))
     loss = F.cross_entropy(-fused / temperature, targets, label_smoothing=label_smoothing)
-    if region_share:
+    if region_share and ink.any():  # the mean over no region would be NaN and spoil every weight
         regions, sketches = torch.nonzero(ink.T, as_tuple=True)
         # A region alone is worth about a third of the fused distance, so it is weighted three times.
         logits = -3 * distances[regions, sketches] / temperature

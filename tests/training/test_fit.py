@@ -255,9 +255,7 @@ def test_settings_out_of_range_are_refused_in_one_line(
 
 
 def test_sketches_without_ink_do_not_spoil_the_loss() -> None:
-    rows, valid = unit(3, 14, 16), torch.ones(3, 3, dtype=torch.bool)
-    blank = torch.zeros(3, 14, dtype=torch.bool)
-    loss = in_batch_softmax(rows, unit(3, 14, 16, seed=1), blank, torch.arange(3), valid)
+    loss = in_batch_softmax(unit(3, 14, 16), unit(3, 14, 16, seed=1), torch.zeros(3, 14, dtype=torch.bool))
     assert float(loss) == pytest.approx(np.log(3), rel=1e-5)
 
 
