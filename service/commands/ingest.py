@@ -8,7 +8,7 @@ inside the source without suffix.
 Files that are no readable photos are skipped and listed. Exit status: 0 also when some files were skipped, 1 when
 nothing could be used or the gallery refused, 130 when interrupted.
 
-Examples:
+examples:
   mgrl ingest ./gallery ./photos
   mgrl ingest ./gallery ./photos/2023 ./photos/2024 ./extra/anna.jpg
   mgrl ingest ./gallery ./photos --json summary.json      for scripts: counts, rate, every skipped file
@@ -18,6 +18,8 @@ import argparse
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from indexer.device import DEVICES, choose_device
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="folder of photos, or a photo")
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
     parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos encoded and stored at once (64)")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to encode (default: a GPU if there is one)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the summary as JSON")
 
 
@@ -45,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from indexer.ingest import ingest
 
     console = Console(stderr=True)
-    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
+    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
     try:
         # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
         with progress("ingesting", None) as show, warnings.catch_warnings(action="ignore"):

@@ -13,6 +13,7 @@ import logging
 import sys
 from pathlib import Path
 
+from indexer.device import DEVICES, choose_device
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, default_threads
 from indexer.gallery import Gallery
 from service.config import DEFAULT_ADDRESS, ServerConfig
@@ -30,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, default=DEFAULT_MODEL, help="an ONNX file that made the galleries (default: the built-in)"
     )
     parser.add_argument("--threads", type=int, default=default_threads(), help="cores to use (default: all)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode and search")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to encode and search (default: a GPU if there is one)"
+    )
     parser.add_argument(
         "--grace",
         metavar="SECONDS",
@@ -44,8 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     config = ServerConfig(address=arguments.address, threads=arguments.threads, grace_s=arguments.grace)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    opened = [Gallery.open(path, device=arguments.device) for path in arguments.galleries]
-    encoder = OnnxEncoder.open(arguments.model, threads=config.threads, device=arguments.device)
+    device = choose_device(arguments.device)
+    opened = [Gallery.open(path, device=device) for path in arguments.galleries]
+    encoder = OnnxEncoder.open(arguments.model, threads=config.threads, device=device)
     galleries = Galleries(opened, encoder)
     if not config.is_loopback:
         print(

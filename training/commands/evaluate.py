@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.device import DEVICES, choose_device
 from indexer.episode import DEFAULT_STAGES
 from training.variants import PROBE_SETS
 
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gallery", type=Path, nargs="*", default=[], help="split files whose photos are ranked, too, as distractors"
     )
     parser.add_argument("--model", type=Path, help="ONNX file of `mgrl export` (default: the model that is shipped)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to encode (default cpu)")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where to encode (default: a GPU if there is one)"
+    )
     parser.add_argument(
         "--set",
         dest="probe_set",
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     weights = dict(zip(GRANULARITIES, args.weights, strict=True))
     protocol = Protocol(args.stages, args.probe_set, args.seed, weights)
-    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=args.device)
+    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
     names = read_split(args.split)
     gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
     pairs = [find_pair(args.data, name) for name in names]
