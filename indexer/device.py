@@ -7,7 +7,7 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 def choose_device(name: str) -> str:
-    """ "cpu" or "cuda": the named device, or for "auto" the one at hand.
+    """The named device, "cpu" or "cuda"; for "auto" the better one at hand.
 
     A named device is not checked here: opening an encoder or a gallery on it says what is missing.
     """
