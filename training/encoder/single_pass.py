@@ -4,8 +4,11 @@ The paper runs fourteen crops through a deep trunk (26.6 GMAC). One shallow pass
 ranks better: FS2K's sketches lie pixel for pixel on their photos, and shallow features still know where things are.
 """
 
+import functools
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,11 +54,18 @@ class SinglePassEncoder(nn.Module):
             assert isinstance(norm, Standardise)
             norm.fit(pooled[:, REGION_IDS[granularity].start : REGION_IDS[granularity].stop].flatten(0, 1))
 
+    @torch.no_grad()
     def fold(self) -> None:
-        """Fold every frozen norm into its convolution, for export."""
+        """Fold every frozen norm into its convolution and every standardisation into its head, for export."""
         for module in self.trunk.modules():
             if isinstance(module, FrozenNormConv):
                 module.fold()
+        for norm, head in zip(self.norms, self.heads, strict=True):
+            assert isinstance(norm, Standardise)
+            assert isinstance(head, nn.Linear)
+            head.weight.mul_(norm.scale)
+            head.bias.sub_(head.weight @ norm.mean)
+        self.norms = nn.ModuleList(nn.Identity() for _ in GRANULARITIES)
 
 
 class Standardise(nn.Module):
@@ -84,23 +94,42 @@ class Standardise(nn.Module):
 def pool_regions(features: Tensor) -> Tensor:
     """(n, channels, h, w) feature map -> (n, 14, 5 * channels): per region its maximum and a 2x2 of averages.
 
-    Cells that do not divide the map overlap by one column or row, as in adaptive pooling.
+    Cells that do not divide the map overlap by one column or row, as in adaptive pooling. Three poolings and one
+    matrix product do it: cut out one by one, the regions cost a quarter of the whole encode.
     """
-    # Plain ints: while an export traces, shapes are tensors, whose negative division would round the other way.
+    # Plain ints: while an export traces, shapes are tensors, and the matrix of averages is to become a constant.
     height, width = int(features.shape[2]), int(features.shape[3])
-    regions = []
+    highest = []
+    for granularity in GRANULARITIES:
+        kernel = -(-height // granularity), -(-width // granularity)
+        cells = F.max_pool2d(features, kernel, (height // granularity, width // granularity))
+        assert cells.shape[2:] == (granularity, granularity), "the regions of this map are of unequal size"
+        highest.append(cells.flatten(2))
+    quarters = torch.from_numpy(_quarter_averages(height, width)).to(features)
+    averages = features.flatten(2) @ quarters  # (n, channels, 14 * 4)
+    averages = averages.unflatten(2, (REGIONS, 4)).permute(0, 2, 3, 1).flatten(2)
+    return torch.cat([torch.cat(highest, dim=2).transpose(1, 2), averages], dim=2)
+
+
+@functools.cache
+def _quarter_averages(height: int, width: int) -> npt.NDArray[np.float32]:
+    """(h * w, 14 * 4): multiplied with a flattened map, the averages of every region's four quarters.
+
+    In numpy, so that an export sees a constant and not how it came about.
+    """
+    columns = []
     for granularity in GRANULARITIES:
         for row in range(granularity):
             for column in range(granularity):
-                cell = features[:, :, _span(row, granularity, height), _span(column, granularity, width)]
-                quarters = [
-                    cell[:, :, _span(r, 2, int(cell.shape[2])), _span(c, 2, int(cell.shape[3]))].mean(dim=(2, 3))
-                    for r in range(2)
-                    for c in range(2)
-                ]
-                regions.append(torch.cat([cell.amax(dim=(2, 3)), *quarters], dim=1))
-    assert len(regions) == REGIONS
-    return torch.stack(regions, dim=1)
+                rows, across = _span(row, granularity, height), _span(column, granularity, width)
+                for r in range(2):
+                    for c in range(2):
+                        share = np.zeros((height, width), np.float32)
+                        cell = share[rows, across]
+                        quarter = cell[_span(r, 2, cell.shape[0]), _span(c, 2, cell.shape[1])]
+                        quarter[:] = 1 / quarter.size
+                        columns.append(share.ravel())
+    return np.stack(columns, axis=1)
 
 
 def _span(index: int, parts: int, length: int) -> slice:
