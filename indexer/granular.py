@@ -2,77 +2,41 @@
 
 FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x dim and 9 x dim for the grids. It never
 ranks, because its float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which
-photos can be left out, by a proven lower bound of Eq. (3) (`_Bounds`), and ranks the rest in float64. There are two
-ways to ask: a scan over the stored rows (CPU), or inner-product lists with a stop certificate (`indexer.lists`, GPU).
+photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are three ways to ask:
+a scan over the stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them
+(`indexer.fused`), and inner-product lists with a stop certificate (`indexer.lists`, GPU).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from indexer.bounds import SLACK, Bounds
 from indexer.errors import ShapeError
 from indexer.exact import check_query
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
 from indexer.lists import FaissLists
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 
-_UNIT_ROUNDOFF: Final = 2.0**-24
-_SLACK: Final = 1 + 32 * _UNIT_ROUNDOFF
-"""More than the relative error of at most 18 float32 roundings: weight, product, root and up to 14 additions."""
-
-_LEAST_SHARE: Final = 1e-30
-"""Regions below this share of the largest weight are left out of the bound, so that it never meets subnormals."""
+if TYPE_CHECKING:
+    from indexer.fused import FusedScan
 
 _BLOCK: Final = 4096
 """Photos a step of the scan: a granularity's rows of a block stay in the cache while its regions pass over them."""
 
+_FUSED_FROM: Final = 20_000
+"""Photos from which on the compiled scan is used: below it saves less than a millisecond a search, and loading numba
+costs a second."""
 
-@dataclass(frozen=True)
-class _Bounds:
-    """What a scan adds up per region: a lower bound of Eq. (3) over `unit`, in float32, for rows x and a probe y.
+_LONGEST: Final = 1e3
+"""The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
 
-    With c = x.y the squared distance is s = |x|^2 + |y|^2 - 2c. The rows are unit only up to rounding, so |x|^2 is
-    not taken for 1: every gallery row obeys m <= |x|^2 <= M^2 with m and M measured per region, hence
-    s >= m + |y|^2 - 2c. Float32 gives c up to (dim + 1)u M|y| (u = 2^-24, any order of summation, FMA or not), and
-    the base and the difference round by at most 3u (M + |y|)^2 more. Taking
 
-        base = m + |y|^2 - error,    error = 2 (dim + 1)u M|y| + 4u (M + |y|)^2
-
-    makes max(base - 2c, 0) a lower bound of s in spite of float32, and its root one of the distance. For unit rows
-    and dim 16 the error is 3e-6 in s: 1.7e-3 in the distance at worst (at 0), 2e-6 at a distance of 1. The roundings
-    of root, weight and sum are relative, see `_SLACK`. An upper bound follows from root(a + b) <= root(a) + root(b):
-    s <= base - 2c + gap with gap = M^2 - m + 2 error.
-    """
-
-    regions: tuple[int, ...]
-    base: npt.NDArray[np.float32]
-    shares: npt.NDArray[np.float32]
-    unit: float
-    gap: float
-
-    @classmethod
-    def of(
-        cls,
-        probe: npt.NDArray[np.float32],
-        weights: npt.NDArray[np.float64],
-        least: npt.NDArray[np.float64],
-        most: npt.NDArray[np.float64],
-    ) -> Self:
-        """Args are one query's probe and (14,) weights, not all 0, and the (14,) extremes of the squared norms."""
-        unit = float(weights.max())
-        shares = weights / unit
-        square = np.einsum("rd,rd->r", probe, probe, dtype=np.float64)
-        longest = np.sqrt(most) + np.sqrt(square)
-        products = np.sqrt(most * square)
-        error = _UNIT_ROUNDOFF * (2 * (probe.shape[1] + 1) * products + 4 * longest**2)
-        regions = tuple(np.flatnonzero(shares > _LEAST_SHARE).tolist())
-        gap = float(shares @ np.sqrt(most - least + 2 * error))
-        base = (least + square - error).astype(np.float32)
-        return cls(regions, base, shares.astype(np.float32), unit, gap)
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""Rows and distances, nearest first."""
 
 
 class GranularIndex:
@@ -84,9 +48,19 @@ class GranularIndex:
         dim: numbers per region.
         device: "cpu", or "cuda" to keep a copy of the FAISS indices on the first GPU, which then proposes.
         use_lists: ask lists instead of a scan which photos to rank; by default so on a GPU only.
+        fused_from: photos from which on searches use the compiled scan; without effect where lists are used.
+        threads: that share a compiled scan; by default as many as there are cores.
     """
 
-    def __init__(self, dim: int, *, device: str = "cpu", use_lists: bool | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        device: str = "cpu",
+        use_lists: bool | None = None,
+        fused_from: int = _FUSED_FROM,
+        threads: int | None = None,
+    ) -> None:
         self.dim = dim
         self.device = device
         self._indices: dict[int, Any] = {g: faiss.IndexFlatIP(dim * g * g) for g in GRANULARITIES}
@@ -95,11 +69,13 @@ class GranularIndex:
         self._most = np.zeros(REGIONS)
         wants_lists = device != "cpu" if use_lists is None else use_lists
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
+        self._fused: FusedScan | None = None
+        self._fused_from, self._threads = fused_from, threads
 
     @classmethod
-    def build(cls, embeddings: npt.NDArray[np.float32], *, device: str = "cpu", use_lists: bool | None = None) -> Self:
-        """An index of (photos, 14, dim) embeddings."""
-        index = cls(embeddings.shape[-1], device=device, use_lists=use_lists)
+    def build(cls, embeddings: npt.NDArray[np.float32], **options: Any) -> Self:
+        """An index of (photos, 14, dim) embeddings; options as for the constructor."""
+        index = cls(embeddings.shape[-1], **options)
         index.add(embeddings)
         return index
 
@@ -130,6 +106,19 @@ class GranularIndex:
             # FAISS may have moved its storage: the views must follow.
             stored = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
             self._rows[granularity] = stored.reshape(index.ntotal, index.d)
+        self._update_fused(len(self) - len(embeddings))
+
+    def _update_fused(self, first: int) -> None:
+        """Bring the quantised copy up to the rows from `first` on; make it where the gallery has grown large enough."""
+        if self._lists is not None or len(self) < self._fused_from or self._most.max() > _LONGEST**2:
+            self._fused = None
+        elif self._fused is not None:
+            self._fused.update(first, len(self), self.vectors)
+        else:
+            # Only here, so that small galleries never load numba.
+            from indexer.fused import FusedScan
+
+            self._fused = FusedScan.build(len(self), self.vectors, self._threads)
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, 14, dim) float32 embeddings of some photos."""
@@ -142,26 +131,97 @@ class GranularIndex:
         ink: npt.NDArray[np.bool_],
         k: int,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """The k nearest photos; arguments, results, order and errors are those of `indexer.exact.exact_search`."""
-        check_query(probe, self.dim, k)
-        per_region = region_weights(ink, weights)
-        k = min(k, len(self))
-        if not k or not per_region.any():
-            return np.arange(k), np.zeros(k)
-        if self._lists is not None:
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> Found:
+        """The k nearest photos; arguments, results, order and errors are those of `indexer.exact.exact_search`.
+
+        `allowed`, (photos,) bool, is False for photos to leave out: the result is the ranking of the others alone.
+        """
+        return self.search_batch(probe[None], ink[None], k, [weights], allowed)[0]
+
+    def search_batch(
+        self,
+        probes: npt.NDArray[np.float32],
+        inks: npt.NDArray[np.bool_],
+        k: int,
+        weights: Sequence[Mapping[int, float]] | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> list[Found]:
+        """What `search` finds for each of several queries; on a large gallery they share one scan.
+
+        Args:
+            probes: (queries, 14, dim) float32.
+            inks: (queries, 14) bool.
+            k: length of every ranking.
+            weights: one mapping a query; equal weights if None.
+            allowed: (photos,) bool, False for photos that no query may find.
+
+        Raises:
+            ShapeError, QueryError: as `indexer.exact.exact_search`, or the arguments disagree on queries or photos.
+        """
+        weights = [EQUAL_WEIGHTS] * len(probes) if weights is None else weights
+        if not len(probes) == len(inks) == len(weights):
+            raise ShapeError(
+                f"every query needs a probe, an ink mask and weights, got {len(probes)}, {len(inks)} and {len(weights)}"
+            )
+        for probe in probes:
+            check_query(probe, self.dim, k)
+        per_region = [region_weights(ink, each) for ink, each in zip(inks, weights, strict=True)]
+        rows = self._allowed_rows(allowed)
+        k = min(k, len(self) if rows is None else len(rows))
+        found: dict[int, Found] = {}
+        shared = []
+        for query, (probe, ink) in enumerate(zip(probes, inks, strict=True)):
+            if not k or not per_region[query].any():
+                found[query] = (np.arange(k) if rows is None else rows[:k]), np.zeros(k)
+            elif self._fused is not None and np.einsum("rd,rd->r", probe, probe).max() < _LONGEST**2:
+                shared.append(query)
+            else:
+                found[query] = self._search_one(probe, ink, per_region[query], k, weights[query], rows)
+        if self._fused is not None and shared:
+
+            def distances(place: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+                query = shared[place]
+                return self._distances(rows, probes[query], inks[query], weights[query])
+
+            stacked = np.stack([per_region[query] for query in shared])
+            candidates = self._fused.candidates(probes[shared], stacked, k, allowed, distances)
+            for query, some in zip(shared, candidates, strict=True):
+                found[query] = self._rank(some, probes[query], inks[query], k, weights[query])
+        return [found[query] for query in range(len(probes))]
+
+    def _search_one(
+        self,
+        probe: npt.NDArray[np.float32],
+        ink: npt.NDArray[np.bool_],
+        per_region: npt.NDArray[np.float64],
+        k: int,
+        weights: Mapping[int, float],
+        allowed: npt.NDArray[np.int64] | None,
+    ) -> Found:
+        """One query through the lists or the scan over the float32 rows; `k` photos are known to be there."""
+        if self._lists is not None and allowed is None:
             norms = self._least, self._most
             for candidates, unseen_from in self._lists.widening(probe, per_region, k, norms):
                 found = self._rank(candidates, probe, ink, k, weights)
                 if len(candidates) == len(self) or found[1][-1] < unseen_from:
                     return found
-        bounds = _Bounds.of(probe, per_region, self._least, self._most)
+        bounds = Bounds.of(probe, per_region, self._least, self._most)
         lower = self._scan(probe, bounds)
+        if allowed is not None:
+            lower = lower[allowed]
         # The k photos of least bound give a distance that the true k-th cannot exceed.
         guess = np.argpartition(lower, k - 1)[:k]
-        reach = self._distances(guess, probe, ink, weights).max() / bounds.unit
-        candidates = np.flatnonzero(lower <= reach * _SLACK)
-        return self._rank(candidates, probe, ink, k, weights)
+        reach = self._distances(guess if allowed is None else allowed[guess], probe, ink, weights).max() / bounds.unit
+        candidates = np.flatnonzero(lower <= reach * SLACK)
+        return self._rank(candidates if allowed is None else allowed[candidates], probe, ink, k, weights)
+
+    def _allowed_rows(self, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64] | None:
+        if allowed is None:
+            return None
+        if allowed.shape != (len(self),) or allowed.dtype != np.bool_:
+            raise ShapeError(f"allowed must be ({len(self)},) bool, one per photo, got {allowed.shape} {allowed.dtype}")
+        return np.flatnonzero(allowed)
 
     def rank(
         self,
@@ -180,14 +240,14 @@ class GranularIndex:
         if not per_region.any():
             return len(self)
         own = self._distances(np.array([row]), probe, ink, weights)[0]
-        bounds = _Bounds.of(probe, per_region, self._least, self._most)
+        bounds = Bounds.of(probe, per_region, self._least, self._most)
         lower = self._scan(probe, bounds)
         reach = own / bounds.unit
-        nearer = (lower + bounds.gap) * _SLACK < reach
-        unsure = np.flatnonzero(~nearer & (lower <= reach * _SLACK))
+        nearer = (lower + bounds.gap) * SLACK < reach
+        unsure = np.flatnonzero(~nearer & (lower <= reach * SLACK))
         return int(nearer.sum() + (self._distances(unsure, probe, ink, weights) <= own).sum())
 
-    def _scan(self, probe: npt.NDArray[np.float32], bounds: _Bounds) -> npt.NDArray[np.float32]:
+    def _scan(self, probe: npt.NDArray[np.float32], bounds: Bounds) -> npt.NDArray[np.float32]:
         """(photos,) float32 lower bounds of Eq. (3) over `bounds.unit`; regions without weight are never read."""
         total = np.zeros(len(self), np.float32)
         turned = probe * np.float32(-2)  # exact: a power of two

@@ -1,4 +1,8 @@
+import itertools
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import faiss
 import numpy as np
@@ -10,14 +14,19 @@ from hypothesis import strategies as st
 from indexer.errors import ConfigError, QueryError, ShapeError
 from indexer.exact import exact_distances, exact_search
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
-from indexer.granular import GranularIndex
+from indexer.granular import Found, GranularIndex
 from indexer.lists import GPU_NAMES, FaissLists
 from indexer.regions import REGIONS
 from tests.conftest import unit_rows
 
 HAS_GPU_FAISS = hasattr(faiss, "StandardGpuResources")
 
-WAYS = pytest.mark.parametrize("use_lists", [False, True], ids=["scan", "lists"])
+OPTIONS: dict[str, dict[str, Any]] = {
+    "scan": {"use_lists": False},
+    "lists": {"use_lists": True},
+    "fused": {"fused_from": 1, "threads": 2},
+}
+WAYS = pytest.mark.parametrize("way", OPTIONS)
 
 
 def hard_gallery(rng: np.random.Generator, photos: int, dim: int, probe: npt.NDArray[np.float32]) -> npt.NDArray:
@@ -43,6 +52,12 @@ def weights_of(rng: np.random.Generator) -> dict[int, float]:
     return dict(zip((1, 2, 3), (drawn * (rng.random(3) < 0.8)).tolist(), strict=True))
 
 
+def assert_same(found: Found, expected: Found) -> None:
+    """Same photos, same order, and the very same distances."""
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
 @WAYS
 @settings(max_examples=150, deadline=None)
 @given(
@@ -51,34 +66,32 @@ def weights_of(rng: np.random.Generator) -> dict[int, float]:
     dim=st.sampled_from([1, 2, 3, 8, 16, 17]),
     k=st.integers(1, 500),
 )
-def test_search_and_rank_agree_with_brute_force(use_lists: bool, seed: int, photos: int, dim: int, k: int) -> None:
+def test_search_and_rank_agree_with_brute_force(way: str, seed: int, photos: int, dim: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     probe = unit_rows(rng, 1, dim)[0]
     gallery = hard_gallery(rng, photos, dim, probe)
-    index = GranularIndex.build(gallery, use_lists=use_lists)
+    index = GranularIndex.build(gallery, **OPTIONS[way])
     ink, weights = rng.random(REGIONS) < rng.random(), weights_of(rng)
-    rows, distances = index.search(probe, ink, k, weights)
-    expected_rows, expected = exact_search(gallery, probe, ink, k, weights)
-    np.testing.assert_array_equal(rows, expected_rows)
-    np.testing.assert_array_equal(distances, expected)
+    assert_same(index.search(probe, ink, k, weights), exact_search(gallery, probe, ink, k, weights))
+    allowed = rng.random(photos) < rng.random()
+    rows, distances = exact_search(gallery[allowed], probe, ink, k, weights)
+    assert_same(index.search(probe, ink, k, weights, allowed), (np.flatnonzero(allowed)[rows], distances))
     every = exact_distances(gallery, probe, ink, weights)
     target = int(rng.integers(photos))
     assert index.rank(target, probe, ink, weights) == (every <= every[target]).sum()
 
 
 @WAYS
-def test_large_galleries_agree_with_brute_force(use_lists: bool) -> None:
+def test_large_galleries_agree_with_brute_force(way: str) -> None:
     rng = np.random.default_rng(7)
     centres = unit_rows(rng, 200)
     spread = rng.normal(scale=0.08, size=(9000, REGIONS, 16)) + centres[rng.integers(200, size=9000)]
     gallery = (spread / np.linalg.norm(spread, axis=-1, keepdims=True)).astype(np.float32)
-    index = GranularIndex.build(gallery, use_lists=use_lists)
+    index = GranularIndex.build(gallery, **OPTIONS[way])
     for k in (1, 10, 300, 3000):
         ink = rng.random(REGIONS) < 0.6
         probe = gallery[rng.integers(9000)]
-        found, expected = index.search(probe, ink, k), exact_search(gallery, probe, ink, k)
-        np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_array_equal(found[1], expected[1])
+        assert_same(index.search(probe, ink, k), exact_search(gallery, probe, ink, k))
 
 
 def test_rows_that_are_not_unit_are_still_searched_exactly() -> None:
@@ -86,8 +99,8 @@ def test_rows_that_are_not_unit_are_still_searched_exactly() -> None:
     gallery = (unit_rows(rng, 300) * rng.uniform(0, 3, size=(300, REGIONS, 1))).astype(np.float32)
     probe = unit_rows(rng, 1)[0] * np.float32(2)
     ink = rng.random(REGIONS) < 0.8
-    for use_lists in (False, True):
-        found = GranularIndex.build(gallery, use_lists=use_lists).search(probe, ink, 20)
+    for options in OPTIONS.values():
+        found = GranularIndex.build(gallery, **options).search(probe, ink, 20)
         np.testing.assert_array_equal(found[0], exact_search(gallery, probe, ink, 20)[0])
 
 
@@ -116,15 +129,16 @@ def test_the_certificate_never_exceeds_the_distance_of_a_photo_outside() -> None
             assert len(outside) == 0 or outside.min() >= unseen_from
 
 
-def test_vectors_added_in_parts_are_those_added_at_once() -> None:
+@WAYS
+def test_vectors_added_in_parts_are_those_added_at_once(way: str) -> None:
     rng = np.random.default_rng(11)
-    gallery, probe = unit_rows(rng, 50), unit_rows(rng, 1)[0]
-    index = GranularIndex(16)
-    for part in (gallery[:1], gallery[1:1], gallery[1:30], gallery[30:]):
-        index.add(part)
-    np.testing.assert_array_equal(index.vectors(np.arange(50)), gallery)
+    gallery, probe = unit_rows(rng, 300), unit_rows(rng, 1)[0]
+    index = GranularIndex(16, **OPTIONS[way])
     ink = np.ones(REGIONS, bool)
-    np.testing.assert_array_equal(index.search(probe, ink, 50)[0], exact_search(gallery, probe, ink, 50)[0])
+    for start, stop in itertools.pairwise((0, 1, 1, 63, 64, 65, 200, 300)):
+        index.add(gallery[start:stop])
+        assert_same(index.search(probe, ink, 9), exact_search(gallery[:stop], probe, ink, 9))
+    np.testing.assert_array_equal(index.vectors(np.arange(300)), gallery)
 
 
 def test_regions_without_ink_are_never_read() -> None:
@@ -142,9 +156,9 @@ def test_regions_without_ink_are_never_read() -> None:
 
 
 def _bounds(index: GranularIndex, probe: npt.NDArray[np.float32], ink: npt.NDArray[np.bool_]):  # type: ignore[no-untyped-def]
-    from indexer.granular import _Bounds
+    from indexer.bounds import Bounds
 
-    return _Bounds.of(probe, region_weights(ink), index._least, index._most)
+    return Bounds.of(probe, region_weights(ink), index._least, index._most)
 
 
 def test_lower_bounds_lie_below_the_distance_and_close_to_it() -> None:
@@ -161,13 +175,43 @@ def test_lower_bounds_lie_below_the_distance_and_close_to_it() -> None:
     assert (distances - lower)[distances > 1].max() < 5e-5
 
 
-def test_concurrent_searches_agree_with_single_ones() -> None:
+@WAYS
+def test_concurrent_searches_agree_with_single_ones(way: str) -> None:
     rng = np.random.default_rng(14)
     gallery, probes = unit_rows(rng, 2000), unit_rows(rng, 40)
-    index, ink = GranularIndex.build(gallery), np.ones(REGIONS, bool)
+    index, ink = GranularIndex.build(gallery, **OPTIONS[way]), np.ones(REGIONS, bool)
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda probe: index.search(probe, ink, 5)[0].tolist(), probes))
     assert together == [index.search(probe, ink, 5)[0].tolist() for probe in probes]
+
+
+@WAYS
+def test_a_batch_finds_what_its_queries_find_alone(way: str) -> None:
+    rng = np.random.default_rng(17)
+    gallery, probes = unit_rows(rng, 700), unit_rows(rng, 70)
+    inks = rng.random((70, REGIONS)) < 0.5
+    inks[3] = False
+    probes[5] *= np.float32(1e6)  # far from unit, but finite: no reason to answer wrongly
+    weights = [weights_of(rng) for _ in range(70)]
+    allowed = rng.random(700) < 0.3
+    index = GranularIndex.build(gallery, **OPTIONS[way])
+    together = index.search_batch(probes, inks, 12, weights, allowed)
+    for probe, ink, each, found in zip(probes, inks, weights, together, strict=True):
+        assert_same(found, index.search(probe, ink, 12, each, allowed))
+        rows, distances = exact_search(gallery[allowed], probe, ink, 12, each)
+        assert_same(found, (np.flatnonzero(allowed)[rows], distances))
+
+
+def test_small_galleries_never_load_numba() -> None:
+    code = """
+import sys, numpy as np
+from indexer.granular import GranularIndex
+rows = np.ones((2000, 14, 2), np.float32)
+GranularIndex.build(rows).search(rows[0], np.ones(14, bool), 3)
+print("numba" in sys.modules, "indexer.fused" in sys.modules)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["False", "False"]
 
 
 def test_bad_input_is_refused() -> None:
@@ -184,6 +228,10 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ConfigError, match="device must be cpu or cuda, got 'tpu'"):
         GranularIndex(16, device="tpu")
     assert len(index) == 3
+    with pytest.raises(ShapeError, match=r"allowed must be \(3,\) bool, one per photo, got \(4,\) bool"):
+        index.search(unit_rows(rng, 1)[0], ink, 1, allowed=np.ones(4, bool))
+    with pytest.raises(ShapeError, match="every query needs a probe, an ink mask and weights, got 2, 1 and 2"):
+        index.search_batch(unit_rows(rng, 2), ink[None], 1)
 
 
 @pytest.mark.skipif(HAS_GPU_FAISS and faiss.get_num_gpus() > 0, reason="this machine has a GPU")

@@ -1,0 +1,109 @@
+"""Filter and refine: which photos an exact search must look at, out of one scan of the quantised copy.
+
+A scan gives the least lower bound of every block of 64 photos. The k smallest photo bounds all lie in the k blocks of
+smallest least bound (a block with a smaller least bound than the k-th photo holds one of the k photos itself), so only
+those blocks are bounded photo by photo. The k photos found so give distances that the true k-th cannot exceed; what
+their largest cannot rule out, block by block and then photo by photo, is ranked in float64 by the caller.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.bounds import LEAST_SHARE, SLACK
+from indexer.encoding import default_threads
+from indexer.kernels import BLOCK
+from indexer.quantised import BATCH, QuantisedGallery
+from indexer.regions import REGIONS
+
+Rows = npt.NDArray[np.int64]
+Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
+"""From a query's place in the batch and some rows to their exact distances."""
+Vectors = Callable[[Rows], npt.NDArray[np.float32]]
+"""From rows to their (n, 14, dim) embeddings."""
+
+
+_CHUNK: Final = 64 * BLOCK
+"""Photos encoded at a time: some 10 MB in float64."""
+
+_SAMPLE: Final = 65_536
+"""Photos whose mean is the centre: any centre is right, a mean makes the steps small."""
+
+
+class FusedScan:
+    """Candidates for exact search over a large gallery. Use `build`; the constructor only stores.
+
+    Searches may run at the same time; `update` may not run beside them.
+
+    Args:
+        quantised: the copy that is scanned.
+        threads: that share a scan.
+    """
+
+    def __init__(self, quantised: QuantisedGallery, threads: int) -> None:
+        self.quantised = quantised
+        self._threads = threads
+        # Our own threads and not numba's: its portable pool must not be entered by two searches at once.
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scan") if threads > 1 else None
+
+    @classmethod
+    def build(cls, photos: int, vectors: Vectors, threads: int | None = None) -> Self:
+        """A scan over a gallery, compiled and ready to run, with as many threads as there are cores."""
+        centre = vectors(np.arange(min(photos, _SAMPLE))).mean(axis=0, dtype=np.float64)
+        quantised = QuantisedGallery(centre.astype(np.float32))
+        scan = cls(quantised, threads or default_threads())
+        scan.update(0, photos, vectors)
+        # The first call compiles, or loads what an earlier process compiled: here and not under the first stroke.
+        quantised.bounds(np.zeros((1, *centre.shape), np.float32), np.zeros((1, REGIONS), np.float32), np.arange(1))
+        return scan
+
+    def update(self, first: int, photos: int, vectors: Vectors) -> None:
+        """Take in the rows from `first` on; `photos` is the size of the gallery with them."""
+        self.quantised.reserve(photos)
+        for start in range(first - first % BLOCK, photos, _CHUNK):
+            self.quantised.write(start, vectors(np.arange(start, min(start + _CHUNK, photos))))
+
+    def candidates(
+        self,
+        probes: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float64],
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None,
+        distances: Distances,
+    ) -> Iterator[Rows]:
+        """For each query the ascending rows of photos among which the k nearest are, ties included.
+
+        Args:
+            probes: (queries, 14, dim) float32.
+            weights: (queries, 14) `region_weights`, none of them all 0.
+            k: at least 1, at most the number of photos that take part.
+            allowed: (photos,) bool, which photos take part; all of them if None.
+            distances: exact ones, in the scale of the weights.
+        """
+        words = self.quantised.words(allowed)
+        blocks = np.flatnonzero(words)
+        units = weights.max(axis=1)
+        shares = weights / units[:, None]
+        shares = np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
+        for start in range(0, len(probes), BATCH):
+            batch = slice(start, start + BATCH)
+            least = self.quantised.bounds(probes[batch], shares[batch], blocks, words, self._pool, self._threads)
+            for offset, row in enumerate(least):
+                query = start + offset
+
+                def bounds(some: Rows, query: int = query) -> tuple[Rows, npt.NDArray[np.float32]]:
+                    lower = self.quantised.photo_bounds(probes[query], shares[query], some, words)
+                    return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
+
+                rows, lower = bounds(blocks[_smallest(row, k)])
+                reach = distances(query, rows[_smallest(lower, k)]).max() / units[query] * SLACK
+                rows, lower = bounds(blocks[row <= reach])
+                yield rows[lower <= reach]
+
+
+def _smallest(values: npt.NDArray[np.float32], k: int) -> Rows:
+    """Places of the k smallest values, or of all if there are fewer."""
+    return np.argpartition(values, k - 1)[:k] if k < len(values) else np.arange(len(values))
