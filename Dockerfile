@@ -36,7 +36,7 @@ CMD ["serve", "/galleries/default", "--address", "0.0.0.0:50051", "--device", "c
 
 FROM python:3.11-slim-bookworm AS cpu
 COPY --from=wheel /wheels /wheels
-RUN pip install --no-cache-dir /wheels/mgrl-*.whl \
+RUN pip install --no-cache-dir "$(echo /wheels/mgrl-*.whl)[fast]" \
     && useradd --create-home --uid 10001 mgrl
 USER 10001
 VOLUME /galleries

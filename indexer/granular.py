@@ -4,7 +4,7 @@ FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x 
 ranks, because its float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which
 photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are three ways to ask:
 a scan over the stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them
-(`indexer.fused`), and inner-product lists with a stop certificate (`indexer.lists`, GPU).
+(`indexer.fused`; needs the `fast` extra), and inner-product lists with a stop certificate (`indexer.lists`, GPU).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ class GranularIndex:
         dim: numbers per region.
         device: "cpu", or "cuda" to keep a copy of the FAISS indices on the first GPU, which then proposes.
         use_lists: ask lists instead of a scan which photos to rank; by default so on a GPU only.
-        fused_from: photos from which on searches use the compiled scan; without effect where lists are used.
+        fused_from: photos from which on searches use the compiled scan, where numba is installed and no lists are used.
         threads: that share a compiled scan; by default as many as there are cores.
     """
 
@@ -82,6 +82,11 @@ class GranularIndex:
     def __len__(self) -> int:
         return len(self._rows[1])
 
+    @property
+    def compiled(self) -> bool:
+        """Whether searches use the compiled scan."""
+        return self._fused is not None
+
     def add(self, embeddings: npt.NDArray[np.float32]) -> None:
         """Append (photos, 14, dim) float32 rows, unit up to rounding; row numbers go on from the last photo.
 
@@ -114,11 +119,8 @@ class GranularIndex:
             self._fused = None
         elif self._fused is not None:
             self._fused.update(first, len(self), self.vectors)
-        else:
-            # Only here, so that small galleries never load numba.
-            from indexer.fused import FusedScan
-
-            self._fused = FusedScan.build(len(self), self.vectors, self._threads)
+        elif (scan := _compiled_scan()) is not None:
+            self._fused = scan.build(len(self), self.vectors, self._threads)
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, 14, dim) float32 embeddings of some photos."""
@@ -291,6 +293,17 @@ class GranularIndex:
         distances = self._distances(candidates, probe, ink, weights)
         best = np.argsort(distances, kind="stable")[:k]
         return candidates[best], distances[best]
+
+
+def _compiled_scan() -> "type[FusedScan] | None":
+    """The scan of `indexer.fused`, imported only now, so that small galleries never load numba; None without it."""
+    try:
+        from indexer.fused import FusedScan
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
+    return FusedScan
 
 
 def _blocks(photos: int) -> Iterator[slice]:

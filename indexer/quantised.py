@@ -90,7 +90,9 @@ class QuantisedGallery:
         self._photos = first + len(embeddings)
         self.reserve(self._photos)
         self._encode(first // BLOCK, embeddings)
-        self._everyone = _bitmap(np.ones(self._photos, np.bool_))
+        self._everyone = np.full(-(-self._photos // BLOCK), ~np.uint64(0))
+        if last := self._photos % BLOCK:
+            self._everyone[-1] = (1 << last) - 1
 
     def _encode(self, block: int, embeddings: npt.NDArray[np.float32]) -> None:
         blocks = -(-len(embeddings) // BLOCK)

@@ -22,7 +22,10 @@ COMMANDS: Final = {
     "train": ("training.commands.train", "train the encoder (needs the `train` extra)"),
     "export": ("training.commands.export", "write a trained encoder as ONNX (needs the `train` extra)"),
     "evaluate": ("training.commands.evaluate", "m@A, m@B, w@mA, w@mB and A@k on a folder in FS2K's layout"),
-    "bench": ("training.commands.bench", "time a stroke against the released MGRL encode"),
+    "bench": (
+        "training.commands.bench",
+        "time a stroke against the released MGRL encode, or a search against reading the vectors",
+    ),
 }
 """Name -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
 

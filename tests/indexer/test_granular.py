@@ -214,6 +214,18 @@ print("numba" in sys.modules, "indexer.fused" in sys.modules)
     assert output.split() == ["False", "False"]
 
 
+def test_without_numba_large_galleries_are_searched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name in ("indexer.fused", "indexer.quantised", "indexer.kernels")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    rng = np.random.default_rng(18)
+    gallery, probe, ink = unit_rows(rng, 300), unit_rows(rng, 1)[0], np.ones(REGIONS, bool)
+    index = GranularIndex.build(gallery, **OPTIONS["fused"])
+    assert index.compiled is False
+    assert GranularIndex.build(gallery).compiled is False
+    assert_same(index.search(probe, ink, 10), exact_search(gallery, probe, ink, 10))
+
+
 def test_bad_input_is_refused() -> None:
     rng = np.random.default_rng(15)
     index, ink = GranularIndex.build(unit_rows(rng, 3)), np.ones(REGIONS, bool)

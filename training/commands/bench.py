@@ -1,16 +1,32 @@
-"""Time one stroke, in process, against the released MGRL encode; both in the same run, in turn.
+"""Time what a newcomer would doubt, each in one run against something known.
 
-`stroke` draws one more stroke on a half finished canvas, encodes it and searches a gallery. The released encode is the
-paper's network (whole image at 299 px and thirteen crops at 170 px through Inception-V3) in PyTorch eager mode: it
-needs the `train` extra. Its speed does not depend on its weights; --weights only loads real ones.
+`mgrl bench stroke`: one stroke, in process, against the released MGRL encode.
+`mgrl bench search`: exact search of a large gallery against reading its vectors once, and against FAISS alone.
 
 examples:
-  mgrl bench stroke
   mgrl bench stroke --photos 100000 --rounds 20 --json stroke.json
+  mgrl bench search --photos 1000000 --json search.json
 """
 
 import argparse
 from pathlib import Path
+
+_STROKE = """One stroke as the service handles it, in process, against the released MGRL encode.
+
+It draws one more stroke on a half finished canvas, encodes it and searches a gallery. The released encode is the
+paper's network (whole image at 299 px and thirteen crops at 170 px through Inception-V3) in PyTorch eager mode: it
+needs the `train` extra. Its speed does not depend on its weights; --weights only loads real ones.
+"""
+
+_SEARCH = """Exact top 10 of a large gallery, in turn with two things to hold it against.
+
+`read` adds up all float32 vectors once on the same threads: what any search that looks at them must take.
+`14_lists` is one FAISS flat list of 100 per inked region, fused; it is not exact. The vectors lie as embeddings of
+faces do (training/face_like.py); their statistics are printed. Needs the `fast` extra.
+
+rows: milliseconds of a search with 14 and with --inked regions inked, alone, filtered to 1 % of the photos, and of
+a whole batch of --batch searches.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,26 +34,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benches = parser.add_subparsers(dest="bench", required=True, metavar="BENCH")
     stroke = benches.add_parser(
         "stroke",
-        description=__doc__,
+        description=_STROKE,
         help="one stroke against the released MGRL encode",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     stroke.add_argument("--photos", type=int, default=10_000, help="photos in the gallery (default %(default)s)")
-    stroke.add_argument("--rounds", type=int, default=15, help="rounds that count (default %(default)s)")
     stroke.add_argument("--model", type=Path, help="ONNX file of `mgrl export` (default: the model that is shipped)")
     stroke.add_argument("--weights", type=Path, help="Inception-V3 as safetensors for the released network")
-    stroke.add_argument("--json", type=Path, help="write rows (ms) and ratios there, too")
+    search = benches.add_parser(
+        "search",
+        description=_SEARCH,
+        help="exact search against reading the vectors once",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    search.add_argument("--photos", type=int, default=1_000_000, help="photos in the gallery (default %(default)s)")
+    search.add_argument("--dim", type=int, default=16, help="numbers per region (default %(default)s)")
+    search.add_argument("--inked", type=int, default=5, help="inked regions of the second rows (default %(default)s)")
+    search.add_argument("--batch", type=int, default=32, help="queries that share a scan (default %(default)s)")
+    search.add_argument("--threads", type=int, help="threads of search and baselines (default: all cores)")
+    search.add_argument(
+        "--check", type=int, default=2, help="queries to compare with brute force (default %(default)s)"
+    )
+    search.add_argument(
+        "--no-lists", action="store_true", help="leave the FAISS lists out; they hold the vectors again"
+    )
+    for bench in (stroke, search):
+        bench.add_argument("--rounds", type=int, default=15, help="rounds that count (default %(default)s)")
+        bench.add_argument("--json", type=Path, help="write rows (ms) and ratios there, too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the bench and print rows and ratios."""
+    return _search(args) if args.bench == "search" else _stroke(args)
+
+
+def _stroke(args: argparse.Namespace) -> int:
     from indexer.console import print_table, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
-    from indexer.errors import ConfigError
     from training.bench import StrokePath, released_encode, time_in_turn
 
-    if args.photos < 1 or args.rounds < 1:
-        raise ConfigError(f"--photos and --rounds must be at least 1, got {args.photos} and {args.rounds}")
+    _require_positive(args, "photos", "rounds")
     path = StrokePath(OnnxEncoder.open(args.model or DEFAULT_MODEL), args.photos)
     rows = time_in_turn(
         {
@@ -60,3 +96,42 @@ def run(args: argparse.Namespace) -> int:
         args.json, {"bench": "stroke", "photos": args.photos, "rounds": args.rounds, "rows": rows, "ratios": ratios}
     )
     return 0
+
+
+def _search(args: argparse.Namespace) -> int:
+    from indexer.console import print_table, write_json
+    from indexer.encoding import default_threads
+    from indexer.errors import ConfigError
+    from indexer.regions import REGIONS
+    from training.bench import time_in_turn
+    from training.bench_search import SearchBench, ratios
+
+    threads = default_threads() if args.threads is None else args.threads
+    _require_positive(args, "photos", "rounds", "batch")
+    if threads < 1 or args.dim < 2 or not 1 <= args.inked <= REGIONS:
+        raise ConfigError(
+            f"--threads must be at least 1, --dim at least 2 and --inked 1 to {REGIONS}, "
+            f"got {threads}, {args.dim} and {args.inked}"
+        )
+    bench = SearchBench.build(args.photos, args.dim, args.inked, args.batch, threads)
+    rows = time_in_turn(bench.jobs(with_lists=not args.no_lists), args.rounds)
+    held = ratios(rows, args.inked, args.batch)
+    wrong = bench.differences(args.check)
+    title = f"top 10 of {args.photos} photos, dim {args.dim}, {threads} threads, median of {args.rounds} rounds"
+    print_table(title, ["row", "ms"], [[name, ms] for name, ms in rows.items()])
+    print_table("ratios", ["ratio", ""], [[name, ratio] for name, ratio in held.items()])
+    print(f"{wrong} of {2 * args.check} searches differ from brute force; median distances: {bench.statistics}")
+    settings = {name: getattr(args, name) for name in ("photos", "dim", "inked", "batch", "rounds")}
+    write_json(
+        args.json,
+        {"bench": "search", **settings, "threads": threads, "rows": rows, "ratios": held}
+        | {"differences_from_brute_force": wrong, "statistics": bench.statistics},
+    )
+    return 0
+
+
+def _require_positive(args: argparse.Namespace, *names: str) -> None:
+    from indexer.errors import ConfigError
+
+    if wrong := [name for name in names if getattr(args, name) < 1]:
+        raise ConfigError(f"--{wrong[0]} must be at least 1, got {getattr(args, wrong[0])}")

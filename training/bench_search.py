@@ -1,0 +1,151 @@
+"""What `mgrl bench search` times: exact search against reading the vectors once and against what FAISS alone offers."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any, Final, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from indexer.errors import ConfigError
+from indexer.exact import exact_search
+from indexer.fusion import region_weights
+from indexer.granular import GranularIndex
+from indexer.regions import REGIONS
+from training.face_like import FaceLike, statistics
+
+K: Final = 10
+_LIST_LENGTH: Final = 100
+_FILTERED: Final = 0.01
+_SAMPLE: Final = 2000
+
+
+@dataclass(frozen=True)
+class SearchBench:
+    """One gallery and the queries to time on it. Use `build`; the constructor only stores.
+
+    Args:
+        index: what is measured.
+        photos: (photos, 14, dim) the same vectors, for the baselines.
+        probes: (queries, 14, dim), sketches of some of the photos.
+        inked: how many regions have ink in the second set of rows; the first has all fourteen.
+        batch: queries that share a scan.
+        threads: of every search and baseline.
+        statistics: of the vectors, see `training.face_like.statistics`.
+    """
+
+    index: GranularIndex
+    photos: npt.NDArray[np.float32]
+    probes: npt.NDArray[np.float32]
+    inked: int
+    batch: int
+    threads: int
+    statistics: dict[str, dict[int, float]]
+
+    @classmethod
+    def build(cls, photos: int, dim: int, inked: int, batch: int, threads: int, seed: int = 0) -> Self:
+        """Make the vectors and index them; a million photos of 16 numbers take some 20 seconds and 3 GB.
+
+        Raises:
+            ConfigError: numba is not installed.
+        """
+        source = FaceLike(dim, seed)
+        rows = source.photos(photos)
+        asked = rows[np.random.default_rng(seed).integers(photos, size=max(batch, 32))]
+        sample = rows[:_SAMPLE]
+        measured = statistics(sample, source.sketches(sample))
+        index = GranularIndex.build(rows, fused_from=1, threads=threads)
+        if not index.compiled:
+            raise ConfigError("the compiled scan needs numba; install it with: pip install 'mgrl[fast]'")
+        return cls(index, rows, source.sketches(asked), inked, batch, threads, measured)
+
+    def jobs(self, with_lists: bool) -> dict[str, Callable[[], object]]:
+        """Row name -> one run of it; `batch` rows are whole batches."""
+        faiss.omp_set_num_threads(self.threads)
+        jobs: dict[str, Callable[[], object]] = {"read": self._read()}
+        allowed = np.random.default_rng(1).random(len(self.photos)) < _FILTERED
+        lists = _RegionLists(self.photos) if with_lists else None
+        for ink in self._inks():
+            name = f"{int(ink.sum())}_inked"
+            jobs[f"exact_{name}"] = self._single(ink, None)
+            jobs[f"exact_filtered_{name}"] = self._single(ink, allowed)
+            jobs[f"exact_batch{self.batch}_{name}"] = self._batched(ink)
+            if lists is not None:
+                jobs[f"14_lists_{name}"] = self._listed(lists, ink)
+        return jobs
+
+    def differences(self, queries: int) -> int:
+        """How many of some queries are not answered as by brute force, in ids, order or distances."""
+        wrong = 0
+        for probe in self.probes[:queries]:
+            for ink in self._inks():
+                found = self.index.search(probe, ink, K)
+                expected = exact_search(self.photos, probe, ink, K)
+                wrong += not all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
+        return wrong
+
+    def _inks(self) -> list[npt.NDArray[np.bool_]]:
+        some = np.zeros(REGIONS, bool)
+        # The whole face and what a stroke near the top touches: its halves, then the cells of the 3x3 grid.
+        some[[0, 1, 2, 5, 6, 7, 8, 9, 10, 3, 4, 11, 12, 13][: self.inked]] = True
+        return [np.ones(REGIONS, bool), some] if self.inked < REGIONS else [some]
+
+    def _read(self) -> Callable[[], object]:
+        """A parallel sum over all float32 vectors."""
+        parts = np.array_split(self.photos.reshape(-1), 4 * self.threads)
+        pool = ThreadPoolExecutor(self.threads)
+        return lambda: sum(pool.map(np.sum, parts))
+
+    def _single(self, ink: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_] | None) -> Callable[[], object]:
+        probes = cycle(self.probes)
+        return lambda: self.index.search(next(probes), ink, K, allowed=allowed)
+
+    def _batched(self, ink: npt.NDArray[np.bool_]) -> Callable[[], object]:
+        probes, inks = np.resize(self.probes, (self.batch, *self.probes.shape[1:])), np.tile(ink, (self.batch, 1))
+        return lambda: self.index.search_batch(probes, inks, K)
+
+    def _listed(self, lists: "_RegionLists", ink: npt.NDArray[np.bool_]) -> Callable[[], object]:
+        probes: Iterator[npt.NDArray[np.float32]] = cycle(self.probes)
+        return lambda: lists.search(next(probes), ink)
+
+
+class _RegionLists:
+    """The usual way, which is not exact: a FAISS list of 100 per region, fused by the photos that are on them."""
+
+    def __init__(self, photos: npt.NDArray[np.float32]) -> None:
+        self._indices: list[Any] = []
+        for region in range(REGIONS):
+            index = faiss.IndexFlatL2(photos.shape[2])
+            index.add(np.ascontiguousarray(photos[:, region]))
+            self._indices.append(index)
+
+    def search(self, probe: npt.NDArray[np.float32], ink: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Rows of the best ten; a photo missing on a list is taken to be as far as the last one on it."""
+        weights = region_weights(ink)
+        found = [(r, *self._indices[r].search(probe[r : r + 1], _LIST_LENGTH)) for r in np.flatnonzero(weights)]
+        seen = np.unique(np.concatenate([rows[0] for _, _, rows in found]))
+        totals = np.zeros(len(seen))
+        for region, squares, rows in found:
+            distances = np.full(len(seen), np.sqrt(max(float(squares[0, -1]), 0.0)))
+            distances[np.searchsorted(seen, rows[0])] = np.sqrt(np.maximum(squares[0], 0))
+            totals += weights[region] * distances
+        return np.asarray(seen[np.argsort(totals, kind="stable")[:K]], np.int64)
+
+
+def ratios(rows: dict[str, float], inked: int, batch: int) -> dict[str, float]:
+    """The ratios that the project holds itself to, from rows in ms; of those whose rows were measured."""
+    wanted = {
+        "exact_over_read": ("exact_14_inked", "read", 1),
+        f"exact_{inked}_inked_over_read": (f"exact_{inked}_inked", "read", 1),
+        "exact_over_14_lists": ("exact_14_inked", "14_lists_14_inked", 1),
+        f"batch{batch}_over_single": (f"exact_batch{batch}_14_inked", "exact_14_inked", batch),
+        "filtered_over_unfiltered": ("exact_filtered_14_inked", "exact_14_inked", 1),
+    }
+    return {
+        name: rows[mine] / rows[other] / times
+        for name, (mine, other, times) in wanted.items()
+        if mine in rows and other in rows
+    }
