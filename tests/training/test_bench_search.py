@@ -1,0 +1,88 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.errors import ConfigError
+from service.cli import main
+from training.bench_search import SearchBench, ratios
+
+
+def test_ratios_are_those_of_the_named_rows_and_only_of_measured_ones() -> None:
+    rows = {
+        "read": 30.0,
+        "exact_14_inked": 12.0,
+        "exact_5_inked": 6.0,
+        "exact_filtered_14_inked": 3.0,
+        "exact_batch32_14_inked": 96.0,
+    }
+    assert ratios(rows, inked=5, batch=32) == {
+        "exact_over_read": 0.4,
+        "exact_5_inked_over_read": 0.2,
+        "batch32_over_single": 0.25,
+        "filtered_over_unfiltered": 0.25,
+    }
+    assert ratios(rows | {"14_lists_14_inked": 120.0}, 5, 32)["exact_over_14_lists"] == 0.1
+
+
+def test_differences_are_counted() -> None:
+    bench = SearchBench.build(photos=500, dim=4, inked=5, batch=3, threads=1)
+    assert bench.differences(4) == 0
+    bench.photos[:] = bench.photos[::-1].copy()  # brute force now looks at other photos than the index
+    assert bench.differences(4) == 8
+
+
+def test_every_job_does_what_its_row_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SearchBench.build(photos=3000, dim=8, inked=5, batch=3, threads=2)
+    jobs = bench.jobs(with_lists=True)
+    total = jobs["read"]()
+    assert isinstance(total, np.floating)
+    np.testing.assert_allclose(total, bench.photos.sum(dtype=np.float64), rtol=1e-3, atol=1)
+    rows, _ = jobs["exact_14_inked"]()  # type: ignore[misc]
+    monkeypatch.setattr("training.bench_search._LIST_LENGTH", 3000)  # with whole lists nothing can be missed
+    assert list(rows) == list(jobs["14_lists_14_inked"]())  # type: ignore[call-overload]
+    assert len(jobs["exact_batch3_5_inked"]()) == 3  # type: ignore[arg-type]
+
+
+def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "search.json"
+    options = ["--photos", "2000", "--dim", "8", "--inked", "3", "--batch", "4", "--threads", "1", "--rounds", "2"]
+    assert main(["bench", "search", *options, "--json", str(file)]) == 0
+    written = json.loads(file.read_text())
+    assert written["differences_from_brute_force"] == 0
+    assert set(written["ratios"]) == {
+        "exact_over_read",
+        "exact_3_inked_over_read",
+        "exact_over_14_lists",
+        "batch4_over_single",
+        "filtered_over_unfiltered",
+    }
+    assert all(ms > 0 for ms in written["rows"].values())
+    assert "0 of 4 searches differ from brute force" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--photos", "0"), "--photos must be at least 1, got 0"),
+        (("--batch", "0"), "--batch must be at least 1, got 0"),
+        (("--inked", "15"), "--inked 1 to 14, got"),
+        (("--dim", "1"), "--dim at least 2"),
+        (("--threads", "0"), "--threads must be at least 1"),
+    ],
+)
+def test_options_out_of_range_are_named(
+    options: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "search", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_numba_the_bench_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("indexer.fused", "indexer.quantised", "indexer.kernels"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(ConfigError, match=r"pip install 'mgrl\[fast\]'"):
+        SearchBench.build(photos=100, dim=4, inked=5, batch=3, threads=1)
