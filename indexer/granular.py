@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _BLOCK: Final = 4096
 """Photos a step of the scan: a granularity's rows of a block stay in the cache while its regions pass over them."""
 
-_FUSED_FROM: Final = 20_000
-"""Photos from which on the compiled scan is used: below it saves less than a millisecond a search, and loading numba
-costs a second."""
+_FUSED_FROM: Final = 10_000
+"""Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
+than two milliseconds a search, and loading numba costs half a second, compiling for the first time six."""
 
 _LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
@@ -169,17 +169,17 @@ class GranularIndex:
         for probe in probes:
             check_query(probe, self.dim, k)
         per_region = [region_weights(ink, each) for ink, each in zip(inks, weights, strict=True)]
-        rows = self._allowed_rows(allowed)
-        k = min(k, len(self) if rows is None else len(rows))
+        self._check_allowed(allowed)
+        k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         found: dict[int, Found] = {}
         shared = []
         for query, (probe, ink) in enumerate(zip(probes, inks, strict=True)):
             if not k or not per_region[query].any():
-                found[query] = (np.arange(k) if rows is None else rows[:k]), np.zeros(k)
+                found[query] = (np.arange(k) if allowed is None else np.flatnonzero(allowed)[:k]), np.zeros(k)
             elif self._fused is not None and np.einsum("rd,rd->r", probe, probe).max() < _LONGEST**2:
                 shared.append(query)
             else:
-                found[query] = self._search_one(probe, ink, per_region[query], k, weights[query], rows)
+                found[query] = self._search_one(probe, ink, per_region[query], k, weights[query], allowed)
         if self._fused is not None and shared:
 
             def distances(place: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -199,7 +199,7 @@ class GranularIndex:
         per_region: npt.NDArray[np.float64],
         k: int,
         weights: Mapping[int, float],
-        allowed: npt.NDArray[np.int64] | None,
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> Found:
         """One query through the lists or the scan over the float32 rows; `k` photos are known to be there."""
         if self._lists is not None and allowed is None:
@@ -211,19 +211,15 @@ class GranularIndex:
         bounds = Bounds.of(probe, per_region, self._least, self._most)
         lower = self._scan(probe, bounds)
         if allowed is not None:
-            lower = lower[allowed]
+            lower[~allowed] = np.inf
         # The k photos of least bound give a distance that the true k-th cannot exceed.
         guess = np.argpartition(lower, k - 1)[:k]
-        reach = self._distances(guess if allowed is None else allowed[guess], probe, ink, weights).max() / bounds.unit
-        candidates = np.flatnonzero(lower <= reach * SLACK)
-        return self._rank(candidates if allowed is None else allowed[candidates], probe, ink, k, weights)
+        reach = self._distances(guess, probe, ink, weights).max() / bounds.unit
+        return self._rank(np.flatnonzero(lower <= reach * SLACK), probe, ink, k, weights)
 
-    def _allowed_rows(self, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64] | None:
-        if allowed is None:
-            return None
-        if allowed.shape != (len(self),) or allowed.dtype != np.bool_:
+    def _check_allowed(self, allowed: npt.NDArray[np.bool_] | None) -> None:
+        if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):
             raise ShapeError(f"allowed must be ({len(self)},) bool, one per photo, got {allowed.shape} {allowed.dtype}")
-        return np.flatnonzero(allowed)
 
     def rank(
         self,
