@@ -29,7 +29,7 @@ _BLOCK: Final = 4096
 
 _FUSED_FROM: Final = 10_000
 """Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
-than two milliseconds a search, and loading numba costs half a second, compiling for the first time six."""
+than two milliseconds a search, and loading numba costs half a second, compiling for the first time five."""
 
 _LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
