@@ -76,8 +76,6 @@ class OnnxEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        # Idle worker threads that spin steal the cores from search and from other sessions.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         gpu = ["CUDAExecutionProvider"] if device == "cuda" else []
         # ONNX Runtime would fall back to the CPU with no more than a remark.
         if not set(gpu) <= set(onnxruntime.get_available_providers()):

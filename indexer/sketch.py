@@ -87,27 +87,42 @@ class Canvas:
 
     size_px: int = CANVAS_PX
     _paper: Image.Image = field(init=False, repr=False)
+    _picture: Image.Image = field(init=False, repr=False)
     _background: npt.NDArray[np.uint8] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         side = self.size_px * _SUPERSAMPLING
         self._paper = Image.new("L", (side, side))
+        self._picture = Image.new("L", (self.size_px, self.size_px))
 
     def draw(self, strokes: Iterable[Stroke]) -> None:
         """Add strokes on top of what is there."""
+        strokes = list(strokes)
+        if not strokes:
+            return
         pen = ImageDraw.Draw(self._paper)
         for stroke in strokes:
             _draw_stroke(pen, stroke, self._paper.width)
+        # Only what the strokes can have touched is scaled down again: a stroke costs its own size.
+        left, top, right, bottom = self._box(strokes)
+        step = _SUPERSAMPLING
+        touched = self._paper.reduce(step, (left * step, top * step, right * step, bottom * step))
+        self._picture.paste(touched, (left, top))
 
     def add(self, stroke: Stroke) -> bool:
         """Draw one stroke and tell whether any pixel of the picture changed; a stroke under ink changes none."""
-        side, step = self._paper.width, _SUPERSAMPLING
-        reach = stroke.width * side / 2 + 2 * step
-        low = np.maximum((stroke.points.min(axis=0) * side - reach) // step * step, 0).astype(int).tolist()
-        high = np.minimum((stroke.points.max(axis=0) * side + reach) // step * step + step, side).astype(int).tolist()
-        before = self._paper.crop((*low, *high)).reduce(step)
+        box = self._box([stroke])
+        before = self._picture.crop(box).tobytes()
         self.draw([stroke])
-        return before.tobytes() != self._paper.crop((*low, *high)).reduce(step).tobytes()
+        return before != self._picture.crop(box).tobytes()
+
+    def _box(self, strokes: Sequence[Stroke]) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) in pixels around everything that the strokes can touch."""
+        points = np.concatenate([stroke.points for stroke in strokes])
+        reach = max(stroke.width for stroke in strokes) / 2 + 2 / self.size_px
+        left, top = np.maximum((points.min(axis=0) - reach) * self.size_px, 0).astype(int).tolist()
+        right, bottom = np.minimum((points.max(axis=0) + reach) * self.size_px + 1, self.size_px).astype(int).tolist()
+        return left, top, right, bottom
 
     def put_raster(self, canvas: npt.NDArray[np.uint8]) -> None:
         """Lay a (size_px, size_px) uint8 canvas under the strokes, replacing an earlier one."""
@@ -117,7 +132,7 @@ class Canvas:
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """(size_px, size_px) uint8, ink bright on exact 0."""
-        pixels = np.asarray(self._paper.reduce(_SUPERSAMPLING), dtype=np.uint8)
+        pixels = np.array(self._picture, dtype=np.uint8)
         return pixels if self._background is None else np.maximum(pixels, self._background)
 
 

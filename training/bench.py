@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,18 @@ from indexer.granular import GranularIndex
 from indexer.regions import REGIONS, ink_mask
 from indexer.sketch import Canvas, Stroke
 
+_PAUSE_S: Final = 0.05
+
 
 def time_in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each job; each round runs all of them once, after one round that does not count."""
+    """Median milliseconds of each job; each round runs all of them once, after one round that does not count.
+
+    Each job waits a moment first: the one before may leave worker threads that spin for a while and take its cores.
+    """
     spent: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):
         for name, job in jobs.items():
+            time.sleep(_PAUSE_S)
             start = time.perf_counter()
             job()
             if number:

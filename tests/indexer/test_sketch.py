@@ -1,4 +1,5 @@
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,6 +34,22 @@ def test_stroke_by_stroke_gives_the_same_pixels_as_all_at_once() -> None:
         canvas.draw([stroke])
         canvas.pixels()
     np.testing.assert_array_equal(canvas.pixels(), rasterise(strokes))
+
+
+@pytest.mark.parametrize("width", [0.001, 0.02, 0.2])
+def test_a_stroke_anywhere_changes_no_pixel_outside_what_is_drawn_again(width: float) -> None:
+    """Drawn after the picture was read, at the edges too, a stroke gives what it gives on an empty canvas."""
+    rng = np.random.default_rng(3)
+    ends = [[0, 0], [1, 1], [0, 1], [0.5, 0.5], *rng.random((20, 2)).tolist()]
+    for start, end in pairwise(ends):
+        stroke = Stroke(np.float32([start, end]), width)
+        canvas = Canvas()
+        canvas.pixels()
+        canvas.draw([stroke])
+        whole = Canvas()
+        whole.draw([stroke, Stroke(np.float32([[0, 0]]), 1e-3), Stroke(np.float32([[1, 1]]), 1e-3)])
+        dots = rasterise([Stroke(np.float32([[0, 0]]), 1e-3), Stroke(np.float32([[1, 1]]), 1e-3)])
+        np.testing.assert_array_equal(np.where(dots, 0, whole.pixels()), np.where(dots, 0, canvas.pixels()))
 
 
 def test_a_line_lies_where_its_points_say() -> None:
