@@ -146,7 +146,8 @@ def test_make_demo_on_a_fresh_checkout(tmp_path: Path) -> None:
     print(f"make demo with installation: {time.monotonic() - started:.0f} s")
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"rank \d+ of 300 at the end", done.stdout)
-    assert Image.open(checkout / "demo" / "demo.png").width > 800
+    with Image.open(checkout / "demo" / "demo.png") as picture:
+        assert picture.width > 800
     site = next((checkout / ".venv" / "base").glob("lib/python*/site-packages"))
     megabytes = sum(path.lstat().st_size for path in site.rglob("*")) / 1e6
     print(f"base install: {megabytes:.0f} MB")
