@@ -71,6 +71,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     console.print(table)
 
 
+def printable(photo_id: str) -> str:
+    """A photo id for the terminal: ids come from file names, which may hold what a terminal obeys."""
+    return "".join(character if character.isprintable() else "?" for character in photo_id)
+
+
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """The result as JSON, where a file was asked for.
 

@@ -28,7 +28,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from indexer.console import progress
+from indexer.console import printable, progress
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, RegionEncoder
 from indexer.episode import DEFAULT_STAGES
 from indexer.errors import ConfigError, GalleryError, UnknownPhotoError
@@ -199,7 +199,7 @@ def _introduction(subject: Subject) -> str:
     episode = subject.episode
     stages = "" if episode.stages == len(episode.strokes) else f" in {episode.stages} stages"
     return (
-        f"drawing {_printable(subject.photo_id)} ({subject.made_from}): {len(episode.strokes)} strokes{stages}\n\n"
+        f"drawing {printable(subject.photo_id)} ({subject.made_from}): {len(episode.strokes)} strokes{stages}\n\n"
         f"strokes    rank  closest {SHOWN_PHOTOS} with distances; > marks the target"
     )
 
@@ -220,7 +220,7 @@ def _line(step: Step, strokes: int, target: str) -> Text:
     for hit in step.answer.hits[:SHOWN_PHOTOS]:
         is_target = hit.photo_id == target
         mark, style = (">", "bold green") if is_target else (" ", "")
-        line.append(f" {mark}{_printable(hit.photo_id)} {hit.distance:.3f}", style)
+        line.append(f" {mark}{printable(hit.photo_id)} {hit.distance:.3f}", style)
     return line
 
 
@@ -266,8 +266,3 @@ picture: {files.figure}
 
 next:
 {listed}"""
-
-
-def _printable(photo_id: str) -> str:
-    # Ids come from file names, which may hold what a terminal obeys.
-    return "".join(character if character.isprintable() else "?" for character in photo_id)

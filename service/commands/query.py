@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.console import write_json
+from indexer.console import printable, write_json
 from indexer.episode import Episode
 from indexer.errors import ConfigError, QueryError, SketchError
 from indexer.regions import GRANULARITIES
@@ -92,13 +92,13 @@ def _line(answer: Answer, strokes: int) -> str:
     head = f"stroke {answer.strokes:>{len(str(strokes))}}/{strokes}"
     if answer.no_ink:
         return f"{head}  no ink yet"
-    return f"{head}  " + "  ".join(_printable(hit.photo_id) + _moved(hit) for hit in answer.hits[:5])
+    return f"{head}  " + "  ".join(printable(hit.photo_id) + _moved(hit) for hit in answer.hits[:5])
 
 
 def _table(answer: Answer) -> list[str]:
     if answer.no_ink:
         return ["no ink yet: nothing in the sketch is dark enough, or light enough, against its paper"]
-    names = [_printable(hit.photo_id) for hit in answer.hits]
+    names = [printable(hit.photo_id) for hit in answer.hits]
     width = max(len("photo"), *map(len, names))
     lines = [f"{'rank':>4}  {'photo':<{width}}  {'distance':>8}  {'1x1':>6}  {'2x2':>6}  {'3x3':>6}"]
     for name, hit in zip(names, answer.hits, strict=True):
@@ -117,11 +117,6 @@ def _moved(hit: RankedPhoto) -> str:
     if hit.is_new:
         return " (new)"
     return f" ({hit.rank_change:+d})" if hit.rank_change else ""
-
-
-def _printable(photo_id: str) -> str:
-    # Ids come from file names, which may hold what a terminal obeys.
-    return "".join(character if character.isprintable() else "?" for character in photo_id)
 
 
 def _as_json(answer: Answer) -> dict[str, Any]:
