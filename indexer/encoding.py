@@ -51,6 +51,8 @@ class OnnxEncoder:
         self.model_hash = model_hash
         self.dim = dim
         self.size_px = size_px
+        self._no_photo = np.empty((0, size_px, size_px, 3), np.uint8)
+        self._no_sketch = np.empty((0, size_px, size_px), np.uint8)
 
     @classmethod
     def open(cls, path: Path = DEFAULT_MODEL, *, threads: int = 0, device: str = "cpu") -> Self:
@@ -96,29 +98,36 @@ class OnnxEncoder:
         expected = (self.size_px, self.size_px, 3)
         if photos.ndim != 4 or photos.shape[1:] != expected or photos.dtype != np.uint8:
             raise ShapeError(f"photos must be (n, {expected}) uint8, got {photos.shape} {photos.dtype}")
-        return self._run(photos)
+        return self._run(photos, self._no_sketch)
 
     def encode_sketches(self, canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(n, size, size) uint8, ink bright on 0 -> (n, 14, dim) float32, unit rows in region-id order."""
         expected = (self.size_px, self.size_px)
         if canvases.ndim != 3 or canvases.shape[1:] != expected or canvases.dtype != np.uint8:
             raise ShapeError(f"canvases must be (n, {expected}) uint8, got {canvases.shape} {canvases.dtype}")
-        return self._run(sketch_as_photo(canvases))
+        return self._run(self._no_photo, canvases)
 
-    def _run(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        name = self._session.get_inputs()[0].name
-        embeddings: npt.NDArray[np.float32] = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
+    def _run(self, photos: npt.NDArray[np.uint8], sketches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        images = {"photos": np.ascontiguousarray(photos), "sketches": np.ascontiguousarray(sketches)}
+        embeddings: npt.NDArray[np.float32] = self._session.run(None, images)[0]
         return embeddings
 
 
 def _sizes(session: onnxruntime.InferenceSession, name: str) -> tuple[int, int]:
-    """(side of the input, numbers a region): what a region encoder's inputs and outputs say."""
-    shapes = [(value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
+    """(side of the inputs, numbers a region): what a region encoder's inputs and outputs say."""
+    shapes = {value.name: (value.type, value.shape[1:]) for value in (*session.get_inputs(), *session.get_outputs())}
     match shapes:
-        case [("tensor(uint8)", [_, int(size_px), int(width), 3]), ("tensor(float)", [_, int(regions), int(dim)])]:
-            if size_px == width and regions == REGIONS:
+        case {
+            "photos": ("tensor(uint8)", [int(size_px), int(), 3]),
+            "sketches": ("tensor(uint8)", [int(), int()]),
+            "embeddings": ("tensor(float)", [int(regions), int(dim)]),
+        }:
+            sides = {*shapes["photos"][1][:2], *shapes["sketches"][1]}
+            if len(shapes) == 3 and sides == {size_px} and regions == REGIONS:
                 return size_px, dim
-    raise ModelError(f"{name} is an ONNX model, but not a region encoder written by `mgrl export`")
+    raise ModelError(
+        f"{name} is an ONNX model, but not a region encoder of this version of mgrl; export it again (`mgrl export`)"
+    )
 
 
 def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

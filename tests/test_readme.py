@@ -120,7 +120,7 @@ def test_training_commands(tmp_path: Path, tiny_fs2k: Path) -> None:
     order = [line for line in COMMANDS if line in lines(*TRAINING)]
     # The README shows its results before it shows how to train, and both use the shipped model or one made here.
     for line in order:
-        more = {"train": ("--epochs", "1", "--stem-epochs", "0"), "bench": ("--rounds", "1")}
+        more = {"train": ("--epochs", "1", "--stem-epochs", "0", "--align-rounds", "1"), "bench": ("--rounds", "1")}
         done = mgrl(line, tmp_path, *more.get(shlex.split(line)[1], ()))
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "mine.onnx").is_file()

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
-from indexer.encoding import photo_pixels, sketch_as_photo
+from indexer.encoding import photo_pixels
 from indexer.episode import Episode
 from indexer.errors import ConfigError
 from indexer.regions import ink_mask
@@ -34,7 +35,7 @@ class Augmentation:
         ConfigError: a share outside 0..1.
     """
 
-    moved_share: float = 0.25
+    moved_share: float = 0.4
     thinned_share: float = 0.15
     wobbly_share: float = 0.15
     scan_share: float = 0.06
@@ -71,7 +72,7 @@ class Batch:
     """One step's input: sketch i shows the person of photo i.
 
     Args:
-        sketches: (b, size, size, 3) uint8, as the network sees a canvas.
+        sketches: (b, size, size) uint8 canvases, ink bright on 0.
         photos: (b, size, size, 3) uint8.
         ink: (b, 14) bool.
     """
@@ -116,7 +117,7 @@ class EpochBatches(torch.utils.data.IterableDataset[Batch]):
             photos.append(_photo(pairs.photos[member], flip, self._augmentation, rng))
         stacked = np.stack(canvases)
         return Batch(
-            torch.from_numpy(sketch_as_photo(stacked)),
+            torch.from_numpy(stacked),
             torch.from_numpy(np.stack(photos)),
             torch.from_numpy(ink_mask(stacked)),
         )
@@ -133,37 +134,65 @@ def _chunks(order: npt.NDArray[np.int64], batch: int) -> list[npt.NDArray[np.int
     return chunks if len(chunks) == 1 or len(chunks[-1]) * 2 >= batch else chunks[:-1]
 
 
+@dataclass(frozen=True)
+class Move:
+    """A similarity about the centre of the canvas, as `training.variants.move` takes it.
+
+    Args:
+        shift: (x, y) in canvas units.
+        turn_degrees: clockwise on the screen, y being down.
+        scale: 1 keeps the size.
+    """
+
+    shift: tuple[float, float]
+    turn_degrees: float
+    scale: float
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, reach: float) -> Self:
+        """As far as in the probe set `moved`, times `reach`."""
+        x, y = rng.uniform(-MOVED_SHIFT, MOVED_SHIFT, 2) * reach
+        turn = rng.uniform(-MOVED_TURN_DEGREES, MOVED_TURN_DEGREES) * reach
+        return cls((x, y), turn, 1 + rng.uniform(-MOVED_SCALE, MOVED_SCALE) * reach)
+
+    def of(self, strokes: Sequence[Stroke], *, flip: bool) -> list[Stroke]:
+        """The strokes, mirrored first if `flip`, then moved."""
+        return move(strokes, self.shift, self.turn_degrees, self.scale, flip=flip)
+
+
 def _canvas(pairs: PairSet, member: int, flip: bool, how: Augmentation, rng: np.random.Generator) -> Pixels:
-    reach = 1.0 if rng.random() < how.moved_share else 1 / 6
-    x, y = rng.uniform(-MOVED_SHIFT, MOVED_SHIFT, 2) * reach
-    turn = rng.uniform(-MOVED_TURN_DEGREES, MOVED_TURN_DEGREES) * reach
-    scale = 1 + rng.uniform(-MOVED_SCALE, MOVED_SCALE) * reach
+    moved = Move.random(rng, 1.0 if rng.random() < how.moved_share else 1 / 6)
     if rng.random() < how.scan_share:
-        return _move_scan(pairs.scans[member], (x, y), turn, scale, flip)
+        return _move_scan(pairs.scans[member], moved, flip)
     episode = pairs.episodes[member]
     strokes = list(episode.strokes[: episode.stage_ends[int(rng.integers(episode.stages))]])
+    return rasterise(moved.of(disturb(strokes, how, rng), flip=flip), pairs.size_px)
+
+
+def disturb(strokes: Sequence[Stroke], how: Augmentation, rng: np.random.Generator) -> list[Stroke]:
+    """Strokes of which some are missing, by a shaky hand, with another pen: each with its share's probability."""
+    drawn = list(strokes)
     if rng.random() < how.thinned_share:
-        kept = rng.random(len(strokes)) < rng.uniform(0.3, 0.9)
-        kept[rng.integers(len(strokes))] = True
-        strokes = [stroke for stroke, keep in zip(strokes, kept, strict=True) if keep]
+        kept = rng.random(len(drawn)) < rng.uniform(0.3, 0.9)
+        kept[rng.integers(len(drawn))] = True
+        drawn = [stroke for stroke, keep in zip(drawn, kept, strict=True) if keep]
     if rng.random() < how.wobbly_share:
-        strokes = wobble(strokes, rng)
+        drawn = wobble(drawn, rng)
     pen = rng.uniform(0.75, 1.35)
-    strokes = [Stroke(stroke.points, min(stroke.width * pen, 0.2)) for stroke in strokes]
-    return rasterise(move(strokes, (x, y), turn, scale, flip=flip), pairs.size_px)
+    return [Stroke(stroke.points, min(stroke.width * pen, 0.2)) for stroke in drawn]
 
 
-def _move_scan(scan: Pixels, shift: tuple[float, float], turn: float, scale: float, flip: bool) -> Pixels:
+def _move_scan(scan: Pixels, moved: Move, flip: bool) -> Pixels:
     side = len(scan)
     image = Image.fromarray(scan[:, ::-1] if flip else scan)
     # Pillow maps output to input, so the inverse of `move` about the same centre.
-    angle = np.deg2rad(turn)
-    inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
+    angle = np.deg2rad(moved.turn_degrees)
+    inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / moved.scale
     centre = np.array([side / 2, side / 2])
-    offset = centre - inverse @ (centre + np.asarray(shift) * side)
+    offset = centre - inverse @ (centre + np.asarray(moved.shift) * side)
     matrix = (*inverse[0], offset[0], *inverse[1], offset[1])
-    moved = image.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-    return np.asarray(moved, dtype=np.uint8)
+    pixels = image.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def _photo(photo: Pixels, flip: bool, how: Augmentation, rng: np.random.Generator) -> Pixels:

@@ -21,7 +21,8 @@ PARITY = 1e-4
 def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> float:
     """Write the model as ONNX with a dynamic batch.
 
-    Input `images` (n, size, size, 3) uint8 RGB, output `embeddings` (n, 14, dim) float32 unit rows.
+    Inputs `photos` (n, size, size, 3) uint8 RGB and `sketches` (m, size, size) uint8, ink bright on 0, output
+    `embeddings` (n + m, 14, dim) float32 unit rows: the photos', then the sketches'. n or m may be 0.
 
     Args:
         model: trained; it is left as it was.
@@ -46,11 +47,11 @@ def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> fl
         warnings.simplefilter("ignore")
         torch.onnx.export(
             folded,
-            (torch.zeros(2, side, side, 3, dtype=torch.uint8),),
+            (torch.zeros(2, side, side, 3, dtype=torch.uint8), torch.zeros(3, side, side, dtype=torch.uint8)),
             buffer,  # type: ignore[arg-type]  # a file object is fine, says the documentation
-            input_names=["images"],
+            input_names=["photos", "sketches"],
             output_names=["embeddings"],
-            dynamic_axes={"images": {0: "n"}, "embeddings": {0: "n"}},
+            dynamic_axes={"photos": {0: "n"}, "sketches": {0: "m"}, "embeddings": {0: "rows"}},
             opset_version=17,
             dynamo=False,
         )
@@ -70,8 +71,12 @@ def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> fl
 
 
 def parity(model: SinglePassEncoder, exported: OnnxEncoder, images: int = 4, seed: int = 0) -> float:
-    """Largest absolute difference of any embedding value between the two, on random images."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (images, model.size_px, model.size_px, 3), dtype=np.uint8)
+    """Largest absolute difference of any embedding value between the two, on random photos and sketches."""
+    rng = np.random.default_rng(seed)
+    side = model.size_px
+    photos = rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+    sketches = (rng.random((images, side, side)) < 0.1).astype(np.uint8) * 255
     with torch.no_grad():
-        expected = model.eval()(torch.from_numpy(pixels)).numpy()
-    return float(np.abs(expected - exported.encode_photos(pixels)).max())
+        expected = model.eval()(torch.from_numpy(photos), torch.from_numpy(sketches)).numpy()
+    found = np.concatenate([exported.encode_photos(photos), exported.encode_sketches(sketches)])
+    return float(np.abs(expected - found).max())

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from indexer.encoding import sketch_as_photo
 from indexer.errors import ConfigError, DataError
 from indexer.fusion import fused_distance
 from indexer.regions import ink_mask
-from training.batches import Augmentation, Batch, EpochBatches, PairSet, batches_in
+from training.align import fit_aligner
+from training.batches import Augmentation, Batch, EpochBatches, PairSet, Pixels, batches_in
 from training.data import split_hash
 from training.encoder.single_pass import SinglePassEncoder
 from training.encoder.trunk import STEM_LAYERS
@@ -41,6 +42,8 @@ class FitConfig:
         validate_every: epochs between validations.
         validate_stages: stages of T that a validation looks at.
         seed: of order, disturbances and initial heads.
+        align_rounds: moved drawings of every person that the aligner learns from.
+        align_epochs: its passes over them; 0 leaves the drawings where they are.
         augmentation: how drawings are disturbed.
 
     Raises:
@@ -49,8 +52,8 @@ class FitConfig:
 
     dim: int = 16
     size_px: int = 192
-    epochs: int = 16
-    stem_epochs: int = 6
+    epochs: int = 20
+    stem_epochs: int = 8
     batch: int = 64
     trunk_rate: float = 2e-4
     head_rate: float = 2e-3
@@ -58,16 +61,18 @@ class FitConfig:
     label_smoothing: float = 0.1
     temperature: float = 1 / 8
     region_share: float = 0.1
-    validate_every: int = 4
+    validate_every: int = 5
     validate_stages: int = 10
     seed: int = 0
+    align_rounds: int = 12
+    align_epochs: int = 6
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("dim", "epochs", "batch", "validate_every", "validate_stages"):
+        for name in ("dim", "epochs", "batch", "validate_every", "validate_stages", "align_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stem_epochs", "seed", "weight_decay", "region_share"):
+        for name in ("stem_epochs", "seed", "align_epochs", "weight_decay", "region_share"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
@@ -95,6 +100,7 @@ def fit(
     weights: Path | None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     on_validation: Callable[[Sequence[dict[str, Any]]], None] = lambda history: None,
+    on_align: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> Path:
     """Train, or go on after the last finished epoch of an earlier call with the same folder.
 
@@ -106,6 +112,7 @@ def fit(
         weights: Inception-V3 to start from.
         on_step: called with step, steps in all and the loss.
         on_validation: called after each validation with the records of all so far, earlier calls' too.
+        on_align: as `on_step`, while the aligner is trained, before the first step.
 
     Returns:
         `best.pt`: the weights with the best mean m@B over `validations`.
@@ -129,7 +136,16 @@ def fit(
         state = restore(earlier, model, optimiser, schedule)
     else:
         state = RunState()
-        model.calibrate(_sample(config, fit_sets))
+        fit_aligner(
+            model.aligner,
+            fit_sets,
+            config.augmentation,
+            rounds=config.align_rounds,
+            epochs=config.align_epochs,
+            seed=config.seed,
+            on_progress=on_align,
+        )
+        model.calibrate(*_sample(config, fit_sets))
     for epoch in range(state.epoch, config.epochs):
         _train_stem(model, epoch >= config.epochs - config.stem_epochs)
         loader = torch.utils.data.DataLoader(
@@ -206,27 +222,36 @@ def _train_stem(model: SinglePassEncoder, train: bool) -> None:
 
 
 def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch) -> Tensor:
-    probes, photos = model(torch.cat([batch.sketches, batch.photos])).split(len(batch.sketches))
+    photos, probes = model(batch.photos, batch.sketches).split(len(batch.photos))
     return in_batch_softmax(probes, photos, batch.ink, config.temperature, config.label_smoothing, config.region_share)
 
 
-def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> Tensor:
+def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> tuple[Tensor, Tensor]:
     """Some photos and sketches of every data set, for the standardisation."""
-    images = []
-    for pairs in fit_sets:
-        # The epoch after the last: a sample that no step sees.
-        size = min(config.batch, len(pairs))
-        batch = next(iter(EpochBatches([pairs], size, config.augmentation, config.seed, config.epochs)))
-        images += [batch.sketches, batch.photos]
-    return torch.cat(images)
+    # The epoch after the last: a sample that no step sees.
+    batches = [
+        next(
+            iter(EpochBatches([pairs], min(config.batch, len(pairs)), config.augmentation, config.seed, config.epochs))
+        )
+        for pairs in fit_sets
+    ]
+    return torch.cat([batch.photos for batch in batches]), torch.cat([batch.sketches for batch in batches])
 
 
 @torch.no_grad()
-def embed(model: nn.Module, images: np.ndarray[Any, np.dtype[np.uint8]], batch: int = 64) -> np.ndarray[Any, Any]:
+def embed_photos(model: SinglePassEncoder, photos: Pixels, batch: int = 64) -> npt.NDArray[np.float32]:
     """(n, size, size, 3) uint8 -> (n, 14, dim) float32."""
-    return np.concatenate(
-        [model(torch.from_numpy(images[start : start + batch])).numpy() for start in range(0, len(images), batch)]
-    )
+    none = torch.zeros(0, model.size_px, model.size_px, dtype=torch.uint8)
+    parts = torch.from_numpy(photos).split(batch)
+    return np.concatenate([model(part, none).numpy() for part in parts])
+
+
+@torch.no_grad()
+def embed_sketches(model: SinglePassEncoder, canvases: Pixels, batch: int = 64) -> npt.NDArray[np.float32]:
+    """(n, size, size) uint8, ink bright on 0 -> (n, 14, dim) float32."""
+    none = torch.zeros(0, model.size_px, model.size_px, 3, dtype=torch.uint8)
+    parts = torch.from_numpy(canvases).split(batch)
+    return np.concatenate([model(none, part).numpy() for part in parts])
 
 
 def _validate(
@@ -249,12 +274,12 @@ def _validate(
 
 def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation) -> float:
     probes = validation.probes
-    gallery = embed(model, np.concatenate([probes.photos, validation.distractors]))
+    gallery = embed_photos(model, np.concatenate([probes.photos, validation.distractors]))
     ranks = np.empty((len(probes), config.validate_stages), np.int64)
     for number, episode in enumerate(probes.episodes):
         stages = np.linspace(0, episode.stages - 1, config.validate_stages).round().astype(int)
         canvases = episode.canvases(config.size_px)[stages]
-        rows = embed(model, sketch_as_photo(canvases))
+        rows = embed_sketches(model, canvases)
         distances = np.stack([fused_distance(r, gallery, ink) for r, ink in zip(rows, ink_mask(canvases), strict=True)])
         ranks[number] = target_ranks(distances, np.full(len(stages), number))
     return score(ranks, len(gallery)).m_at_b

@@ -30,6 +30,8 @@ _SETTINGS: Final = {
     "trunk_rate": "peak learning rate of the trunk",
     "head_rate": "peak learning rate of the heads",
     "validate_every": "epochs between validations",
+    "align_rounds": "moved drawings a person that the aligner learns from",
+    "align_epochs": "the aligner's passes over them; 0 for no aligner",
     "seed": "of order, disturbances and heads",
 }
 _SHARES: Final = {
@@ -104,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.out / "run.json", {**record, "validations": history})
         print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()))
 
-    with progress("training", None, "steps") as update:
+    with progress("training", None, "steps") as update, progress("aligner", None, "steps") as update_align:
         best = fit(
             config,
             fit_sets,
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             args.weights,
             lambda step, steps, loss: update(step, steps),
             on_validation,
+            lambda step, steps, loss: update_align(step, steps),
         )
     print(f"best weights: {best}; next: mgrl export {best} model.onnx", file=sys.stderr)
     return 0

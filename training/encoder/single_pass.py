@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+from training.encoder.aligner import Aligner
 from training.encoder.trunk import MIXED_5D_CHANNELS, FrozenNormConv, mixed_5d
 
 POOLED = 5 * MIXED_5D_CHANNELS
@@ -21,7 +22,7 @@ POOLED = 5 * MIXED_5D_CHANNELS
 
 
 class SinglePassEncoder(nn.Module):
-    """Images to fourteen unit rows; sketches and photos share every weight.
+    """Images to fourteen unit rows; sketches are aligned first, and then share every weight with the photos.
 
     Args:
         dim: numbers in a region's embedding.
@@ -32,24 +33,37 @@ class SinglePassEncoder(nn.Module):
     def __init__(self, dim: int = 16, size_px: int = 192, weights: Path | None = None) -> None:
         super().__init__()
         self.dim, self.size_px = dim, size_px
+        self.aligner = Aligner().eval().requires_grad_(False)  # trained before the rest: `training.align`
         self.trunk = mixed_5d(weights)
         self.norms = nn.ModuleList(Standardise(POOLED) for _ in GRANULARITIES)
         self.heads = nn.ModuleList(nn.Linear(POOLED, dim) for _ in GRANULARITIES)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, size, size, 3) uint8 RGB -> (n, 14, dim) float32, unit rows in region-id order."""
-        x = images.permute(0, 3, 1, 2).float() / 255
-        pooled = pool_regions(self.trunk(x))  # (n, 14, 1440)
+    def forward(self, photos: Tensor, sketches: Tensor) -> Tensor:
+        """The embeddings of the photos, then those of the sketches.
+
+        Args:
+            photos: (n, size, size, 3) uint8 RGB; n may be 0.
+            sketches: (m, size, size) uint8 canvases, ink bright on 0; m may be 0.
+
+        Returns:
+            (n + m, 14, dim) float32, unit rows in region-id order.
+        """
+        pooled = self._pooled(photos, sketches)  # (n + m, 14, 1440)
         rows = [
             head(norm(pooled[:, REGION_IDS[granularity].start : REGION_IDS[granularity].stop]))
             for granularity, norm, head in zip(GRANULARITIES, self.norms, self.heads, strict=True)
         ]
         return F.normalize(torch.cat(rows, dim=1), dim=-1)
 
+    def _pooled(self, photos: Tensor, sketches: Tensor) -> Tensor:
+        # A sketch is shown as dark lines on white paper, so that hair is dark in sketch and photo alike.
+        paper = 1 - self.aligner.align(sketches)[:, None].expand(-1, 3, -1, -1)
+        return pool_regions(self.trunk(torch.cat([photos.permute(0, 3, 1, 2).float() / 255, paper])))
+
     @torch.no_grad()
-    def calibrate(self, images: Tensor) -> None:
+    def calibrate(self, photos: Tensor, sketches: Tensor) -> None:
         """Set the standardisation before the heads from a sample of the training images."""
-        pooled = pool_regions(self.trunk(images.permute(0, 3, 1, 2).float() / 255))
+        pooled = self._pooled(photos, sketches)
         for granularity, norm in zip(GRANULARITIES, self.norms, strict=True):
             assert isinstance(norm, Standardise)
             norm.fit(pooled[:, REGION_IDS[granularity].start : REGION_IDS[granularity].stop].flatten(0, 1))
