@@ -228,13 +228,11 @@ def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch) -> Tensor:
 
 def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> tuple[Tensor, Tensor]:
     """Some photos and sketches of every data set, for the standardisation."""
-    # The epoch after the last: a sample that no step sees.
-    batches = [
-        next(
-            iter(EpochBatches([pairs], min(config.batch, len(pairs)), config.augmentation, config.seed, config.epochs))
-        )
-        for pairs in fit_sets
-    ]
+    batches = []
+    for pairs in fit_sets:
+        size = min(config.batch, len(pairs))
+        # The epoch after the last: a sample that no step sees.
+        batches.append(next(iter(EpochBatches([pairs], size, config.augmentation, config.seed, config.epochs))))
     return torch.cat([batch.photos for batch in batches]), torch.cat([batch.sketches for batch in batches])
 
 
