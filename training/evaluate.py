@@ -64,48 +64,80 @@ def encode_gallery(
     return rows
 
 
-def evaluate_ranks(
+@dataclass(frozen=True)
+class Embedded:
+    """What an encoder says about the drawings of a data set and its gallery: all that ranking needs.
+
+    Args:
+        probes: (drawings, stages, 14, dim) float32.
+        ink: (drawings, stages, 14) bool.
+        gallery: (photos, 14, dim) float32; the drawings' own photos come first, in their order.
+        names: of the photos.
+        seconds: its training took in this call.
+    """
+
+    probes: npt.NDArray[np.float32]
+    ink: npt.NDArray[np.bool_]
+    gallery: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+    seconds: float = 0.0
+
+    def ranks(self, weights: Mapping[int, float] = EQUAL_WEIGHTS, photos: int | None = None) -> npt.NDArray[np.int64]:
+        """Rank of the target at every stage of every drawing.
+
+        Args:
+            weights: alpha, beta and gamma.
+            photos: rank among the first so many photos of the gallery only.
+
+        Returns:
+            (drawings, stages) int64, 1-based; a stage without ink ranks last.
+        """
+        gallery = self.gallery[:photos]
+        stages = self.probes.shape[1]
+        ranks = np.empty(self.probes.shape[:2], np.int64)
+        for number, (rows, inks) in enumerate(zip(self.probes, self.ink, strict=True)):
+            distances = np.stack(
+                [
+                    fused_distance(probe, gallery, ink, weights) if ink.any() else np.full(len(gallery), np.nan)
+                    for probe, ink in zip(rows, inks, strict=True)
+                ]
+            )
+            ranks[number] = target_ranks(distances, np.full(stages, number))
+        return ranks
+
+
+def embed_drawings(
     episodes: Mapping[str, Episode],
-    gallery_names: Sequence[str],
-    gallery: npt.NDArray[np.float32],
     encoder: RegionEncoder,
     protocol: Protocol,
     on_progress: Callable[[int], None] = lambda done: None,
-) -> npt.NDArray[np.int64]:
-    """Rank of the target at every stage of every drawing.
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """(drawings, stages, 14, dim) probes and (drawings, stages, 14) ink of every stage of every drawing.
 
     Args:
         episodes: name of the target -> drawing.
-        gallery_names: names in the order of `gallery`; every target is among them.
-        gallery: (photos, 14, dim) embeddings.
-        encoder: makes the probes' embeddings.
-        protocol: stages, probe set, seed, weights.
+        encoder: makes the embeddings.
+        protocol: stages, probe set, seed.
         on_progress: called with the number of drawings done.
-
-    Returns:
-        (episodes, stages) int64, 1-based; a stage without ink ranks last.
 
     Raises:
         DataError: what the probe set leaves of a drawing has too little ink for its stages.
     """
-    column = {name: number for number, name in enumerate(gallery_names)}
-    ranks = np.empty((len(episodes), protocol.stages), np.int64)
+    probes = np.empty((len(episodes), protocol.stages, REGIONS, encoder.dim), np.float32)
+    inks = np.empty((len(episodes), protocol.stages, REGIONS), bool)
     for number, (name, episode) in enumerate(episodes.items()):
         try:
             stages = probe_stages(protocol.probe_set, episode, name_seed(name, protocol.seed))
         except SketchError as error:
             raise DataError(f"{name}, {protocol.probe_set}: {error}") from error
-        canvases = render_stages(stages, encoder.size_px)
-        inks = ink_mask(canvases)
-        probes = np.concatenate(
-            [encoder.encode_sketches(canvases[at : at + _BATCH]) for at in range(0, len(canvases), _BATCH)]
-        )
-        distances = np.stack(
-            [
-                fused_distance(probe, gallery, ink, protocol.weights) if ink.any() else np.full(len(gallery), np.nan)
-                for probe, ink in zip(probes, inks, strict=True)
-            ]
-        )
-        ranks[number] = target_ranks(distances, np.full(protocol.stages, column[name]))
+        probes[number], inks[number] = embed_canvases(render_stages(stages, encoder.size_px), encoder)
         on_progress(number + 1)
-    return ranks
+    return probes, inks
+
+
+def embed_canvases(
+    canvases: npt.NDArray[np.uint8], encoder: RegionEncoder
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """(n, size, size) uint8 -> (n, 14, dim) probes and (n, 14) ink."""
+    parts = [encoder.encode_sketches(canvases[at : at + _BATCH]) for at in range(0, len(canvases), _BATCH)]
+    return np.concatenate(parts), ink_mask(canvases)

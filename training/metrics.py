@@ -1,5 +1,6 @@
 """Ranks to the paper's metrics. Arrays in, floats out; nothing here knows about files or models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,3 +102,58 @@ def score(ranks: npt.NDArray[np.int64], photos: int) -> Scores:
 def stage_weights(stages: int) -> npt.NDArray[np.float64]:
     """(stages,) exp(-t / T) for t = 1..T: early stages count more."""
     return np.exp(-np.arange(1, stages + 1) / stages)
+
+
+METRICS = ("m_at_a", "m_at_b", "w_m_at_a", "w_m_at_b", "acc_at_1", "acc_at_5", "acc_at_10")
+"""The figures of `Scores` that are one number each, in the order of the tables."""
+
+
+def bootstrap(
+    ranks: npt.NDArray[np.int64], photos: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """What each metric could have been on other episodes of the same kind: percentile intervals.
+
+    Args:
+        ranks: (episodes, stages) 1-based ranks.
+        photos: N.
+        draws: resamplings of the episodes, with replacement.
+        seed: of the resampling.
+        level: share of the draws inside the interval.
+
+    Returns:
+        Metric -> (low, high), in percent.
+
+    Source: Efron, 1979. Episodes are the unit: the stages of one drawing stand and fall together.
+    """
+    rng = np.random.default_rng(seed)
+    weight = stage_weights(ranks.shape[1])
+    percentile, inverse = 100 * rank_percentile(ranks, photos), 100 / ranks
+    # One value an episode: a draw is then the mean of a sample of them.
+    each = np.stack(
+        [
+            percentile.mean(axis=1),
+            inverse.mean(axis=1),
+            (weight * percentile).mean(axis=1),
+            (weight * inverse).mean(axis=1),
+            *(100.0 * (ranks[:, -1] <= k) for k in (1, 5, 10)),
+        ]
+    )
+    drawn = np.stack([each[:, rng.integers(len(ranks), size=len(ranks))].mean(axis=1) for _ in range(draws)])
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
+
+
+def found_by_share(ranks: npt.NDArray[np.int64], tops: Sequence[int] = (1, 5, 10)) -> dict[str, list[float]]:
+    """Calibration: how often, in percent, the target is in the top k once a tenth, two tenths, ... are drawn.
+
+    Args:
+        ranks: (episodes, stages) 1-based ranks.
+        tops: the k.
+
+    Returns:
+        "share": the tenths in percent of the stages, and "top_k" for each k.
+    """
+    stages = ranks.shape[1]
+    at = sorted({max(1, round(stages * tenth / 10)) for tenth in range(1, 11)})
+    shares = {"share": [round(100 * stage / stages, 1) for stage in at]}
+    return shares | {f"top_{k}": [100 * float((ranks[:, stage - 1] <= k).mean()) for stage in at] for k in tops}

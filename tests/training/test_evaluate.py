@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer.encoding import OnnxEncoder, photo_pixels
 from indexer.episode import Episode
@@ -15,7 +16,7 @@ from service.cli import main
 from tests.conftest import PixelEncoder
 from training.data import find_pair, find_photo, open_image, read_split
 from training.episodes import make_episodes
-from training.evaluate import Protocol, encode_gallery, evaluate_ranks
+from training.evaluate import Embedded, Protocol, embed_drawings, encode_gallery
 from training.metrics import score
 
 
@@ -23,7 +24,7 @@ def test_ranks_are_those_of_the_service_s_search(tiny_fs2k: Path, tmp_path: Path
     names = [*read_split(tiny_fs2k / "val.txt"), *read_split(tiny_fs2k / "fit.txt")]
     episodes = make_episodes([find_pair(tiny_fs2k, name) for name in names[:2]], tmp_path, 6, workers=1)
     gallery = encode_gallery(tiny_fs2k, names, encoder)
-    found = evaluate_ranks(episodes, names, gallery, encoder, Protocol(stages=6))
+    found = Embedded(*embed_drawings(episodes, encoder, Protocol(stages=6)), gallery, tuple(names)).ranks()
     for number, name in enumerate(names[:2]):
         for stage, canvas in enumerate(episodes[name].canvases()):
             probe = encoder.encode_sketches(canvas[None])[0]
@@ -44,12 +45,19 @@ def test_the_command_writes_every_key(tiny_fs2k: Path, tmp_path: Path, capsys: p
     command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt"), "--stages", "8"]
     command += ["--gallery", str(tiny_fs2k / "fit.txt"), "--set", "moved", "--seed", "1", "--json", str(result)]
     assert main(command) == 0
-    assert "2 drawings, 8 stages, moved, ranked among 6 photos" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 drawings, 8 stages, moved" in shown
+    assert "among 2" in shown
+    assert "among 6" in shown
     found = json.loads(result.read_text())
     assert (found["stages"], found["probes"], found["gallery"], len(found["per_stage"])) == (8, 2, 6, 8)
     assert found["m_at_b"] == pytest.approx(np.mean([stage["m_at_b"] for stage in found["per_stage"]]))
     weighted = np.mean([math.exp(-stage["stage"] / 8) * stage["m_at_a"] for stage in found["per_stage"]])
     assert found["w_m_at_a"] == pytest.approx(weighted)
+    low, high = found["intervals"]["m_at_b"]
+    assert low <= found["m_at_b"] <= high
+    assert found["split_alone"]["m_at_a"] >= 0
+    assert found["found_by_share"]["share"][-1] == 100
     assert {"acc_at_1", "acc_at_5", "acc_at_10", "w_m_at_b", "split_hash", "model"} <= found.keys()
 
 
@@ -91,17 +99,17 @@ def test_an_unknown_probe_set_is_refused() -> None:
 def test_one_stage_and_a_gallery_of_one(tiny_fs2k: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
     name = "photo1/image0001"
     episodes = make_episodes([find_pair(tiny_fs2k, name)], tmp_path, 1, workers=1)
-    ranks = evaluate_ranks(episodes, [name], encode_gallery(tiny_fs2k, [name], encoder), encoder, Protocol(stages=1))
-    assert ranks.tolist() == [[1]]
+    gallery = encode_gallery(tiny_fs2k, [name], encoder)
+    found = Embedded(*embed_drawings(episodes, encoder, Protocol(stages=1)), gallery, (name,))
+    assert found.ranks().tolist() == [[1]]
 
 
 def test_a_drawing_with_too_little_left_is_named(tiny_fs2k: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
     name = "photo1/image0001"
     strokes = tuple(Stroke(np.float32([[0.1, y], [0.9, y]])) for y in np.linspace(0.1, 0.9, 6))
     episodes = {name: Episode(strokes, (1, 2, 3, 4, 5, 6))}
-    gallery = encode_gallery(tiny_fs2k, [name], encoder)
     with pytest.raises(DataError, match="photo1/image0001, dropped: the sketch has ink for 4 stages, 6 were asked"):
-        evaluate_ranks(episodes, [name], gallery, encoder, Protocol(stages=6, probe_set="dropped"))
+        embed_drawings(episodes, encoder, Protocol(stages=6, probe_set="dropped"))
 
 
 @pytest.mark.slow
@@ -111,9 +119,40 @@ def test_the_shipped_model_finds_real_people(shared: Path, tmp_path: Path) -> No
     val, fit = (read_split(data / "splits" / f"dataset2-{split}.txt") for split in ("val", "fit"))
     encoder = OnnxEncoder.open()
     episodes = make_episodes([find_pair(data, name) for name in val], tmp_path, 10)
-    ranks = evaluate_ranks(
-        episodes, [*val, *fit], encode_gallery(data, [*val, *fit], encoder), encoder, Protocol(stages=10)
-    )
+    gallery = encode_gallery(data, [*val, *fit], encoder)
+    ranks = Embedded(*embed_drawings(episodes, encoder, Protocol(stages=10)), gallery, (*val, *fit)).ranks()
     scores = score(ranks, len(val) + len(fit))
     assert scores.m_at_b > 80
     assert scores.m_at_a > 98.5
+
+
+def test_several_sets_in_one_run(tiny_fs2k: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt"), "--stages", "6"]
+    assert main([*command, "--set", "aligned", "shuffled", "--json", str(result)]) == 0
+    found = json.loads(result.read_text())
+    assert list(found["sets"]) == ["aligned", "shuffled"]
+    assert found["sets"]["aligned"]["m_at_b"] == found["m_at_b"]
+
+
+def test_frames_are_ranked_as_they_are(tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """FS2K-SDE's own frames: the drawings of the split rendered into files rank as the drawings do."""
+    names = read_split(tiny_fs2k / "val.txt")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    episodes = make_episodes([find_pair(tiny_fs2k, name) for name in names], tmp_path / "kept", 6, workers=1)
+    for name, episode in episodes.items():
+        for number, canvas in enumerate(episode.canvases(192)):
+            Image.fromarray(canvas).save(frames / f"{find_pair(tiny_fs2k, name).sketch.stem}_{number + 1}.png")
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
+    drawn, framed = tmp_path / "drawn.json", tmp_path / "framed.json"
+    assert main([*command, "--stages", "6", "--episodes", str(tmp_path / "kept"), "--json", str(drawn)]) == 0
+    assert main([*command, "--frames", str(frames), "--json", str(framed)]) == 0
+    a, b = (json.loads(path.read_text()) for path in (drawn, framed))
+    assert b["stages"] == 6
+    assert b["m_at_b"] == pytest.approx(a["m_at_b"], abs=10)
+    (frames / f"{find_pair(tiny_fs2k, names[0]).sketch.stem}_6.png").unlink()
+    assert main([*command, "--frames", str(frames)]) == 1
+    assert "must have equally many frames" in capsys.readouterr().err
+    assert main([*command, "--frames", str(frames), "--set", "moved"]) == 1
+    assert "frames are pictures" in capsys.readouterr().err

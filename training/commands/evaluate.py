@@ -5,22 +5,31 @@ among all photos of the split (and of --gallery). Encoder, fusion and rasteriser
 
 examples:
   mgrl evaluate --data fs2k --split fs2k/splits/dataset2-val.txt --json result.json
-  mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set moved --seed 1
+  mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set aligned moved --stages 20 --html result.html
   mgrl evaluate --data fs2k --split val.txt --model runs/mine/model.onnx --stages 20
 """
 
 import argparse
 import tempfile
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indexer.device import DEVICES, choose_device
 from indexer.episode import DEFAULT_STAGES
+from indexer.regions import GRANULARITIES
 from training.variants import PROBE_SETS
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from indexer.encoding import RegionEncoder
+    from training.data import Pair
+    from training.evaluate import Embedded, Protocol
     from training.metrics import Scores
+
+    Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--set",
-        dest="probe_set",
-        default="aligned",
+        dest="probe_sets",
+        nargs="+",
+        default=["aligned"],
         choices=tuple(PROBE_SETS),
-        help="how the drawings are disturbed (default aligned: not at all)",
+        help="how the drawings are disturbed; several may be named (default aligned: not at all)",
     )
     parser.add_argument(
         "--weights",
@@ -51,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights of the 1x1, 2x2 and 3x3 distances (default 1 1 1)",
     )
     parser.add_argument("--seed", type=int, default=0, help="decides drawing order and disturbance (default 0)")
+    parser.add_argument(
+        "--frames", type=Path, help="folder of drawings as frames, sketch0001_1.png ... as FS2K-SDE's, in place of ours"
+    )
+    parser.add_argument("--html", type=Path, help="write a page with tables and curves there, too")
     parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings for the next time")
     parser.add_argument("--json", type=Path, help="write the result there, too")
 
@@ -59,46 +73,114 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from indexer.console import print_table, progress, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
-    from indexer.regions import GRANULARITIES
+    from indexer.errors import ConfigError
     from training.data import find_pair, read_split, split_hash
-    from training.episodes import make_episodes
-    from training.evaluate import Protocol, encode_gallery, evaluate_ranks
-    from training.metrics import score
+    from training.evaluate import Embedded, Protocol, encode_gallery
 
     weights = dict(zip(GRANULARITIES, args.weights, strict=True))
-    protocol = Protocol(args.stages, args.probe_set, args.seed, weights)
+    protocols = [Protocol(args.stages, name, args.seed, weights) for name in dict.fromkeys(args.probe_sets)]
+    if args.frames and args.probe_sets != ["aligned"]:
+        raise ConfigError("frames are pictures and cannot be disturbed as drawings are; leave out --set")
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
     names = read_split(args.split)
     gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
     pairs = [find_pair(args.data, name) for name in names]
-    with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
-        episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
+    drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
     with progress("gallery", len(gallery_names)) as update:
         gallery = encode_gallery(args.data, gallery_names, encoder, update)
-    with progress("ranking", len(pairs), "drawings") as update:
-        ranks = evaluate_ranks(episodes, gallery_names, gallery, encoder, protocol, update)
-    scores = score(ranks, len(gallery_names))
-    title = f"{len(names)} drawings, {args.stages} stages, {args.probe_set}, ranked among {len(gallery_names)} photos"
-    print_table(title, *_summary(scores))
-    print_table("by share of the drawing", *_curve(scores))
-    curve = zip(scores.m_at_a_per_stage, scores.m_at_b_per_stage, strict=True)
-    result = {key: value for key, value in asdict(scores).items() if not key.endswith("_per_stage")}
+    found = {name: Embedded(*rows, gallery, tuple(gallery_names)) for name, rows in drawn.items()}
+    sets = {name: _measure(embedded, weights) for name, embedded in found.items()}
+    for name, (scores, alone, values) in sets.items():
+        stages = found[name].probes.shape[1]
+        columns, rows = _summary(scores, alone, values["intervals"], len(names), len(gallery_names))
+        print_table(f"{len(names)} drawings, {stages} stages, {name}", columns, rows)
+        print_table(f"by share of the drawing, {name}", *_curve(scores))
+    _, _, first = next(iter(sets.values()))
     write_json(args.json, {
-        **result,
-        "stages": args.stages, "probes": len(names), "gallery": len(gallery_names),
-        "set": args.probe_set, "seed": args.seed, "weights": list(args.weights),
+        **first,
+        "probes": len(names), "gallery": len(gallery_names),
+        "set": next(iter(sets)), "seed": args.seed, "weights": list(args.weights),
         "model": encoder.model_hash, "split_hash": split_hash(names), "gallery_hash": split_hash(gallery_names),
-        "per_stage": [{"stage": number + 1, "m_at_a": a, "m_at_b": b} for number, (a, b) in enumerate(curve)],
+        "sets": {name: values for name, (_, _, values) in sets.items()},
     })  # fmt: skip
+    if args.html:
+        _write_page(args.html, found, f"{args.split.stem}, model {encoder.model_hash[:12]}")
     return 0
 
 
-def _summary(scores: "Scores") -> tuple[list[str], list[list[object]]]:
-    columns = ["", "m@A", "m@B", "w@mA", "w@mB", "A@1", "A@5", "A@10"]
-    values = [scores.m_at_a, scores.m_at_b, scores.w_m_at_a, scores.w_m_at_b]
-    accuracies = [scores.acc_at_1, scores.acc_at_5, scores.acc_at_10]
+def _drawings(
+    args: argparse.Namespace, pairs: "Sequence[Pair]", encoder: "RegionEncoder", protocols: "Sequence[Protocol]"
+) -> "dict[str, Rows]":
+    from indexer.console import progress
+    from training.episodes import make_episodes
+    from training.evaluate import embed_drawings
+
+    with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
+        episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
+    drawn = {}
+    for protocol in protocols:
+        with progress(f"encoding {protocol.probe_set}", len(pairs), "drawings") as update:
+            drawn[protocol.probe_set] = embed_drawings(episodes, encoder, protocol, update)
+    return drawn
+
+
+def _frames(args: argparse.Namespace, pairs: "Sequence[Pair]", encoder: "RegionEncoder") -> "dict[str, Rows]":
+    import numpy as np
+
+    from indexer.console import progress
+    from indexer.errors import DataError
+    from training.episodes import list_frames, read_frames
+    from training.evaluate import embed_canvases
+
+    frames = list_frames(args.frames)
+    if missing := [pair.sketch.stem for pair in pairs if pair.sketch.stem not in frames]:
+        raise DataError(f"{args.frames} has no frames of {len(missing)} sketches of the split, such as {missing[0]}")
+    lengths = {len(frames[pair.sketch.stem]): pair.sketch.stem for pair in pairs}
+    if len(lengths) > 1:
+        (few, one), *_, (many, other) = sorted(lengths.items())
+        raise DataError(f"all drawings must have equally many frames, {one} has {few} and {other} has {many}")
+    probes, inks = [], []
+    with progress("encoding frames", len(pairs), "drawings") as update:
+        for number, pair in enumerate(pairs):
+            rows, ink = embed_canvases(read_frames(frames[pair.sketch.stem], encoder.size_px), encoder)
+            probes.append(rows)
+            inks.append(ink)
+            update(number + 1)
+    return {"frames": (np.stack(probes), np.stack(inks))}
+
+
+def _measure(embedded: "Embedded", weights: Mapping[int, float]) -> "tuple[Scores, Scores, dict[str, Any]]":
+    """Scores among all photos and among the split's alone, and all figures as JSON values."""
+    from training.metrics import METRICS, bootstrap, found_by_share, score
+
+    photos, drawings = len(embedded.gallery), len(embedded.probes)
+    ranks = embedded.ranks(weights)
+    scores, alone = score(ranks, photos), score(embedded.ranks(weights, drawings), drawings)
+    curve = zip(scores.m_at_a_per_stage, scores.m_at_b_per_stage, strict=True)
+    return scores, alone, {
+        **{name: getattr(scores, name) for name in (*METRICS, "ceiling")},
+        "stages": ranks.shape[1],
+        "intervals": bootstrap(ranks, photos),
+        "split_alone": {name: getattr(alone, name) for name in METRICS},
+        "found_by_share": found_by_share(ranks),
+        "per_stage": [{"stage": number + 1, "m_at_a": a, "m_at_b": b} for number, (a, b) in enumerate(curve)],
+    }  # fmt: skip
+
+
+def _summary(
+    scores: "Scores", alone: "Scores", intervals: Mapping[str, tuple[float, float]], drawings: int, photos: int
+) -> tuple[list[str], list[list[object]]]:
+    from training.metrics import METRICS
+
+    def row(label: str, of: "Scores") -> list[object]:
+        return [label, *(getattr(of, name) for name in METRICS)]
+
+    rows = [row(f"among {photos}", scores)]
+    rows.append(["95 % interval", *("{:.1f}-{:.1f}".format(*intervals[name]) for name in METRICS)])
+    if photos > drawings:
+        rows.append(row(f"among {drawings}", alone))
     ceilings = [100.0, 100.0, scores.ceiling, scores.ceiling, 100.0, 100.0, 100.0]
-    return columns, [["percent", *values, *accuracies], ["best possible", *ceilings]]
+    return ["photos", "m@A", "m@B", "w@mA", "w@mB", "A@1", "A@5", "A@10"], [*rows, ["best possible", *ceilings]]
 
 
 def _curve(scores: "Scores") -> tuple[list[str], list[list[object]]]:
@@ -109,3 +191,17 @@ def _curve(scores: "Scores") -> tuple[list[str], list[list[object]]]:
         [f"stage {stage}", scores.m_at_a_per_stage[stage - 1], scores.m_at_b_per_stage[stage - 1]] for stage in shown
     ]
     return ["stage", "rank percentile", "1 / rank"], rows
+
+
+def _write_page(path: Path, found: "Mapping[str, Embedded]", title: str) -> None:
+    from training.report.figures import calibration, rank_strips
+    from training.report.page import page
+    from training.report.study import Result
+
+    results = [Result("model", name, "fine-tuned", 0, title, 0, name, embedded) for name, embedded in found.items()]
+    pictures = []
+    for result in results:
+        pictures.append((f"{result.probe_set}: how often the target is found", calibration(result)))
+        pictures.append((f"{result.probe_set}: the rank along some drawings", rank_strips(result)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(title, "Ranks of the target along its drawing.", [], pictures), encoding="utf-8")

@@ -1,0 +1,135 @@
+r"""Reproduce the paper's evaluation: every system on the same data in one run, as tables, curves and one page.
+
+Baselines and MGRL's fourteen crops are trained here on a frozen trunk, whose features are computed once and kept in
+OUT/cache; the finished model (the shipped one, or --model) stands beside them, fine-tuned. The folder --out gets
+index.html, table1, table1-val-alone, table2 and robustness as .md and .csv, the figures as .svg, result.json and
+manifest.json. Stop it whenever you like: the same command goes on.
+
+What takes long is the fourteen crops of every image: a quarter of a second each on two cores. --systems single-pass
+leaves them out.
+
+examples:
+  mgrl report --data fs2k --weights inception_v3.safetensors --out report
+  mgrl report --data fs2k --weights inception_v3.safetensors --out report --data-sets dataset2 --seeds 1
+  mgrl report --data fs2k --out quick --systems none
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from indexer.episode import DEFAULT_STAGES
+
+if TYPE_CHECKING:
+    from training.report.study import DataSet, Result
+
+_SOME_STAGES: Final = 20
+_DIMS: Final = (8, 16, 32, 64)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `mgrl report`."""
+    from training.systems import SYSTEMS
+
+    parser.add_argument("--data", type=Path, required=True, help="folder in FS2K's layout: photo/ and sketch/")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default %(default)s)")
+    parser.add_argument("--splits", type=Path, help="folder of NAME-fit.txt and NAME-val.txt (default: DATA/splits)")
+    parser.add_argument(
+        "--data-sets", nargs="+", default=["dataset1", "dataset2"], help="NAMEs of the splits (default %(default)s)"
+    )
+    parser.add_argument("--weights", type=Path, help="Inception-V3 as safetensors (default: random, for tests only)")
+    parser.add_argument("--model", type=Path, help="ONNX file of the finished model (default: the shipped one)")
+    parser.add_argument(
+        "--systems", nargs="+", default=list(SYSTEMS), choices=[*SYSTEMS, "none"], metavar="SYSTEM",
+        help=f"which to train: {', '.join(SYSTEMS)}, or none (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, help="seeds each system is trained with (default %(default)s)")
+    parser.add_argument(
+        "--stages", type=int, default=_SOME_STAGES, help="T of frozen systems and probe sets (default %(default)s)"
+    )
+    parser.add_argument(
+        "--model-stages", type=int, default=DEFAULT_STAGES, help="T of the finished model besides (default %(default)s)"
+    )
+    parser.add_argument(
+        "--fit-stages", type=int, default=4, help="stages a training drawing that frozen systems see (default 4)"
+    )
+    parser.add_argument("--full", action="store_true", help="all stages in training and evaluation; needs a GPU")
+    parser.add_argument("--json", type=Path, help="write the result there, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is missing, evaluate, write."""
+    from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
+    from indexer.errors import ConfigError
+    from training.report.study import find_data_sets, run_cross, run_dims, run_model, run_systems
+    from training.report.write import write_report
+    from training.systems import SYSTEMS, Workshop
+    from training.variants import PROBE_SETS
+
+    if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
+        raise ConfigError("--seeds must be at least 1, --stages and --fit-stages at least 2")
+    if args.full:
+        _require_gpu()
+        args.stages = args.fit_stages = args.model_stages
+    if args.out.is_file():
+        raise ConfigError(f"--out must be a folder, {args.out} is a file; name another")
+    cache = args.out / "cache"
+    splits = args.splits or args.data / "splits"
+    data_sets = find_data_sets(args.data, splits, args.data_sets, cache / "episodes", args.stages)
+    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
+    title = args.model.stem if args.model else "default model"
+    disturbed = [(name, args.stages) for name in PROBE_SETS]
+    results = [*run_model(encoder, title, data_sets, [("aligned", args.model_stages), *disturbed], cache, _say)]
+    dims: list[Result] = []
+    if systems := [name for name in args.systems if name in SYSTEMS]:
+        workshop = Workshop(cache, args.weights, args.fit_stages, _show_progress)
+        results += run_systems(workshop, data_sets, systems, args.seeds, _say)
+        by_dim = [name for name in ("b4-as-released", "mgrl-corrected", "single-pass") if name in systems]
+        dims += run_dims(workshop, data_sets, by_dim, _DIMS, _say)
+        results += run_cross(workshop, data_sets, [s for s in ("mgrl-corrected", "single-pass") if s in systems], _say)
+    content = write_report(args.out, results, dims, _manifest(args, data_sets, encoder.model_hash))
+    from indexer.console import write_json
+
+    write_json(args.json, content)
+    print(f"report: {args.out / 'index.html'}")
+    return 0
+
+
+def _require_gpu() -> None:
+    import torch
+
+    from indexer.errors import ConfigError
+
+    if not torch.cuda.is_available():
+        raise ConfigError("--full takes days without a GPU, and this machine has none; leave it out")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr)
+
+
+def _show_progress(what: str, done: int, total: int) -> None:
+    if done == total or done % 50 == 0:
+        print(f"  features of {what}: {done}/{total}", file=sys.stderr)
+
+
+def _manifest(args: argparse.Namespace, data_sets: "list[DataSet]", model_hash: str) -> dict[str, Any]:
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    return {
+        "command": ["mgrl", "report", *sys.argv[2:]],
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": model_hash,
+        "seeds": list(range(args.seeds)),
+        "stages": args.stages,
+        "model_stages": args.model_stages,
+        "fit_stages": args.fit_stages,
+        "data": {
+            data_set.name: {part: {"people": len(people.names), "sha256": people.key} for part, people in
+                            (("fit", data_set.fit), ("val", data_set.val))}
+            for data_set in data_sets
+        },
+        "versions": {name: version(name) for name in ("mgrl", "torch", "torchvision", "numpy", "onnxruntime")},
+    }  # fmt: skip
