@@ -44,8 +44,8 @@ class Drawn:
                 f"{len(empty)} finished sketches have no ink, such as {empty[0]}; take them out of the split"
             )
         self.stages = frozen.ink.shape[1]
-        self._photos = {name: torch.from_numpy(np.asarray(array)) for name, array in frozen.photos.items()}
-        self._sketches = {name: torch.from_numpy(np.asarray(array)) for name, array in frozen.sketches.items()}
+        self._photos = {name: torch.from_numpy(np.array(array)) for name, array in frozen.photos.items()}
+        self._sketches = {name: torch.from_numpy(np.array(array)) for name, array in frozen.sketches.items()}
         self.ink = torch.from_numpy(frozen.ink)
 
     def photos(self, people: Tensor) -> Maps:
@@ -97,6 +97,6 @@ def in_chunks(embed: Callable[[Maps], Tensor], maps: Mapping[str, Any], chunk: i
     rows = len(next(iter(maps.values())))
     parts = []
     for start in range(0, rows, chunk):
-        part = {name: np.asarray(array[start : start + chunk]) for name, array in maps.items()}
+        part = {name: np.array(array[start : start + chunk]) for name, array in maps.items()}
         parts.append(embed({name: torch.from_numpy(array).float() for name, array in part.items()}))
     return torch.cat(parts)

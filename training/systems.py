@@ -157,7 +157,7 @@ class Workshop:
 
 
 def _drawing(people: FrozenSet, number: int) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(np.asarray(array[number])).float() for name, array in people.sketches.items()}
+    return {name: torch.from_numpy(np.array(array[number])).float() for name, array in people.sketches.items()}
 
 
 def _read(network: FrozenNetwork, path: Path) -> FrozenNetwork | None:

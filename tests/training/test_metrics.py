@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import ShapeError
-from training.metrics import score, stage_weights, target_ranks
+from training.metrics import bootstrap, found_by_share, score, stage_weights, target_ranks
 
 
 def slow_rank(row: list[float], target: int) -> int:
@@ -89,3 +89,32 @@ def test_impossible_ranks_are_refused(ranks: np.ndarray) -> None:
 def test_targets_must_match() -> None:
     with pytest.raises(ShapeError, match="targets"):
         target_ranks(np.zeros((2, 3)), np.array([0]))
+
+
+def test_the_bootstrap_interval_holds_the_value_and_narrows() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.integers(1, 11, (10, 4)), rng.integers(1, 11, (1000, 4))
+    for ranks in (few, many):
+        low, high = bootstrap(ranks, 10)["m_at_b"]
+        assert low < score(ranks, 10).m_at_b < high
+    widths = [np.diff(bootstrap(ranks, 10)["m_at_b"])[0] for ranks in (few, many)]
+    assert widths[1] < widths[0] / 4  # a hundredfold number of episodes narrows it about tenfold
+    # Against the normal approximation: 1.96 standard errors to each side.
+    each = 100 * (1 / many).mean(axis=1)
+    assert widths[1] == pytest.approx(2 * 1.96 * each.std() / np.sqrt(1000), rel=0.1)
+
+
+def test_bootstrap_and_score_agree_on_every_metric() -> None:
+    ranks = np.tile([[1, 3, 2]], (5, 1))
+    found = bootstrap(ranks, 7)
+    for name, (low, high) in found.items():
+        assert low == pytest.approx(high)
+        assert low == pytest.approx(getattr(score(ranks, 7), name))
+
+
+def test_found_by_share_counts_at_each_tenth() -> None:
+    ranks = np.array([[9, 6, 5, 1], [9, 9, 2, 2]])
+    found = found_by_share(ranks)
+    assert found["share"] == [25.0, 50.0, 75.0, 100.0]
+    assert found["top_5"] == [0.0, 0.0, 100.0, 100.0]
+    assert found["top_1"] == [0.0, 0.0, 0.0, 50.0]

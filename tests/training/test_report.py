@@ -1,0 +1,135 @@
+"""`mgrl report` on a handful of drawn people, and what its tables and pictures are made of."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
+
+from indexer.errors import DataError  # noqa: E402
+from service.cli import main  # noqa: E402
+from training.evaluate import Embedded  # noqa: E402
+from training.report.page import page  # noqa: E402
+from training.report.study import Result, find_data_sets  # noqa: E402
+from training.report.tables import Table, robustness, table_1  # noqa: E402
+
+
+def splits(root: Path) -> Path:
+    folder = root / "splits"
+    folder.mkdir(exist_ok=True)
+    for part in ("fit", "val"):
+        (folder / f"tiny-{part}.txt").write_text((root / f"{part}.txt").read_text())
+    return folder
+
+
+@pytest.mark.slow
+def test_a_report_is_written_and_goes_on_where_it_was(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits(tiny_fs2k)
+    out = tmp_path / "report"
+    command = ["report", "--data", str(tiny_fs2k), "--out", str(out), "--data-sets", "tiny", "--systems", "single-pass"]
+    command += ["--seeds", "2", "--stages", "6", "--model-stages", "8", "--fit-stages", "3"]
+    assert main([*command, "--json", str(tmp_path / "copy.json")]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert json.loads((tmp_path / "copy.json").read_text()) == result
+    rows = list(csv.DictReader((out / "table1.csv").open()))
+    assert [(row["system"], row["trunk"], row["T"], row["seeds"]) for row in rows] == [
+        ("default model", "fine-tuned", "8", "1"),
+        ("default model", "fine-tuned", "6", "1"),
+        ("single pass; heads only", "frozen", "6", "2"),
+    ]
+    disturbed = list(csv.DictReader((out / "robustness.csv").open()))
+    assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"]
+    assert {row["dim"] for row in csv.DictReader((out / "table2.csv").open())} == {"8", "16", "32", "64"}
+    html = (out / "index.html").read_text()
+    assert html.count("<svg") == 4
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    for name in ("figure4-tiny.svg", "figure5-tiny.svg", "strips-tiny.svg", "calibration-tiny.svg", "table1.md"):
+        assert (out / name).stat().st_size
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["data"]["tiny"]["fit"]["people"] == 4
+    capsys.readouterr()
+    assert main(command) == 0
+    again = json.loads((out / "result.json").read_text())
+    for one, two in zip(result["results"], again["results"], strict=True):
+        assert one["m_at_b"] == two["m_at_b"]
+        assert two["seconds"] == 0  # nothing was trained or encoded again
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("no splits", "no split file at"),
+        ("missing image", "has no photo1/image9999"),
+        ("both", "people of tiny are trained and tested on, such as photo1/"),
+    ],
+)
+def test_bad_data_is_named_before_any_work(
+    tiny_fs2k: Path, tmp_path: Path, damage: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    fit = (tiny_fs2k / "fit.txt").read_text()
+    if damage != "no splits":
+        (folder / "tiny-fit.txt").write_text(fit)
+        (folder / "tiny-val.txt").write_text("photo1/image9999\n" if damage == "missing image" else fit)
+    command = ["report", "--data", str(tiny_fs2k), "--splits", str(folder), "--data-sets", "tiny"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny-fit.txt").write_text("photo1/image9998\nphoto1/image9997\n")
+    (tmp_path / "tiny-val.txt").write_text((tiny_fs2k / "val.txt").read_text())
+    with pytest.raises(DataError, match=r"has no photo1/image9998 .*\(and 1 more\); complete the folder"):
+        find_data_sets(tiny_fs2k, tmp_path, ["tiny"], tmp_path, 6)
+
+
+def test_an_out_that_is_a_file_and_full_without_a_gpu_are_refused(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").touch()
+    assert main(["report", "--data", str(tiny_fs2k), "--out", str(tmp_path / "out")]) == 1
+    assert "--out must be a folder" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["report", "--data", str(tiny_fs2k), "--full"]) == 1
+        assert "--full takes days without a GPU" in capsys.readouterr().err
+
+
+def result(probe_set: str, rank: int, seed: int = 0) -> Result:
+    """A system whose every target has the given rank among three photos."""
+    rows = np.zeros((3, 14, 2), np.float32)
+    rows[:, :, 0] = 1
+    turned = rows.copy()
+    turned[1:] = (0, 1)
+    probe = rows[:1] if rank == 1 else turned[1:2]
+    embedded = Embedded(probe[None], np.ones((1, 1, 14), bool), turned, ("a", "b", "c"))
+    return Result("model", "ours", "fine-tuned", 16, "tiny", seed, probe_set, embedded)
+
+
+def test_table_one_has_mean_and_deviation_over_seeds() -> None:
+    table = table_1([result("aligned", 1, 0), result("aligned", 3, 1)], alone=False)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["m@B"] == "66.67 (47.14)"  # 100 and 33.33
+    assert row["seeds"] == 2
+
+
+def test_robustness_is_what_was_lost() -> None:
+    table = robustness([result("aligned", 1), result("moved", 3)])
+    (row,) = (dict(zip(table.columns, cells, strict=True)) for cells in table.rows)
+    assert row["lost"] == pytest.approx(66.667, abs=0.01)
+    assert row["may lose"] == 8.0
+
+
+def test_a_page_escapes_what_it_shows() -> None:
+    html = page("<b>", "&", [Table("t", "<i>", ["<u>"], [["<s>"]], "<q>")], [("<em>", "<svg/>")])
+    for hostile in ("<b>", "<i>", "<u>", "<s>", "<q>", "<em>"):
+        assert hostile not in html
+    assert "<svg/>" in html
