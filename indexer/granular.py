@@ -19,9 +19,11 @@ from indexer.errors import ShapeError
 from indexer.exact import check_query
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
 from indexer.lists import FaissLists
+from indexer.modes import EXACT, Certificate, Exact, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 
 if TYPE_CHECKING:
+    from indexer.approximate import ApproximateScan
     from indexer.fused import FusedScan
 
 _BLOCK: Final = 4096
@@ -30,6 +32,9 @@ _BLOCK: Final = 4096
 _FUSED_FROM: Final = 10_000
 """Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
 than two milliseconds a search, and loading numba costs half a second, compiling for the first time five."""
+
+_APPROXIMATE_FROM: Final = 10_000
+"""Photos below which leaving some out saves nothing."""
 
 _LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
@@ -69,7 +74,7 @@ class GranularIndex:
         self._most = np.zeros(REGIONS)
         wants_lists = device != "cpu" if use_lists is None else use_lists
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
-        self._fused: FusedScan | None = None
+        self._fused: FusedScan | ApproximateScan | None = None
         self._fused_from, self._threads = fused_from, threads
 
     @classmethod
@@ -112,6 +117,18 @@ class GranularIndex:
             stored = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
             self._rows[granularity] = stored.reshape(index.ntotal, index.d)
         self._update_fused(len(self) - len(embeddings))
+
+    def build_approximate(self) -> bool:
+        """Lay the compiled scan out for approximate search; False where there is no compiled scan, which changes nothing.
+
+        It takes some seconds for a million photos. Photos added later are found as well, by every search.
+        """
+        if self._fused is None or len(self) < _APPROXIMATE_FROM:
+            return False
+        from indexer.approximate import ApproximateScan
+
+        self._fused = ApproximateScan.build(len(self), self.vectors, self._threads)
+        return True
 
     def _update_fused(self, first: int) -> None:
         """Bring the quantised copy up to the rows from `first` on; make it where the gallery has grown large enough."""
@@ -191,6 +208,35 @@ class GranularIndex:
             for query, some in zip(shared, candidates, strict=True):
                 found[query] = self._rank(some, probes[query], inks[query], k, weights[query])
         return [found[query] for query in range(len(probes))]
+
+    def search_in_mode(
+        self,
+        probe: npt.NDArray[np.float32],
+        ink: npt.NDArray[np.bool_],
+        k: int,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        mode: Mode = EXACT,
+    ) -> tuple[Found, Certificate]:
+        """`search` as exactly as `mode` asks, and what is known about the photos it did not look at.
+
+        Without `build_approximate`, and for a probe or weights that rank nothing, the answer is exact in every mode.
+        """
+        check_query(probe, self.dim, k)
+        self._check_allowed(allowed)
+        per_region = region_weights(ink, weights)
+        wanted = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
+        nearest = getattr(self._fused, "nearest", None)
+        too_long = np.einsum("rd,rd->r", probe, probe).max() >= _LONGEST**2
+        if isinstance(mode, Exact) or nearest is None or not wanted or not per_region.any() or too_long:
+            return self.search(probe, ink, k, weights, allowed), Certificate()
+
+        def distances(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return self._distances(rows, probe, ink, weights)
+
+        rows, unseen_from = nearest(probe, per_region, wanted, allowed, distances, mode)
+        found = self._rank(rows, probe, ink, wanted, weights)
+        return found, Certificate.of(unseen_from, float(found[1][-1]))
 
     def _search_one(
         self,
