@@ -125,7 +125,8 @@ class ApproximateScan:
         later = np.arange(self._arranged, len(words))
 
         def scan(some: Rows) -> Bounds:
-            return self._scan.quantised.bounds(probe[None], shares[None], some, words, self._pool, self._threads)[0]
+            least = self._scan.quantised.bounds(probe[None], shares[None], some, words, self._pool, self._threads)
+            return np.asarray(least[0])
 
         if isinstance(mode, Approximate):
             part = 1.0 if allowed is None else np.count_nonzero(allowed) / len(allowed)
@@ -165,7 +166,7 @@ class ApproximateScan:
         places, lower = bounds(blocks[_smallest(least, k)])
         reach = distances(self._order[places[_smallest(lower, k)]]).max() / unit * SLACK
         places, lower = bounds(blocks[least <= reach])
-        return places[lower <= reach]
+        return np.asarray(places[lower <= reach])
 
     def _to_centres(self, probe: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> Bounds:
         """(arranged blocks,) float32 lower bounds of the distance to the centres, over the greatest weight."""

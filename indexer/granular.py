@@ -119,7 +119,7 @@ class GranularIndex:
         self._update_fused(len(self) - len(embeddings))
 
     def build_approximate(self) -> bool:
-        """Lay the compiled scan out for approximate search; False where there is no compiled scan, which changes nothing.
+        """Lay the compiled scan out for approximate search; False, changing nothing, where there is no such scan.
 
         It takes some seconds for a million photos. Photos added later are found as well, by every search.
         """

@@ -1,4 +1,4 @@
-"""How exact a search shall be, the caller's choice per query, and what an answer can vouch for. Light: clients import it."""
+"""How exact a search shall be, the caller's choice per query, and what an answer can vouch for; clients import it."""
 
 import math
 from dataclasses import dataclass

@@ -100,7 +100,7 @@ def fit_aligner(
         seen, target = _flip_half(looks[chosen], moves[chosen])
         loss = F.smooth_l1_loss(aligner(seen.float() / 255) / reach, target / reach, beta=0.5)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         on_progress(step + 1, steps, loss.item())

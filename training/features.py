@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -199,7 +199,7 @@ def _open(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def in_batches(
     parts: Sequence[Callable[[], Pixels]], rows_each: int, is_sketch: bool
-) -> Callable[[int], Iterable[tuple[Pixels, npt.NDArray[np.bool_]]]]:
+) -> Callable[[int], Iterator[tuple[Pixels, npt.NDArray[np.bool_]]]]:
     """The `batches` of a source made of parts with equally many rows; a part is drawn or read when its turn comes.
 
     Args:

@@ -157,7 +157,7 @@ def fit(
         for step, batch in enumerate(loader):
             loss = _step(config, model, batch)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             schedule.step()

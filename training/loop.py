@@ -85,7 +85,7 @@ def train(
         for people in torch.randperm(drawn.people, generator=generator).tensor_split(batches):
             loss = step(people, generator)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_((p for group in optimiser.param_groups for p in group["params"]), 5.0)
             optimiser.step()
             schedule.step()

@@ -71,7 +71,7 @@ class MgrlHead(WholeHead):
 
     def crops(self, maps: Tensor) -> Tensor:
         """(n, 768, h, w), unit vectors over the channels -> (n, dim), unit rows; 2x2 and 3x3 regions only."""
-        return self(F.normalize(self.adaptive(maps)))  # (n, 2048, h, w)
+        return cast(Tensor, self(F.normalize(self.adaptive(maps))))  # behind the block (n, 2048, h, w)
 
 
 class MgrlEncoder(nn.Module):
@@ -99,7 +99,7 @@ class MgrlEncoder(nn.Module):
 
     def encode_crops(self, crops: Tensor) -> Tensor:
         """(n, 3, 170, 170) -> (n, dim), unit rows; 2x2 and 3x3 regions only."""
-        return cast(Tensor, self.head.crops(self.trunk.crops(crops)))
+        return self.head.crops(self.trunk.crops(crops))
 
 
 def whole_pixels(images: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def pool_regions(features: Tensor) -> Tensor:
         highest.append(cells.flatten(2))
     quarters = torch.from_numpy(_quarter_averages(height, width)).to(features)
     averages = features.flatten(2) @ quarters  # (n, channels, 14 * 4)
-    averages = averages.unflatten(2, (REGIONS, 4))  # type: ignore[no-untyped-call]
+    averages = averages.unflatten(2, (REGIONS, 4))
     averages = averages.permute(0, 2, 3, 1).flatten(2)
     return torch.cat([torch.cat(highest, dim=2).transpose(1, 2), averages], dim=2)
 
