@@ -164,7 +164,9 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     assert parity(model, OnnxEncoder.open(tmp_path / "model.onnx"), images=3) < PARITY
     evaluation = ["evaluate", *data, "--split", val, "--gallery", str(tiny_fs2k / "fit.txt"), "--stages", "8"]
     assert main([*evaluation, "--model", str(tmp_path / "model.onnx")]) == 0
-    assert "2 drawings, 8 stages, aligned, ranked among 6 photos" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 drawings, 8 stages, aligned" in printed
+    assert "among 6" in printed
 
 
 @pytest.fixture

@@ -26,6 +26,13 @@ def splits(root: Path) -> Path:
 
 
 @pytest.mark.slow
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_report_is_written_and_goes_on_where_it_was(
     tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -36,15 +43,15 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     assert main([*command, "--json", str(tmp_path / "copy.json")]) == 0
     result = json.loads((out / "result.json").read_text())
     assert json.loads((tmp_path / "copy.json").read_text()) == result
-    rows = list(csv.DictReader((out / "table1.csv").open()))
+    rows = table(out / "table1.csv")
     assert [(row["system"], row["trunk"], row["T"], row["seeds"]) for row in rows] == [
         ("default model", "fine-tuned", "8", "1"),
         ("default model", "fine-tuned", "6", "1"),
         ("single pass; heads only", "frozen", "6", "2"),
     ]
-    disturbed = list(csv.DictReader((out / "robustness.csv").open()))
+    disturbed = table(out / "robustness.csv")
     assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"]
-    assert {row["dim"] for row in csv.DictReader((out / "table2.csv").open())} == {"8", "16", "32", "64"}
+    assert {row["dim"] for row in table(out / "table2.csv")} == {"8", "16", "32", "64"}
     html = (out / "index.html").read_text()
     assert html.count("<svg") == 4
     assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
