@@ -26,8 +26,6 @@ def splits(root: Path) -> Path:
 
 
 @pytest.mark.slow
-
-
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
