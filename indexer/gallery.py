@@ -1,5 +1,6 @@
 """Gallery: vectors, photo ids and thumbnails, searchable as one thing."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from indexer.encoding import RegionEncoder
 from indexer.errors import GalleryError, QueryError
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
 from indexer.granular import GranularIndex
+from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS
 from indexer.store import Photo, Store, check_model, unknown_photo
 
@@ -45,11 +47,13 @@ class Ranking:
         hits: nearest first; equal distances in the order of ingestion.
         gallery_photos: how many photos were ranked.
         exact: whether no other photo can belong among the hits.
+        unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
     """
 
     hits: tuple[Hit, ...]
     gallery_photos: int
     exact: bool
+    unseen_from: float = math.inf
 
 
 class Gallery:
@@ -91,6 +95,14 @@ class Gallery:
             raise
         return cls(store, photo_ids, index)
 
+    def build_approximate(self) -> bool:
+        """Lay the index out so that searches may leave photos out; before searches run.
+
+        Returns:
+            False, changing nothing, for a gallery below 10,000 photos and without numba: all modes are then exact.
+        """
+        return self._index.build_approximate()
+
     @property
     def name(self) -> str:
         """The folder's own name."""
@@ -130,14 +142,16 @@ class Gallery:
         ink: npt.NDArray[np.bool_],
         k: int = 10,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        mode: Mode = EXACT,
     ) -> Ranking:
-        """Rank the photos by Eq. (3), exactly.
+        """Rank the photos by Eq. (3), as exactly as asked.
 
         Args:
             probe: (14, dim) float32, unit rows, in region-id order.
             ink: (14,) bool, True where the sketch has ink.
             k: length of the ranking, at least 1; above the number of photos it gives all of them.
             weights: granularity -> weight (the paper's alpha, beta, gamma), dimensionless, >= 0.
+            mode: what may be left out; nothing by default, and nothing ever unless `build_approximate` was called.
 
         Raises:
             GalleryError: the gallery has no photos.
@@ -145,13 +159,13 @@ class Gallery:
             ShapeError: probe or ink do not fit the gallery.
         """
         self._check(ink, weights)
-        rows, distances = self._index.search(probe, ink, k, weights)
+        (rows, distances), certificate = self._index.search_in_mode(probe, ink, k, weights, mode=mode)
         by_region = np.where(ink, region_distances(probe, self._index.vectors(rows)), 0.0)
         hits = tuple(
             Hit(self._photo_ids[row], place, float(distance), _per_granularity(regions, ink), regions)
             for place, (row, distance, regions) in enumerate(zip(rows, distances, by_region, strict=True), start=1)
         )
-        return Ranking(hits, self.photos, exact=True)
+        return Ranking(hits, self.photos, certificate.exact, certificate.unseen_from)
 
     def rank_of(
         self,

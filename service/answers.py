@@ -1,5 +1,6 @@
 """What a search is asked and what it answers, the same on both sides of the wire. Light: clients import it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from indexer.errors import QueryError
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
+from indexer.modes import EXACT, Mode
 from indexer.regions import REGIONS
 
 DEFAULT_K: Final = 10
@@ -29,6 +31,7 @@ class SearchOptions:
         weights: granularity -> weight (the paper's alpha, beta, gamma), 0 to 1e6, one of them
             above 0.
         include_thumbnails: whether every hit carries its thumbnail.
+        mode: what a search may leave out; nothing by default.
 
     Raises:
         QueryError: an option is out of range.
@@ -37,6 +40,7 @@ class SearchOptions:
     k: int = DEFAULT_K
     weights: Mapping[int, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
     include_thumbnails: bool = False
+    mode: Mode = EXACT
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MAX_K:
@@ -99,6 +103,7 @@ class Answer:
         strokes: strokes on the canvas.
         skipped: changes that got no answer of their own, because newer ones had arrived.
         sequence: every accepted message up to this one is included; 0 outside a stream.
+        unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
     """
 
     hits: tuple[RankedPhoto, ...]
@@ -109,6 +114,7 @@ class Answer:
     strokes: int = 0
     skipped: int = 0
     sequence: int = 0
+    unseen_from: float = math.inf
 
     @property
     def no_ink(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.fusion import EQUAL_WEIGHTS
+from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
@@ -52,9 +53,10 @@ class AsyncClient:
         k: int = DEFAULT_K,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
+        mode: Mode = EXACT,
     ) -> Answer:
         """The photos for one sketch."""
-        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails))
+        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode))
         try:
             return answer_from_search_response(await self._sketches.Search(request, timeout=self._timeout_s))
         except grpc.aio.AioRpcError as error:
@@ -67,9 +69,10 @@ class AsyncClient:
         k: int = DEFAULT_K,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
+        mode: Mode = EXACT,
     ) -> "AsyncClientDrawing":
         """A drawing to be opened with `async with`."""
-        options = SearchOptions(k, weights, include_thumbnails)
+        options = SearchOptions(k, weights, include_thumbnails, mode)
         return AsyncClientDrawing(self._sketches, self._target, gallery, options)
 
     async def galleries(self) -> list[GalleryInfo]:

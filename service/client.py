@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.fusion import EQUAL_WEIGHTS
+from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
@@ -60,6 +61,7 @@ class Client:
         k: int = DEFAULT_K,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
+        mode: Mode = EXACT,
     ) -> Answer:
         """The photos for one sketch, given as strokes or as a PNG, JPEG or WebP file.
 
@@ -70,6 +72,7 @@ class Client:
             k: photos to return, at most 1000, or 100 with thumbnails.
             weights: granularity -> weight.
             include_thumbnails: whether every hit carries its thumbnail.
+            mode: `Exact()`, `Approximate(recall)` or `Budget(ms)` of `indexer.modes`.
 
         Raises:
             SketchError: the sketch cannot be drawn.
@@ -77,7 +80,7 @@ class Client:
             UnknownGalleryError: no gallery of that name.
             ServiceError: the service cannot answer.
         """
-        options = SearchOptions(k, weights, include_thumbnails)
+        options = SearchOptions(k, weights, include_thumbnails, mode)
         request = search_request(gallery, strokes, raster, options)
         try:
             return answer_from_search_response(self._sketches.Search(request, timeout=self._timeout_s))
@@ -91,9 +94,10 @@ class Client:
         k: int = DEFAULT_K,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
+        mode: Mode = EXACT,
     ) -> "ClientDrawing":
         """A drawing to be opened with `with`; the arguments are those of `search`."""
-        return ClientDrawing(self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails))
+        return ClientDrawing(self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails, mode))
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""

@@ -1,5 +1,6 @@
 """Wire types to domain types and back, in one place; both the server and the client convert here."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from indexer.errors import SketchError
 from indexer.fusion import EQUAL_WEIGHTS
+from indexer.modes import EXACT, Approximate, Budget, Exact, Mode
 from indexer.regions import GRANULARITIES, REGIONS
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKE_POINTS, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
@@ -71,17 +73,26 @@ def options_from_wire(options: search_pb2.SearchOptions) -> SearchOptions:
         k=options.k if options.HasField("k") else DEFAULT_K,
         weights=_weights_from_wire(options.weights),
         include_thumbnails=options.include_thumbnails,
+        mode=_mode_from_wire(options),
     )
 
 
 def options_to_wire(options: SearchOptions) -> search_pb2.SearchOptions:
     """The message for options."""
     one, two, three = (options.weights[granularity] for granularity in GRANULARITIES)
-    return search_pb2.SearchOptions(
+    message = search_pb2.SearchOptions(
         k=options.k,
         weights=search_pb2.GranularityWeights(granularity_1=one, granularity_2=two, granularity_3=three),
         include_thumbnails=options.include_thumbnails,
     )
+    match options.mode:
+        case Exact():
+            message.exact.SetInParent()
+        case Approximate(recall):
+            message.approximate.recall = recall
+        case Budget(ms):
+            message.budget_ms = ms
+    return message
 
 
 def answer_to_search_response(answer: Answer) -> search_pb2.SearchResponse:
@@ -126,6 +137,7 @@ def _answer(
         strokes=strokes,
         skipped=skipped,
         sequence=sequence,
+        unseen_from=ranking.unseen_from if ranking.HasField("unseen_from") else math.inf,
     )
 
 
@@ -137,6 +149,7 @@ def _ranking_to_wire(answer: Answer) -> search_pb2.Ranking | None:
         gallery_photos=answer.gallery_photos,
         exact=answer.exact,
         inked_regions=np.flatnonzero(answer.ink).tolist(),
+        unseen_from=_rounded_down(answer.unseen_from) if math.isfinite(answer.unseen_from) else None,
     )
 
 
@@ -172,6 +185,22 @@ def _weights_from_wire(weights: search_pb2.GranularityWeights) -> dict[int, floa
         2: weights.granularity_2 if weights.HasField("granularity_2") else EQUAL_WEIGHTS[2],
         3: weights.granularity_3 if weights.HasField("granularity_3") else EQUAL_WEIGHTS[3],
     }
+
+
+def _mode_from_wire(options: search_pb2.SearchOptions) -> Mode:
+    match options.WhichOneof("mode"):
+        case "approximate":
+            asked = options.approximate
+            return Approximate(asked.recall) if asked.HasField("recall") else Approximate()
+        case "budget_ms":
+            return Budget(options.budget_ms)
+    return EXACT
+
+
+def _rounded_down(bound: float) -> float:
+    """A lower bound that still is one as float32, which the wire carries."""
+    rounded = np.float32(bound)
+    return float(rounded if float(rounded) <= bound else np.nextafter(rounded, np.float32(0)))
 
 
 def _timings_to_wire(timings: Timings) -> search_pb2.Timings:

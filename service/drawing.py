@@ -144,10 +144,19 @@ class Drawing:
             return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes))
         probe = self._encoder.encode_sketches(pixels[None])[0]
         encode_ms = clock.lap_ms()
-        ranking = self._gallery.search(probe, ink, k=self._options.k, weights=self._options.weights)
+        asked = self._options
+        ranking = self._gallery.search(probe, ink, asked.k, asked.weights, asked.mode)
         timings = Timings(raster_ms, encode_ms, clock.lap_ms())
         hits = tuple(self._ranked(hit) for hit in ranking.hits)
-        return Answer(hits, ranking.gallery_photos, ranking.exact, ink, timings, len(snapshot.strokes))
+        return Answer(
+            hits,
+            ranking.gallery_photos,
+            ranking.exact,
+            ink,
+            timings,
+            len(snapshot.strokes),
+            unseen_from=ranking.unseen_from,
+        )
 
     def _render(self, snapshot: Snapshot) -> npt.NDArray[np.uint8]:
         already = len(self._drawn.strokes)

@@ -3,6 +3,8 @@
 Example:
     mgrl query sketch.png
     mgrl query drawing.json --live -k 5
+    mgrl query sketch.png --recall 0.99        most of the true ranking, sooner, from a service with --approximate
+    mgrl query sketch.png --budget-ms 5        what can be found in 5 ms
     mgrl query sketch.png --gallery staff --weights 1 1 0.5 --save-thumbnails ./found --json found.json
 
 A drawing is {"strokes": [{"points": [[x, y], ...], "width": 0.008}, ...]} with x to the right and y down, 0 to 1.
@@ -10,6 +12,7 @@ A result is a lead, not an identification.
 """
 
 import argparse
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,7 @@ import numpy as np
 from indexer.console import printable, write_json
 from indexer.episode import Episode
 from indexer.errors import ConfigError, QueryError, SketchError
+from indexer.modes import EXACT, Approximate, Budget, Mode
 from indexer.regions import GRANULARITIES
 from service.answers import DEFAULT_K, Answer, RankedPhoto
 from service.client import Client
@@ -36,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar=("A", "B", "G"), type=float, nargs=3, default=(1.0, 1.0, 1.0),
         help="of the whole face, the 2x2 and the 3x3 regions (default: 1 1 1)",
     )  # fmt: skip
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--recall", metavar="SHARE", type=float, help="of the true ranking that is enough, 0 to 1 (default: exact)"
+    )
+    mode.add_argument("--budget-ms", metavar="MS", type=float, help="for the search, instead of an exact one")
     parser.add_argument("--live", action="store_true", help="send a drawing stroke by stroke, print after each")
     parser.add_argument("--save-thumbnails", metavar="DIR", type=Path, help="write the photos' thumbnails there")
     parser.add_argument(
@@ -51,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         "k": arguments.k,
         "weights": dict(zip(GRANULARITIES, arguments.weights, strict=True)),
         "include_thumbnails": arguments.save_thumbnails is not None,
+        "mode": _mode(arguments),
     }
     answers = []
     with Client(arguments.address) as client:
@@ -71,6 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
     return 0
+
+
+def _mode(arguments: argparse.Namespace) -> Mode:
+    if arguments.recall is not None:
+        return Approximate(arguments.recall)
+    return EXACT if arguments.budget_ms is None else Budget(arguments.budget_ms)
 
 
 def _read_sketch(path: Path) -> tuple[Episode | None, bytes | None]:
@@ -106,11 +122,17 @@ def _table(answer: Answer) -> list[str]:
         lines.append(f"{hit.rank:>4}  {name:<{width}}  {hit.distance:8.4f}  {parts}")
     spent = answer.timings
     lines.append(
-        f"{answer.gallery_photos} photos ranked {'exactly' if answer.exact else 'approximately'}: raster "
+        f"{answer.gallery_photos} photos ranked {_how(answer)}: raster "
         f"{spent.raster_ms:.1f} ms, encode {spent.encode_ms:.1f} ms, search {spent.search_ms:.1f} ms"
     )
     lines.append("a lead, not an identification")
     return lines
+
+
+def _how(answer: Answer) -> str:
+    if answer.exact:
+        return "exactly"
+    return f"approximately (none that was left out is closer than {answer.unseen_from:.3f})"
 
 
 def _moved(hit: RankedPhoto) -> str:
@@ -125,6 +147,7 @@ def _as_json(answer: Answer) -> dict[str, Any]:
         "strokes": answer.strokes,
         "gallery_photos": answer.gallery_photos,
         "exact": answer.exact,
+        "unseen_from": answer.unseen_from if math.isfinite(answer.unseen_from) else None,
         "inked_regions": np.flatnonzero(answer.ink).tolist(),
         "timings_ms": {
             "raster": answer.timings.raster_ms,

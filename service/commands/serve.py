@@ -3,6 +3,7 @@
 Example:
     mgrl serve ./gallery
     mgrl serve ./staff ./visitors --address 127.0.0.1:0 --threads 1
+    mgrl serve ./gallery --approximate      then: mgrl query sketch.png --recall 0.99
 
 Prints one line when it answers. SIGTERM and Ctrl-C stop it: new calls are turned away, open drawings may finish.
 """
@@ -35,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=DEVICES, default="auto", help="where to encode and search (default: a GPU if there is one)"
     )
     parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="also prepare galleries of 10,000 photos and more for approximate searches; starting takes longer by "
+        "some 30 s a million photos",
+    )
+    parser.add_argument(
         "--grace",
         metavar="SECONDS",
         type=float,
@@ -51,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     opened = [Gallery.open(path, device=device) for path in arguments.galleries]
     encoder = OnnxEncoder.open(arguments.model, threads=config.threads, device=device)
     galleries = Galleries(opened, encoder)
+    if arguments.approximate:
+        _lay_out(galleries)
     if not config.is_loopback:
         print(
             f"mgrl serve: warning: there is no authentication and no encryption yet; whoever reaches {config.address} "
@@ -59,6 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     asyncio.run(_serve(config, galleries, encoder))
     return 0
+
+
+def _lay_out(galleries: Galleries) -> None:
+    for gallery in galleries:
+        if not gallery.build_approximate():
+            print(
+                f"mgrl serve: gallery {gallery.name} is always searched exactly: approximate searches need 10,000 "
+                "photos and the extra: pip install 'mgrl[fast]'",
+                file=sys.stderr,
+            )
 
 
 async def _serve(config: ServerConfig, galleries: Galleries, encoder: OnnxEncoder) -> None:

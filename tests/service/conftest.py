@@ -33,11 +33,11 @@ class CountingGallery(Gallery):
         return super().search(*arguments, **options)
 
 
-def make_gallery(folder, encoder, photos=24, seed=0) -> CountingGallery:
-    """A gallery folder with random rows and no pictures, opened."""
-    rows = unit_rows(np.random.default_rng(seed), photos, encoder.dim)
+def make_gallery(folder, encoder, photos=24, seed=0, rows=None) -> CountingGallery:
+    """A gallery folder without pictures, opened; its rows are random ones unless given."""
+    rows = unit_rows(np.random.default_rng(seed), photos, encoder.dim) if rows is None else rows
     with StoreWriter.open_or_create(folder, encoder.model_hash, encoder.dim) as writer:
-        names = [f"photo{row:04d}" for row in range(photos)]
+        names = [f"photo{row:04d}" for row in range(len(rows))]
         thumbnails = [b"\xff\xd8 thumbnail of " + name.encode() for name in names]
         writer.append(
             [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import SketchError
+from indexer.modes import EXACT, Approximate, Budget
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
 from service.answers import Answer, RankedPhoto, SearchOptions, Timings
@@ -44,13 +45,24 @@ def test_too_many_strokes_are_counted_before_they_are_read():
         strokes_from_wire([sketch_pb2.Stroke()] * (MAX_STROKES + 1))
 
 
-def test_options_survive_the_wire():
-    options = SearchOptions(k=7, weights={1: 0.0, 2: 0.5, 3: 2.0}, include_thumbnails=True)
+@pytest.mark.parametrize("mode", [EXACT, Approximate(0.9), Budget(2.5)])
+def test_options_survive_the_wire(mode):
+    options = SearchOptions(k=7, weights={1: 0.0, 2: 0.5, 3: 2.0}, include_thumbnails=True, mode=mode)
     assert options_from_wire(options_to_wire(options)) == options
 
 
 def test_no_options_are_the_defaults():
     assert options_from_wire(search_pb2.SearchOptions()) == SearchOptions()
+    approximate = search_pb2.SearchOptions(approximate=search_pb2.ApproximateMode())
+    assert options_from_wire(approximate) == SearchOptions(mode=Approximate(0.99))
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 1.25, 1e-50])
+def test_a_bound_is_still_one_after_the_wire(bound):
+    answer = Answer((hit(1),), 99, False, np.ones(14, bool), Timings(), unseen_from=bound)
+    received = answer_from_search_response(answer_to_search_response(answer)).unseen_from
+    assert 0 <= received <= bound
+    assert received == pytest.approx(bound, abs=1e-7)
 
 
 def hit(rank, **fields):

@@ -36,7 +36,7 @@ strokes = st.lists(
     max_size=4,
 )
 names = st.one_of(st.just(""), st.just("faces"), st.text(max_size=12))
-options = st.builds(
+ranking = st.builds(
     search_pb2.SearchOptions,
     k=st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1), st.integers(1, 99)),
     weights=st.builds(
@@ -47,6 +47,21 @@ options = st.builds(
     ),
     include_thumbnails=st.booleans(),
 )
+modes = st.one_of(
+    st.just(search_pb2.SearchOptions()),
+    st.builds(search_pb2.SearchOptions, budget_ms=st.floats()),
+    st.builds(search_pb2.SearchOptions, approximate=st.builds(search_pb2.ApproximateMode, recall=st.floats())),
+)
+
+
+def merged(*parts: search_pb2.SearchOptions) -> search_pb2.SearchOptions:
+    whole = search_pb2.SearchOptions()
+    for part in parts:
+        whole.MergeFrom(part)
+    return whole
+
+
+options = st.builds(merged, ranking, modes)
 rasters = st.builds(sketch_pb2.RasterSketch, image=pictures)
 searches = st.one_of(
     st.builds(

@@ -37,15 +37,30 @@ class SearchOptions(_message.Message):
     K_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
     INCLUDE_THUMBNAILS_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
+    BUDGET_MS_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Photos to return, 1 to 1000, or to 100 with thumbnails. Default, when absent: 10. More than the gallery holds
     returns them all.
     """
     include_thumbnails: _builtins.bool
     """Whether every hit carries its thumbnail. Default: false."""
+    budget_ms: _builtins.float
+    """What cannot be looked at in so many milliseconds, above 0 and at most 60,000. It is overrun by the time of one
+    step.
+    """
     @_builtins.property
     def weights(self) -> Global___GranularityWeights:
         """Default, when absent: 1 for each granularity."""
+
+    @_builtins.property
+    def exact(self) -> Global___ExactMode:
+        """Nothing."""
+
+    @_builtins.property
+    def approximate(self) -> Global___ApproximateMode:
+        """Most photos, as long as most of the true ranking is found."""
 
     def __init__(
         self,
@@ -53,16 +68,67 @@ class SearchOptions(_message.Message):
         k: _builtins.int | None = ...,
         weights: Global___GranularityWeights | None = ...,
         include_thumbnails: _builtins.bool = ...,
+        exact: Global___ExactMode | None = ...,
+        approximate: Global___ApproximateMode | None = ...,
+        budget_ms: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "k", b"k", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "include_thumbnails", b"include_thumbnails", "k", b"k", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "include_thumbnails", b"include_thumbnails", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
+    _WhichOneofReturnType_mode: _TypeAlias = _typing.Literal["exact", "approximate", "budget_ms"]  # noqa: Y015
+    _WhichOneofArgType_mode: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_mode) -> _WhichOneofReturnType_mode | None: ...
 
 Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015
+
+@_typing.final
+class ExactMode(_message.Message):
+    """Compares every photo. Takes no options."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExactMode: _TypeAlias = ExactMode  # noqa: Y015
+
+@_typing.final
+class ApproximateMode(_message.Message):
+    """Leaves out photos that are not likely to be among the closest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECALL_FIELD_NUMBER: _builtins.int
+    recall: _builtins.float
+    """Share of the true ranking that searches shall find on average, dimensionless, above 0 and at most 1; 1 is exact.
+    Default, when absent: 0.99.
+    """
+    def __init__(
+        self,
+        *,
+        recall: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "recall", b"recall"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "recall", b"recall"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
+    _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
+
+Global___ApproximateMode: _TypeAlias = ApproximateMode  # noqa: Y015
 
 @_typing.final
 class GranularityWeights(_message.Message):
@@ -191,10 +257,15 @@ class Ranking(_message.Message):
     GALLERY_PHOTOS_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     INKED_REGIONS_FIELD_NUMBER: _builtins.int
+    UNSEEN_FROM_FIELD_NUMBER: _builtins.int
     gallery_photos: _builtins.int
     """Photos that were ranked, 1 or more."""
     exact: _builtins.bool
-    """Whether hits and order are those of an exhaustive comparison. Default: false, approximate."""
+    """Whether hits and order are those of an exhaustive comparison; also after a search that left photos out, where it
+    can prove that none of them belongs here. Default: false, approximate.
+    """
+    unseen_from: _builtins.float
+    """Guaranteed: no photo that was left out is closer than this, dimensionless, 0 or more. Absent when none was left out."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
         """The smaller of k and `gallery_photos` many; equal distances are in the order of ingestion."""
@@ -210,12 +281,15 @@ class Ranking(_message.Message):
         gallery_photos: _builtins.int = ...,
         exact: _builtins.bool = ...,
         inked_regions: _abc.Iterable[_builtins.int] | None = ...,
+        unseen_from: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unseen_from", b"_unseen_from", "unseen_from", b"unseen_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "gallery_photos", b"gallery_photos", "hits", b"hits", "inked_regions", b"inked_regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unseen_from", b"_unseen_from", "exact", b"exact", "gallery_photos", b"gallery_photos", "hits", b"hits", "inked_regions", b"inked_regions", "unseen_from", b"unseen_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__unseen_from: _TypeAlias = _typing.Literal["unseen_from"]  # noqa: Y015
+    _WhichOneofArgType__unseen_from: _TypeAlias = _typing.Literal["_unseen_from", b"_unseen_from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unseen_from) -> _WhichOneofReturnType__unseen_from | None: ...
 
 Global___Ranking: _TypeAlias = Ranking  # noqa: Y015
 
