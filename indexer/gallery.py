@@ -1,7 +1,7 @@
 """Gallery: vectors, photo ids and thumbnails, searchable as one thing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from indexer.attributes import Mask, Masks
+from indexer.contents import Contents
 from indexer.encoding import RegionEncoder
 from indexer.errors import GalleryError, QueryError
+from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
 from indexer.granular import GranularIndex
+from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS
 from indexer.store import Photo, Store, check_model, unknown_photo
@@ -45,7 +49,7 @@ class Ranking:
 
     Args:
         hits: nearest first; equal distances in the order of ingestion.
-        gallery_photos: how many photos were ranked.
+        gallery_photos: how many photos were ranked: all, or those that pass the filter.
         exact: whether no other photo can belong among the hits.
         unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
     """
@@ -63,14 +67,17 @@ class Gallery:
 
     Args:
         store: the folder.
-        photo_ids: in the order of the index's rows.
-        index: the embeddings.
+        contents: what it held at that moment.
+        index: the embeddings, deleted photos' included.
     """
 
-    def __init__(self, store: Store, photo_ids: list[str], index: GranularIndex) -> None:
+    def __init__(self, store: Store, contents: Contents, index: GranularIndex) -> None:
         self._store = store
-        self._photo_ids = photo_ids
+        self._contents = contents
         self._index = index
+        self._is_laid_out = False
+        self._present = len(index) if contents.present is None else int(np.count_nonzero(contents.present))
+        self._masks = Masks(self._mask)
 
     @classmethod
     def open(cls, folder: Path, *, device: str = "cpu") -> Self:
@@ -86,14 +93,33 @@ class Gallery:
         """
         store = Store.open(folder)
         try:
-            photo_ids, segments = store.snapshot()
-            index = GranularIndex(store.manifest.dim, device=device)
-            for embeddings in segments:
-                index.add(embeddings)
+            contents, segments = store.snapshot()
+            return cls(store, contents, _index_of(segments, store.manifest.dim, device))
         except BaseException:
             store.close()
             raise
-        return cls(store, photo_ids, index)
+
+    def is_stale(self) -> bool:
+        """Whether the folder has changed since; cheap enough to ask several times a second."""
+        return self._store.version() != self._contents.version
+
+    def reopened(self) -> Self:
+        """The folder as it is now, beside this gallery, which stays what it is; both close together.
+
+        Where photos were only deleted or described, the two share their index.
+
+        Raises:
+            GalleryError: damaged since.
+        """
+        contents, segments = self._store.snapshot()
+        if contents.segments == self._contents.segments:
+            newer = type(self)(self._store, contents, self._index)
+            newer._is_laid_out = self._is_laid_out
+            return newer
+        newer = type(self)(self._store, contents, _index_of(segments, self.dim, self._index.device))
+        if self._is_laid_out:
+            newer.build_approximate()
+        return newer
 
     def build_approximate(self) -> bool:
         """Lay the index out so that searches may leave photos out; before searches run.
@@ -101,7 +127,8 @@ class Gallery:
         Returns:
             False, changing nothing, for a gallery below 10,000 photos and without numba: all modes are then exact.
         """
-        return self._index.build_approximate()
+        self._is_laid_out = self._index.build_approximate()
+        return self._is_laid_out
 
     @property
     def name(self) -> str:
@@ -111,12 +138,17 @@ class Gallery:
     @property
     def photos(self) -> int:
         """How many photos there are."""
-        return len(self._photo_ids)
+        return self._present
 
     @property
     def photo_ids(self) -> tuple[str, ...]:
         """All ids in the order of ingestion."""
-        return tuple(self._photo_ids)
+        return tuple(photo_id for photo_id in self._contents.photo_ids if photo_id)
+
+    @property
+    def fields(self) -> Mapping[str, Kind]:
+        """The metadata fields that a filter may name."""
+        return self._contents.attributes.kinds
 
     @property
     def dim(self) -> int:
@@ -143,6 +175,7 @@ class Gallery:
         k: int = 10,
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         mode: Mode = EXACT,
+        filter: Filter | None = None,
     ) -> Ranking:
         """Rank the photos by Eq. (3), as exactly as asked.
 
@@ -152,20 +185,22 @@ class Gallery:
             k: length of the ranking, at least 1; above the number of photos it gives all of them.
             weights: granularity -> weight (the paper's alpha, beta, gamma), dimensionless, >= 0.
             mode: what may be left out; nothing by default, and nothing ever unless `build_approximate` was called.
+            filter: the photos that take part; the ranking is theirs, as if there were no others. It may be empty.
 
         Raises:
             GalleryError: the gallery has no photos.
-            QueryError: no ink, k below 1, or weights that rank nothing.
+            QueryError: no ink, k below 1, weights that rank nothing, or a filter that does not fit the fields.
             ShapeError: probe or ink do not fit the gallery.
         """
         self._check(ink, weights)
-        (rows, distances), certificate = self._index.search_in_mode(probe, ink, k, weights, mode=mode)
+        allowed, photos = self._taking_part(filter)
+        (rows, distances), certificate = self._index.search_in_mode(probe, ink, k, weights, allowed, mode)
         by_region = np.where(ink, region_distances(probe, self._index.vectors(rows)), 0.0)
         hits = tuple(
-            Hit(self._photo_ids[row], place, float(distance), _per_granularity(regions, ink), regions)
+            Hit(self._contents.photo_ids[row], place, float(distance), _per_granularity(regions, ink), regions)
             for place, (row, distance, regions) in enumerate(zip(rows, distances, by_region, strict=True), start=1)
         )
-        return Ranking(hits, self.photos, certificate.exact, certificate.unseen_from)
+        return Ranking(hits, photos, certificate.exact, certificate.unseen_from)
 
     def rank_of(
         self,
@@ -184,10 +219,10 @@ class Gallery:
         row = self._row_of.get(photo_id)
         if row is None:
             raise unknown_photo(self.name, photo_id)
-        return self._index.rank(row, probe, ink, weights)
+        return self._index.rank(row, probe, ink, weights, self._contents.present)
 
     def photo(self, photo_id: str) -> Photo:
-        """One photo's source and thumbnail, read from the disk.
+        """One photo's source, thumbnail and metadata, read from the disk.
 
         Raises:
             UnknownPhotoError: no photo has this id.
@@ -200,10 +235,25 @@ class Gallery:
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {photo_id: row for row, photo_id in enumerate(self._photo_ids)}
+        return {photo_id: row for row, photo_id in enumerate(self._contents.photo_ids) if photo_id}
+
+    def _taking_part(self, filter: Filter | None) -> tuple[Mask | None, int]:
+        """The rows that a search may find, None for all, and how many photos they are."""
+        if filter is None:
+            return self._contents.present, self._present
+        check_size(filter)
+        check_fields(filter, self.fields)
+        mask = self._masks.of(filter)
+        return mask, int(np.count_nonzero(mask))
+
+    def _mask(self, filter: Filter) -> Mask:
+        mask = self._contents.attributes.passing(
+            filter, lambda ids: [self._row_of[photo_id] for photo_id in ids if photo_id in self._row_of]
+        )
+        return mask if self._contents.present is None else mask & self._contents.present
 
     def _check(self, ink: npt.NDArray[np.bool_], weights: Mapping[int, float]) -> None:
-        if not self._photo_ids:
+        if not self._present:
             raise GalleryError(f"gallery {self.name} has no photos; add some with `mgrl ingest`")
         per_region = region_weights(ink, weights)
         if not ink.any():
@@ -214,6 +264,13 @@ class Gallery:
             raise QueryError(
                 f"the weights {dict(weights)} are 0 for every granularity that has ink, so all photos tie; raise one"
             )
+
+
+def _index_of(segments: Iterable[npt.NDArray[np.float32]], dim: int, device: str) -> GranularIndex:
+    index = GranularIndex(dim, device=device)
+    for embeddings in segments:
+        index.add(embeddings)
+    return index
 
 
 def _per_granularity(regions: npt.NDArray[np.float64], ink: npt.NDArray[np.bool_]) -> dict[int, float]:

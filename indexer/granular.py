@@ -141,7 +141,7 @@ class GranularIndex:
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, 14, dim) float32 embeddings of some photos."""
-        parts = [self._rows[g][rows].reshape(len(rows), -1, self.dim) for g in GRANULARITIES]
+        parts = [self._rows[g][rows].reshape(len(rows), g * g, self.dim) for g in GRANULARITIES]
         return np.concatenate(parts, axis=1)
 
     def search(
@@ -273,8 +273,11 @@ class GranularIndex:
         probe: npt.NDArray[np.float32],
         ink: npt.NDArray[np.bool_],
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        allowed: npt.NDArray[np.bool_] | None = None,
     ) -> int:
         """1-based rank of one photo, ties counted against it: how many photos are as near as it is, itself included.
+
+        `allowed`, (photos,) bool, is False for photos that do not count.
 
         Raises:
             ShapeError, QueryError: as `search`.
@@ -282,10 +285,12 @@ class GranularIndex:
         check_query(probe, self.dim, k=1)
         per_region = region_weights(ink, weights)
         if not per_region.any():
-            return len(self)
+            return len(self) if allowed is None else int(np.count_nonzero(allowed))
         own = self._distances(np.array([row]), probe, ink, weights)[0]
         bounds = Bounds.of(probe, per_region, self._least, self._most)
         lower = self._scan(probe, bounds)
+        if allowed is not None:
+            lower[~allowed] = np.inf
         reach = own / bounds.unit
         nearer = (lower + bounds.gap) * SLACK < reach
         unsure = np.flatnonzero(~nearer & (lower <= reach * SLACK))

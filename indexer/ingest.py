@@ -7,6 +7,10 @@ ends with the gallery of an uninterrupted one. A file that changed is a new phot
 Ids are the path inside the source without suffix. Where that is taken (two suffixes, two sources, a changed file) the
 name gets longer until it is free: with suffix, with the source's name before it, then with ~2, ~3, ... behind it.
 
+Metadata of the file that `--metadata` names is stored with each photo, in the same transaction; that of photos that are
+there already is changed first, in one. So that running again loses nothing, the file is read whole and checked against
+the ids before any photo is encoded.
+
 Small threads read, check and scale the next photos while the encoder works on the batch before. Only the scaled
 pixels wait in memory, at most two batches of them, so memory does not grow with the source.
 """
@@ -15,11 +19,11 @@ import hashlib
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +34,8 @@ from PIL import Image
 from indexer.encoding import RegionEncoder, photo_pixels
 from indexer.errors import ConfigError, DataError, ImageError
 from indexer.ledger import folder_name
+from indexer.metadata import Value
+from indexer.metadata_file import read_metadata
 from indexer.photos import SUFFIXES, SourcePhoto, list_photos, read_bytes, read_photo
 from indexer.store import NewPhoto, StoreWriter
 
@@ -63,12 +69,14 @@ class IngestReport:
         added: photos stored.
         already_there: files whose content the gallery had, under this or another name.
         skipped: (name, reason) of each file that is no readable photo.
+        described: photos that got metadata.
         seconds: wall time.
     """
 
     added: int
     already_there: int
     skipped: tuple[tuple[str, str], ...]
+    described: int
     seconds: float
 
 
@@ -90,6 +98,7 @@ class _Job:
     taken_ids: set[str]
     known_hashes: set[bytes]
     on_progress: Callable[[IngestProgress], None]
+    metadata: Mapping[str, Mapping[str, Value | None]]
     added: int = 0
     already_there: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -104,6 +113,7 @@ def ingest(
     encoder: RegionEncoder,
     *,
     batch: int = 64,
+    metadata: Path | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
     """Encode the photos of folders and files into a gallery, making it if it is not there.
@@ -113,11 +123,12 @@ def ingest(
         sources: folders (searched recursively) and single files.
         encoder: made the gallery's other photos too.
         batch: photos encoded at once, and stored at once: all of them or, after a crash, none; 1 to 4096.
+        metadata: a .jsonl or .csv file, see `indexer.metadata_file`.
         on_progress: called when a batch is durable, and for each file that needs no encoding.
 
     Raises:
         ConfigError: batch is out of range.
-        DataError: a source is missing, or there is no photo file in any.
+        DataError: a source is missing, there is no photo file in any, or the metadata file does not hold.
         GalleryError: the folder is something else, damaged, or being written.
         ModelMismatchError: the gallery was made by another model.
     """
@@ -129,14 +140,31 @@ def ingest(
         names = ", ".join(folder_name(source) for source in sources)
         raise DataError(f"no {', '.join(sorted(SUFFIXES))} files in {names}; name a folder with photos")
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim) as store:
-        job = _Job(len(photos), *store.known(), on_progress or (lambda _: None))
+        known_ids, known_hashes = store.known()
+        described = _describe(store, metadata, photos, known_ids)
+        job = _Job(len(photos), known_ids, known_hashes, on_progress or (lambda _: None), described)
         with closing(_new_photos(photos, job, encoder.size_px, ahead=2 * batch)) as fresh:
             while decoded := list(islice(fresh, batch)):
                 embeddings = encoder.encode_photos(np.stack([photo.pixels for photo in decoded]))
-                store.append([_new_photo(photo, job.taken_ids) for photo in decoded], embeddings)
+                store.append([_new_photo(photo, job) for photo in decoded], embeddings)
                 job.added += len(decoded)
                 job.tell()
-    return IngestReport(job.added, job.already_there, tuple(job.skipped), time.monotonic() - started)
+    described_photos = len(described.keys() & job.taken_ids)
+    elapsed = time.monotonic() - started
+    return IngestReport(job.added, job.already_there, tuple(job.skipped), described_photos, elapsed)
+
+
+def _describe(
+    store: StoreWriter, path: Path | None, photos: Sequence[SourcePhoto], known_ids: set[str]
+) -> Mapping[str, Mapping[str, Value | None]]:
+    """The file's metadata by photo; that of the photos that are there is stored."""
+    if path is None:
+        return {}
+    table = read_metadata(path, store.fields())
+    table.check_ids(known_ids.union(*(_names(photo) for photo in photos)))
+    store.declare_fields(table.kinds)
+    store.describe({photo_id: values for photo_id, values in table.photos.items() if photo_id in known_ids})
+    return table.photos
 
 
 def _new_photos(photos: Sequence[SourcePhoto], job: _Job, size_px: int, ahead: int) -> Generator[_Decoded, None, None]:
@@ -193,10 +221,11 @@ def thumbnail(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _new_photo(photo: _Decoded, taken_ids: set[str]) -> NewPhoto:
-    photo_id = free_id(photo.source, taken_ids)
-    taken_ids.add(photo_id)
-    return NewPhoto(photo_id, photo.source.name, photo.thumbnail, photo.content_hash)
+def _new_photo(photo: _Decoded, job: _Job) -> NewPhoto:
+    photo_id = free_id(photo.source, job.taken_ids)
+    job.taken_ids.add(photo_id)
+    known = {field: value for field, value in job.metadata.get(photo_id, {}).items() if value is not None}
+    return NewPhoto(photo_id, photo.source.name, photo.thumbnail, photo.content_hash, metadata=known)
 
 
 def free_id(source: SourcePhoto, taken: set[str]) -> str:
@@ -209,7 +238,10 @@ def free_id(source: SourcePhoto, taken: set[str]) -> str:
         >>> free_id(photo, {"anna", "anna.png", "faces/anna.png"})
         'faces/anna.png~2'
     """
-    suffix = Path(source.name).suffix
     numbered = (f"{source.name}~{number}" for number in count(2))
-    names: Iterable[str] = (source.photo_id, source.photo_id + suffix, source.name)
-    return next((name for name in names if name not in taken), None) or next(n for n in numbered if n not in taken)
+    return next(name for name in chain(_names(source), numbered) if name not in taken)
+
+
+def _names(source: SourcePhoto) -> tuple[str, str, str]:
+    """The ids that a photo can have, shortest first, as long as no more than three photos want the same."""
+    return source.photo_id, source.photo_id + Path(source.name).suffix, source.name

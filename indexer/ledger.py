@@ -6,7 +6,7 @@ so that another engine can stand behind the same statements.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from indexer.errors import GalleryError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Format 1 had no metadata and no deletions. It is read as it is; the first writer adds the tables."""
 _LEDGER: Final = "ledger.sqlite"
 
 METADATA: Final = sa.MetaData()
@@ -38,6 +39,31 @@ PHOTOS: Final = sa.Table(
     sa.Column("segment", sa.ForeignKey("segments.segment"), nullable=False),
     sa.Column("segment_row", sa.Integer, nullable=False),
     sa.UniqueConstraint("segment", "segment_row"),
+)
+STATE: Final = sa.Table(
+    "state",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),  # grows with every commit: readers look whether it did
+)
+DELETED: Final = sa.Table(
+    "deleted",
+    METADATA,
+    # Rows of segments whose photo is gone; their vectors stay in the file.
+    sa.Column("segment", sa.ForeignKey("segments.segment"), primary_key=True),
+    sa.Column("segment_row", sa.Integer, primary_key=True),
+)
+FIELDS: Final = sa.Table(
+    "fields",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+)
+PHOTO_METADATA: Final = sa.Table(
+    "photo_metadata",
+    METADATA,
+    sa.Column("row", sa.ForeignKey("photos.row", ondelete="CASCADE"), primary_key=True),
+    sa.Column("values", sa.JSON, nullable=False),  # field -> value, as `indexer.metadata.to_json` writes it
 )
 
 
@@ -106,9 +132,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise GalleryError(f"{name} is no gallery (no gallery.json in it); make one with `mgrl ingest`") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GalleryError(f"gallery {name}: its gallery.json cannot be read; restore it from a copy") from error
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise GalleryError(
-            f"gallery {name} has format {version}, this version of mgrl reads format {FORMAT_VERSION}; "
+            f"gallery {name} has format {version}, this version of mgrl reads formats 1 to {FORMAT_VERSION}; "
             "use the version that wrote it or ingest the photos anew"
         )
     if not (folder / _LEDGER).is_file():
@@ -126,14 +152,40 @@ def create(folder: Path, model_hash: str, dim: int) -> None:
     try:
         # An earlier attempt may have died anywhere before gallery.json; nothing in its ledger was acknowledged.
         METADATA.drop_all(engine)
-        METADATA.create_all(engine)
+        _create_tables(engine)
     finally:
         engine.dispose()
     _fsync_folder(folder)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
-    replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
+    _write_manifest(folder, manifest)
     _fsync_folder(folder.resolve().parent)
+
+
+def upgrade(folder: Path, manifest: Manifest) -> Manifest:
+    """Bring a gallery of an older format to this one; the caller holds its lock. Its photos stay as they are."""
+    if manifest.format_version == FORMAT_VERSION:
+        return manifest
+    engine = open_engine(folder)
+    try:
+        _create_tables(engine)
+    finally:
+        engine.dispose()
+    upgraded = replace(manifest, format_version=FORMAT_VERSION)
+    _write_manifest(folder, upgraded)
+    return upgraded
+
+
+def _create_tables(engine: sa.Engine) -> None:
+    """Make the tables that are not there yet."""
+    METADATA.create_all(engine)
+    with engine.begin() as connection:
+        if connection.execute(sa.select(STATE)).one_or_none() is None:
+            connection.execute(sa.insert(STATE), {"id": 1, "version": 1})
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
 
 
 def open_engine(folder: Path) -> sa.Engine:
@@ -148,6 +200,8 @@ def open_engine(folder: Path) -> sa.Engine:
         # In WAL mode only FULL syncs the log at every commit; NORMAL may lose the last ones to a power cut.
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        # What is deleted is overwritten: thumbnails and metadata of people must not lie about in free pages.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

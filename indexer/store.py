@@ -1,7 +1,8 @@
 """A gallery on disk: append photos so that a crash at any moment loses none that was acknowledged.
 
     gallery.json          format, model hash and dim; written last when a gallery is made: a folder with it is whole
-    ledger.sqlite         which segments are live, and their photos: ids, sources, content hashes, thumbnails
+    ledger.sqlite         which segments are live, and their photos: ids, sources, content hashes, thumbnails,
+                          metadata; which of their rows were deleted
     segments/000001.vec   embeddings of one batch, raw little-endian float32 (photos, 14, dim), never changed
     lock                  held by the one writer
 
@@ -13,30 +14,33 @@ ledger and then files that never change, so they neither wait for the writer nor
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from indexer import ledger
+from indexer import edits, ledger
+from indexer.contents import Contents, is_format_1, read_contents, read_fields, read_metadata_of, read_version
 from indexer.errors import GalleryError, ModelMismatchError, ShapeError, UnknownPhotoError
 from indexer.ledger import PHOTOS, SEGMENTS, Manifest, folder_name, manifest_path, read_manifest, segment_path
+from indexer.metadata import Kind, Value
 from indexer.regions import REGIONS
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One stored photo: its id, the file it came from, and a JPEG of at most 96 px a side."""
+    """One stored photo: its id, the file it came from, a JPEG of at most 96 px a side, and what is known about it."""
 
     photo_id: str
     source: str
     thumbnail: bytes
+    metadata: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,17 @@ class NewPhoto(Photo):
     """A photo to append; `content_hash` is the SHA-256 of its file, 32 bytes."""
 
     content_hash: bytes
+
+
+class Snapshot(NamedTuple):
+    """A gallery at one moment: what the ledger says, and the embeddings segment by segment.
+
+    `segments` yields (photos, 14, dim) float32 arrays in the order of rows, each verified as it is read; it raises
+    GalleryError where one is missing or altered.
+    """
+
+    contents: Contents
+    segments: Iterator[npt.NDArray[np.float32]]
 
 
 class Store:
@@ -68,23 +83,25 @@ class Store:
         """The folder's own name."""
         return folder_name(self.folder)
 
-    def snapshot(self) -> tuple[list[str], Iterator[npt.NDArray[np.float32]]]:
-        """All photo ids in the order of rows, and their embeddings segment by segment in the same order.
-
-        Returns:
-            The ids, and an iterator over (photos, 14, dim) float32 arrays, each verified as it is read.
+    def snapshot(self) -> Snapshot:
+        """What the gallery holds now, however much is written to it while the embeddings are read.
 
         Raises:
-            GalleryError: the ledger is damaged; from the iterator: a segment is missing or altered.
+            GalleryError: the ledger is damaged.
         """
         with self._reading() as connection:
-            # One transaction: the segments and the photos of the same moment.
-            segments = connection.execute(sa.select(SEGMENTS).order_by(SEGMENTS.c.segment)).all()
-            order = PHOTOS.c.segment, PHOTOS.c.segment_row
-            ids = list(connection.execute(sa.select(PHOTOS.c.photo_id).order_by(*order)).scalars())
-        if sum(segment.rows for segment in segments) != len(ids):
-            raise GalleryError(f"gallery {self.name}: the ledger's photos and segments disagree; ingest it anew")
-        return ids, (self._read_segment(segment) for segment in segments)
+            contents = read_contents(connection, self.name)
+        return Snapshot(contents, (self._read_segment(segment) for segment in contents.segments))
+
+    def version(self) -> int:
+        """Grows with every change to the ledger."""
+        with self._reading() as connection:
+            return read_version(connection)
+
+    def fields(self) -> dict[str, Kind]:
+        """The metadata fields that photos may have, by name."""
+        with self._reading() as connection:
+            return {} if is_format_1(connection) else read_fields(connection)
 
     def known(self) -> tuple[set[str], set[bytes]]:
         """The photo ids and the content hashes in the gallery."""
@@ -93,7 +110,7 @@ class Store:
         return {row.photo_id for row in rows}, {row.content_hash for row in rows}
 
     def photo(self, photo_id: str) -> Photo:
-        """One photo's source and thumbnail.
+        """One photo's source, thumbnail and metadata.
 
         Raises:
             UnknownPhotoError: no photo has this id.
@@ -101,9 +118,9 @@ class Store:
         columns = PHOTOS.c.photo_id, PHOTOS.c.source, PHOTOS.c.thumbnail
         with self._reading() as connection:
             row = connection.execute(sa.select(*columns).where(PHOTOS.c.photo_id == photo_id)).one_or_none()
-        if row is None:
-            raise unknown_photo(self.name, photo_id)
-        return Photo(*row)
+            if row is None:
+                raise unknown_photo(self.name, photo_id)
+            return Photo(*row, metadata=read_metadata_of(connection, photo_id))
 
     def close(self) -> None:
         """Give the ledger's connections back."""
@@ -154,17 +171,28 @@ class StoreWriter(Store):
                 ledger.create(folder, model_hash, dim)
             writer = cls(folder, read_manifest(folder), lock)
             check_model(writer.name, writer.manifest, model_hash, dim)
+            writer.manifest = ledger.upgrade(folder, writer.manifest)
             writer._remove_orphans()
         except BaseException:
             lock.close()
             raise
         return writer
 
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open an existing gallery for changes, whatever model made it.
+
+        Raises:
+            GalleryError: no gallery there, one of another format, or another writer holds it.
+        """
+        manifest = read_manifest(folder)
+        return cls.open_or_create(folder, manifest.model_hash, manifest.dim)
+
     def append(self, photos: Sequence[NewPhoto], embeddings: npt.NDArray[np.float32]) -> None:
         """Store a batch. When this returns the batch survives a crash; before, none of it is visible.
 
         Args:
-            photos: ids and content hashes must be new to the gallery.
+            photos: ids and content hashes must be new to the gallery; metadata of declared fields.
             embeddings: (photos, 14, dim) float32, finite, unit rows.
 
         Raises:
@@ -180,12 +208,45 @@ class StoreWriter(Store):
             return
         data = np.ascontiguousarray(embeddings, "<f4").tobytes()
         try:
-            self._append(photos, data)
+            with self._writing(f"{len(photos)} photos could not be stored") as connection:
+                self._append(connection, photos, data)
         except sa.exc.IntegrityError as error:
             raise GalleryError(f"gallery {self.name} has a photo of this batch already ({error.orig})") from error
-        except (OSError, sa.exc.DBAPIError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
-            raise GalleryError(f"gallery {self.name}: {len(photos)} photos could not be stored ({reason})") from error
+
+    def declare_fields(self, kinds: Mapping[str, Kind]) -> None:
+        """Add metadata fields; those that are there already stay.
+
+        Raises:
+            DataError: a field has another kind in this gallery, or there would be too many.
+            GalleryError: the disk refuses.
+        """
+        with self._writing("metadata fields could not be stored") as connection:
+            edits.declare_fields(connection, kinds)
+
+    def describe(self, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
+        """Change the metadata of stored photos, all or, after a crash, none; ids that are not there are passed over.
+
+        Args:
+            photos: photo id -> declared field -> value, or None to take it away; other fields stay.
+
+        Raises:
+            GalleryError: the disk refuses.
+        """
+        with self._writing("metadata could not be stored") as connection:
+            edits.change_metadata(connection, photos)
+
+    def delete(self, photo_ids: Sequence[str]) -> None:
+        """Take photos out for good, all or, after a crash or an error, none.
+
+        Thumbnails and metadata are overwritten; the vectors stay in their segments, as rows that nothing names.
+
+        Raises:
+            UnknownPhotoError: an id is not there.
+            GalleryError: the disk refuses.
+        """
+        with self._writing("photos could not be deleted") as connection:
+            if missing := edits.delete_photos(connection, photo_ids):
+                raise unknown_photo(self.name, missing[0])
 
     def close(self) -> None:
         """Let the next writer in."""
@@ -200,21 +261,32 @@ class StoreWriter(Store):
     ) -> None:
         self.close()
 
-    def _append(self, photos: Sequence[NewPhoto], data: bytes) -> None:
-        with self._engine.begin() as connection:
-            last = connection.execute(sa.select(sa.func.max(SEGMENTS.c.segment))).scalar() or 0
-            segment = last + 1
-            # The vectors first: the commit below must never name bytes that a crash can still take away.
-            ledger.replace_file(segment_path(self.folder, segment), data)
-            row = {"rows": len(photos), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            connection.execute(sa.insert(SEGMENTS), row | {"segment": segment})
-            connection.execute(
-                sa.insert(PHOTOS),
-                [
-                    {**vars(photo), "segment": segment, "segment_row": segment_row}
-                    for segment_row, photo in enumerate(photos)
-                ],
-            )
+    @contextmanager
+    def _writing(self, failure: str) -> Iterator[sa.Connection]:
+        """A transaction of which readers see all or nothing, and hear that there was one."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+                edits.touch(connection)
+        except sa.exc.IntegrityError:
+            raise
+        except (OSError, sa.exc.DBAPIError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
+            raise GalleryError(f"gallery {self.name}: {failure} ({reason})") from error
+
+    def _append(self, connection: sa.Connection, photos: Sequence[NewPhoto], data: bytes) -> None:
+        last = connection.execute(sa.select(sa.func.max(SEGMENTS.c.segment))).scalar() or 0
+        segment = last + 1
+        # The vectors first: the commit to come must never name bytes that a crash can still take away.
+        ledger.replace_file(segment_path(self.folder, segment), data)
+        row = {"rows": len(photos), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        connection.execute(sa.insert(SEGMENTS), row | {"segment": segment})
+        rows = []
+        for segment_row, photo in enumerate(photos):
+            columns = {name: value for name, value in vars(photo).items() if name != "metadata"}
+            rows.append({**columns, "segment": segment, "segment_row": segment_row})
+        connection.execute(sa.insert(PHOTOS), rows)
+        edits.insert_metadata(connection, {photo.photo_id: photo.metadata for photo in photos})
 
     def _remove_orphans(self) -> None:
         """Delete what a crashed writer left: segments that no commit made live, and half-written files."""

@@ -5,12 +5,17 @@ made if it is not there. Photos are stored batch by batch: stop the command at a
 what is missing is done. A photo is its content, so a copy under another name is not stored twice. Its id is its path
 inside the source without suffix.
 
+--metadata names a file with what is known about the photos, for searches with `mgrl query --where`: JSON lines or CSV
+with the column photo_id and one column a field, such as age, sex, seen:date or marks:tags (kinds: string, number,
+bool, date, tags; guessed where not named; tags in CSV are separated by |). Photos that are there already get it too.
+
 Files that are no readable photos are skipped and listed. Exit status: 0 also when some files were skipped, 1 when
 nothing could be used or the gallery refused, 130 when interrupted.
 
 examples:
   mgrl ingest ./gallery ./photos
   mgrl ingest ./gallery ./photos/2023 ./photos/2024 ./extra/anna.jpg
+  mgrl ingest ./gallery ./photos --metadata people.csv
   mgrl ingest ./gallery ./photos --json summary.json      for scripts: counts, rate, every skipped file
 """
 
@@ -33,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `mgrl ingest`."""
     parser.add_argument("gallery", metavar="GALLERY", type=Path, help="folder of the gallery, made if missing")
     parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="folder of photos, or a photo")
+    parser.add_argument("--metadata", metavar="FILE", type=Path, help="what is known about the photos: .jsonl or .csv")
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
     parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos encoded and stored at once (64)")
     parser.add_argument(
@@ -59,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 args.sources,
                 encoder,
                 batch=args.batch,
+                metadata=args.metadata,
                 on_progress=lambda now: show(now.done, now.total, _notes(now)),
             )
     except KeyboardInterrupt:
@@ -78,6 +85,7 @@ def _summary(report: "IngestReport") -> dict[str, object]:
     return {
         "added": report.added,
         "already_there": report.already_there,
+        "described": report.described,
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
         "seconds": round(report.seconds, 3),
         "photos_per_s": round(report.added / max(report.seconds, 1e-9), 1),
@@ -94,6 +102,7 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport") -> 
         ("added", str(report.added)),
         ("already there", str(report.already_there)),
         ("skipped", str(len(report.skipped))),
+        *([("with metadata", str(report.described))] if report.described else []),
         ("time", f"{report.seconds:.1f} s{rate}"),
     )
     for row in rows:

@@ -1,9 +1,11 @@
 import io
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 
 from indexer.encoding import stack_photos
 from indexer.errors import ConfigError, DataError, GalleryError, ModelMismatchError
+from indexer.filters import And, Equals, Not
 from indexer.gallery import Gallery
 from indexer.ingest import IngestProgress, ingest
+from indexer.metadata import Kind
 from indexer.photos import read_photo
 from indexer.store import Store, StoreWriter
 from tests.conftest import PixelEncoder
@@ -36,7 +40,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> tuple[list[str], np.ndarray]:
-    ids, segments = Store.open(folder).snapshot()
+    contents, segments = Store.open(folder).snapshot()
+    ids = contents.photo_ids
     return ids, np.concatenate(list(segments))
 
 
@@ -125,7 +130,7 @@ def test_progress_counts_only_what_is_durable(tmp_path: Path, photos: Path, enco
 
     def check(now: IngestProgress) -> None:
         seen.append(now)
-        assert len(Store.open(tmp_path / "g").snapshot()[0]) == now.added
+        assert len(Store.open(tmp_path / "g").snapshot().contents.photo_ids) == now.added
 
     ingest(tmp_path / "g", [photos], encoder, batch=4, on_progress=check)
     assert seen[-1] == IngestProgress(total=12, added=10, already_there=1, skipped=1)
@@ -215,3 +220,72 @@ def test_a_job_killed_again_and_again_ends_like_an_uninterrupted_one(tmp_path: P
     found, expected = contents(tmp_path / "g"), contents(tmp_path / "whole")
     assert found[0] == expected[0]
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_metadata_is_stored_with_the_photos(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("photo_id,age,marks:tags\nset0/face00,31,scar|mole\nset1/face03,,ring\n")
+    (photos / "set1" / "face03.jpg").rename(tmp_path / "face03.jpg")
+    report = ingest(tmp_path / "g", [photos], encoder, batch=4)
+    (tmp_path / "face03.jpg").rename(photos / "set1" / "face03.jpg")
+    report = ingest(tmp_path / "g", [photos], encoder, batch=4, metadata=path)
+    assert (report.added, report.already_there, report.described) == (1, 9, 2)
+    gallery = Gallery.open(tmp_path / "g")
+    assert gallery.fields == {"age": Kind.NUMBER, "marks": Kind.TAGS}
+    assert gallery.photo("set0/face00").metadata == {"age": 31.0, "marks": ("mole", "scar")}
+    assert gallery.photo("set1/face03").metadata == {"marks": ("ring",)}
+    assert gallery.photo("set0/face02").metadata == {}
+    # Another file changes the fields it names and no others; an empty cell takes a value away.
+    path.write_text("photo_id,marks:tags,seen\nset0/face00,,2024-05-01\n")
+    ingest(tmp_path / "g", [photos], encoder, metadata=path)
+    photo = Store.open(tmp_path / "g").photo("set0/face00")
+    assert photo.metadata == {"age": 31.0, "seen": date(2024, 5, 1)}
+
+
+def test_bad_metadata_is_refused_before_any_photo_is_stored(
+    tmp_path: Path, photos: Path, encoder: PixelEncoder
+) -> None:
+    path = tmp_path / "people.csv"
+    for text, message in (
+        ("photo_id,age\nset0/face00,31\nset0/face77,31\n", r"people.csv: no photo has the id 'set0/face77'"),
+        ("photo_id,age:number\nset0/face00,old\n", r"people.csv: line 2, field age: the value must be a number"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            ingest(tmp_path / "g", [photos], encoder, metadata=path)
+        assert Gallery.open(tmp_path / "g").photos == 0
+    path.write_text("photo_id,age\nset0/face00,31\n")
+    ingest(tmp_path / "g", [photos], encoder, metadata=path)
+    path.write_text("photo_id,age:string\nset0/face00,old\n")
+    with pytest.raises(DataError, match="field age is a number in this gallery, not a string; give it another name"):
+        ingest(tmp_path / "g", [photos], encoder, metadata=path)
+
+
+def test_the_attributes_of_fs2k_filter_its_photos(shared: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
+    listed = json.loads((shared / "fs2k" / "anno_train.json").read_text())
+    photos = shared / "fs2k" / "photo" / "photo3"
+    people = {
+        entry["image_name"].removeprefix("photo3/"): entry
+        for entry in listed
+        if entry["image_name"].startswith("photo3/")
+    }
+    some = [path for path in sorted(photos.glob("*.jpg")) if path.stem in people][:60]
+    lines = [
+        {"photo_id": path.stem, "sex": "female" if people[path.stem]["gender"] else "male"}
+        | {"smiles": people[path.stem]["smile"] == 0, "hair_color": people[path.stem]["hair_color"]}
+        for path in some
+    ]
+    path = tmp_path / "people.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert ingest(tmp_path / "g", some, encoder, metadata=path).described == 60
+    gallery = Gallery.open(tmp_path / "g")
+    probe, ink = encoder.encode_sketches(np.zeros((1, 192, 192), np.uint8))[0], np.ones(14, bool)
+    everyone = [hit.photo_id for hit in gallery.search(probe, ink, k=60).hits]
+    wanted = And((Equals("sex", "female"), Equals("smiles", True), Not(Equals("hair_color", 1.0))))
+    passing = {line["photo_id"] for line in lines if line["sex"] == "female" and line["smiles"]} & {
+        line["photo_id"] for line in lines if line["hair_color"] != 1
+    }
+    assert 3 < len(passing) < 40
+    found = gallery.search(probe, ink, k=60, filter=wanted)
+    assert [hit.photo_id for hit in found.hits] == [photo_id for photo_id in everyone if photo_id in passing]
+    assert (found.gallery_photos, found.exact) == (len(passing), True)

@@ -39,7 +39,8 @@ def test_what_was_appended_is_there_after_a_reopen(tmp_path: Path) -> None:
     folder = tmp_path / "faces"
     rows = make_store(folder, 3, 1, 5)
     store = Store.open(folder)
-    ids, segments = store.snapshot()
+    contents, segments = store.snapshot()
+    ids = contents.photo_ids
     np.testing.assert_array_equal(np.concatenate(list(segments)), rows)
     assert ids == [f"p{n}" for n in range(9)]
     assert store.photo("p4").source == "photos/p4.jpg"
@@ -50,7 +51,8 @@ def test_what_was_appended_is_there_after_a_reopen(tmp_path: Path) -> None:
 
 def test_an_empty_store_opens(tmp_path: Path) -> None:
     make_store(tmp_path / "g")
-    ids, segments = Store.open(tmp_path / "g").snapshot()
+    contents, segments = Store.open(tmp_path / "g").snapshot()
+    ids = contents.photo_ids
     assert (ids, list(segments)) == ([], [])
 
 
@@ -108,7 +110,10 @@ def test_a_gallery_of_another_format_or_a_damaged_one_is_refused(tmp_path: Path)
     manifest = tmp_path / "g" / "gallery.json"
     whole = json.loads(manifest.read_text())
     for text, message in (
-        (json.dumps(whole | {"format_version": 9}), "gallery g has format 9, this version of mgrl reads format 1"),
+        (
+            json.dumps(whole | {"format_version": 9}),
+            "gallery g has format 9, this version of mgrl reads formats 1 to 2",
+        ),
         (json.dumps({"format_version": 1}), "gallery.json lacks 'model_hash'"),
         ('{"format_ver', "gallery.json cannot be read"),
         ("[]", "gallery.json cannot be read"),
@@ -153,7 +158,7 @@ def test_a_batch_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None
             writer.append(new_photos(2, 2), rows * np.float32(np.inf))
         with pytest.raises(GalleryError, match="gallery g has a photo of this batch already"):
             writer.append(new_photos(1, 2), rows)
-        assert writer.snapshot()[0] == ["p0", "p1"]
+        assert writer.snapshot().contents.photo_ids == ["p0", "p1"]
         writer.append(new_photos(2, 2), rows)
         assert len(np.concatenate(list(writer.snapshot()[1]))) == 4
 
@@ -170,7 +175,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(tmp_path: Path, monkeypatch: py
         with pytest.raises(GalleryError, match=r"gallery g: 2 photos could not be stored \(No space left on device\)"):
             writer.append(new_photos(2, 2), rows)
     monkeypatch.undo()
-    assert Store.open(tmp_path / "g").snapshot()[0] == ["p0", "p1"]
+    assert Store.open(tmp_path / "g").snapshot().contents.photo_ids == ["p0", "p1"]
 
 
 def test_the_next_writer_removes_what_a_crash_left(tmp_path: Path) -> None:
@@ -195,7 +200,8 @@ def test_a_reader_keeps_its_moment_while_a_writer_goes_on(tmp_path: Path) -> Non
     def read() -> None:
         while not stop.is_set():
             try:
-                ids, segments = store.snapshot()
+                contents, segments = store.snapshot()
+                ids = contents.photo_ids
                 seen.append(len(ids))
                 if sum(map(len, segments)) != len(ids):
                     wrong.append(f"{len(ids)} ids do not fit their segments")
@@ -255,13 +261,15 @@ def test_a_writer_killed_at_any_write_loses_nothing_acknowledged(tmp_path: Path,
     if not (tmp_path / "g" / "gallery.json").exists():
         assert acknowledged == 0
     else:
-        ids, segments = Store.open(tmp_path / "g").snapshot()
+        contents, segments = Store.open(tmp_path / "g").snapshot()
+        ids = contents.photo_ids
         assert ids == [f"p{n}" for n in range(len(ids))]
         assert acknowledged <= len(ids) <= acknowledged + 2
         np.testing.assert_array_equal(np.concatenate([rows[:0], *segments]), rows[: len(ids)])
         acknowledged = len(ids)
     with StoreWriter.open_or_create(tmp_path / "g", MODEL, 16) as writer:
         writer.append(new_photos(acknowledged, 8 - acknowledged), rows[acknowledged:])
-        ids, segments = writer.snapshot()
+        contents, segments = writer.snapshot()
+        ids = contents.photo_ids
         assert ids == [f"p{n}" for n in range(8)]
         np.testing.assert_array_equal(np.concatenate(list(segments)), rows)

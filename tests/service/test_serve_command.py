@@ -199,7 +199,7 @@ def test_query_lists_the_galleries_when_none_is_named(mgrl, tmp_path, picture, e
 
 def test_what_a_terminal_obeys_is_not_printed(mgrl, tmp_path, picture, encoder):
     gallery = make_gallery(tmp_path / "faces", encoder, photos=1)
-    gallery._photo_ids[0] = "anna\x1b[2J"
+    gallery._contents.photo_ids[0] = "anna\x1b[2J"
     with serving([gallery], encoder) as running:
         _, output, _ = mgrl("query", picture, "--address", running.address)
     assert "anna?[2J" in output

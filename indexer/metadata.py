@@ -1,0 +1,122 @@
+"""What is known about a photo besides its looks: fields with a type, the values they take, and how they are kept.
+
+A gallery has its fields, each of one kind for all photos; a photo may lack any of them. Values come from strangers'
+files and end up in terminals and answers, so control characters and huge ones are refused where they enter.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from typing import Any, Final
+
+from indexer.errors import DataError
+
+MAX_FIELDS: Final = 64
+MAX_TEXT: Final = 1000
+"""Characters of a string or a tag."""
+
+MAX_TAGS: Final = 100
+"""Tags of one photo in one field."""
+
+ID_COLUMN: Final = "photo_id"
+"""What a metadata file calls the photo; no field may have this name."""
+
+Value = str | float | bool | date | tuple[str, ...]
+"""A string, a number, a truth, a day, or tags."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+class Kind(StrEnum):
+    """The type of a field."""
+
+    STRING = "string"
+    NUMBER = "number"
+    BOOL = "bool"
+    DATE = "date"
+    TAGS = "tags"
+
+
+def check_field(name: str) -> str:
+    """The name of a field, if it can be one.
+
+    Raises:
+        DataError: it is no plain word, or the name of the photo's id.
+    """
+    if not _NAME.fullmatch(name) or name == ID_COLUMN:
+        raise DataError(
+            f"a field's name must be 1 to 64 letters, digits and underscores, no digit first, and not {ID_COLUMN}; "
+            f"got {name[:80]!r}"
+        )
+    return name
+
+
+def check_value(kind: Kind, value: object) -> Value:
+    """A value of a kind, as a field keeps it.
+
+    Raises:
+        DataError: another type, not finite, control characters in it, or too long.
+
+    Example:
+        >>> check_value(Kind.NUMBER, 31), check_value(Kind.DATE, "2024-02-29"), check_value(Kind.TAGS, ["scar", "scar"])
+        (31.0, datetime.date(2024, 2, 29), ('scar',))
+    """
+    match kind:
+        case Kind.STRING if isinstance(value, str):
+            return _text(value)
+        case Kind.NUMBER if isinstance(value, int | float) and not isinstance(value, bool):
+            return _number(value)
+        case Kind.BOOL if isinstance(value, bool):
+            return value
+        case Kind.DATE if isinstance(value, date):
+            return value
+        case Kind.DATE if isinstance(value, str) and (day := as_date(value)) is not None:
+            return day
+        case Kind.TAGS if isinstance(value, list | tuple) and all(isinstance(tag, str) for tag in value):
+            tags = tuple(sorted({_text(tag) for tag in value}))
+            if len(tags) > MAX_TAGS:
+                raise DataError(f"a photo may have {MAX_TAGS} tags in a field, got {len(tags)}")
+            return tags
+    wanted = {Kind.DATE: "a date such as 2024-02-29", Kind.TAGS: "a list of strings"}.get(kind, f"a {kind}")
+    raise DataError(f"the value must be {wanted}, got {str(value)[:80]!r}")
+
+
+def as_date(text: str) -> date | None:
+    """The day that YYYY-MM-DD names, None for any other text."""
+    try:
+        return date.fromisoformat(text) if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else None
+    except ValueError:
+        return None
+
+
+def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Values as JSON holds them: days as YYYY-MM-DD, tags as lists."""
+    plain: dict[str, Any] = {}
+    for field, value in values.items():
+        plain[field] = value.isoformat() if isinstance(value, date) else value
+    return plain
+
+
+def from_json(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Value]:
+    """The values that `to_json` made plain."""
+    return {field: check_value(kinds[field], value) for field, value in values.items()}
+
+
+def _text(value: str) -> str:
+    if len(value) > MAX_TEXT:
+        raise DataError(f"a text may have {MAX_TEXT} characters, got {len(value)}")
+    if not value.isprintable():
+        raise DataError(f"a text must be printable, without line breaks and control characters, got {value[:80]!r}")
+    return value
+
+
+def _number(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"a number must be finite, got {number}")
+    return number
