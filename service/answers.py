@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import QueryError
+from indexer.filters import Filter, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
 from indexer.modes import EXACT, Mode
 from indexer.regions import REGIONS
@@ -32,6 +33,7 @@ class SearchOptions:
             above 0.
         include_thumbnails: whether every hit carries its thumbnail.
         mode: what a search may leave out; nothing by default.
+        filter: which photos take part; all by default.
 
     Raises:
         QueryError: an option is out of range.
@@ -41,6 +43,7 @@ class SearchOptions:
     weights: Mapping[int, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
     include_thumbnails: bool = False
     mode: Mode = EXACT
+    filter: Filter | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MAX_K:
@@ -53,6 +56,8 @@ class SearchOptions:
             raise QueryError(f"weights must be at most {MAX_WEIGHT:.0f}, got {too_large[0]}; only their ratios matter")
         if not region_weights(np.ones(REGIONS, bool), self.weights).any():
             raise QueryError("at least one weight must be above 0, got 0 for every granularity")
+        if self.filter is not None:
+            check_size(self.filter)
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ class Answer:
     """The photos for a drawing as it stands. A lead, not an identification.
 
     Args:
-        hits: closest first; empty when there is no ink that counts.
-        gallery_photos: photos that were ranked; 0 when there is no ink.
+        hits: closest first; empty when there is no ink that counts, and when no photo passes the filter.
+        gallery_photos: photos that were ranked, those that pass the filter; 0 when there is no ink.
         exact: whether hits and order are those of an exhaustive comparison.
         ink: (14,) bool, the regions that hold ink.
         timings: where the time went.
@@ -104,6 +109,7 @@ class Answer:
         skipped: changes that got no answer of their own, because newer ones had arrived.
         sequence: every accepted message up to this one is included; 0 outside a stream.
         unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
+        no_ink: whether there is nothing to search with yet: no ink, or none where the weights look.
     """
 
     hits: tuple[RankedPhoto, ...]
@@ -115,11 +121,7 @@ class Answer:
     skipped: int = 0
     sequence: int = 0
     unseen_from: float = math.inf
-
-    @property
-    def no_ink(self) -> bool:
-        """Whether there is nothing to search with yet: no ink, or none where the weights look."""
-        return not self.hits
+    no_ink: bool = False
 
     def rank_of(self, photo_id: str) -> int | None:
         """The photo's 1-based rank, None when it is not among the hits."""

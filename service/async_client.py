@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
@@ -22,6 +23,7 @@ from service.calls import (
     PhotoInfo,
     Points,
     gallery_info,
+    photo_info,
     search_request,
 )
 from service.config import DEFAULT_ADDRESS
@@ -54,9 +56,10 @@ class AsyncClient:
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
+        filter: Filter | None = None,
     ) -> Answer:
         """The photos for one sketch."""
-        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode))
+        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode, filter))
         try:
             return answer_from_search_response(await self._sketches.Search(request, timeout=self._timeout_s))
         except grpc.aio.AioRpcError as error:
@@ -70,9 +73,10 @@ class AsyncClient:
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
+        filter: Filter | None = None,
     ) -> "AsyncClientDrawing":
         """A drawing to be opened with `async with`."""
-        options = SearchOptions(k, weights, include_thumbnails, mode)
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
         return AsyncClientDrawing(self._sketches, self._target, gallery, options)
 
     async def galleries(self) -> list[GalleryInfo]:
@@ -85,13 +89,13 @@ class AsyncClient:
         return [gallery_info(summary) for summary in response.galleries]
 
     async def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
-        """One photo's thumbnail and source."""
+        """One photo's thumbnail, source and metadata."""
         request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
         try:
             response = await self._galleries.GetPhoto(request, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
-        return PhotoInfo(response.photo_id, response.source, response.thumbnail)
+        return photo_info(response)
 
     async def close(self) -> None:
         """End the connection, and with it open drawings."""

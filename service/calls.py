@@ -1,17 +1,19 @@
 """What the sync and the asyncio client share: the messages they send, and finding the answers to them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import SketchError
+from indexer.metadata import Kind, Value
 from indexer.sketch import Stroke
 from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
 from service.answers import Answer, SearchOptions
 from service.convert import answer_from_draw_response, options_to_wire, strokes_to_wire
+from service.convert_metadata import fields_from_wire, metadata_from_wire
 from service.errors import ServiceError, error_from_status
 
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating]
@@ -28,21 +30,23 @@ CHANNEL_OPTIONS: Final = (
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """A gallery that the service answers for."""
+    """A gallery that the service answers for; `fields` are those that a filter may name."""
 
     name: str
     photos: int
     dim: int
     model_hash: str
+    fields: Mapping[str, Kind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PhotoInfo:
-    """A photo: its id, the name it was ingested under, and a JPEG thumbnail."""
+    """A photo: its id, the name it was ingested under, a JPEG thumbnail, and what is known about it by field."""
 
     photo_id: str
     source: str
     thumbnail: bytes
+    metadata: Mapping[str, Value] = field(default_factory=dict)
 
 
 class Outbox:
@@ -142,7 +146,13 @@ def search_request(
 
 def gallery_info(summary: gallery_pb2.GallerySummary) -> GalleryInfo:
     """A gallery as the service describes it."""
-    return GalleryInfo(summary.name, summary.photos, summary.dim, summary.model_hash)
+    fields = fields_from_wire(summary.fields)
+    return GalleryInfo(summary.name, summary.photos, summary.dim, summary.model_hash, fields)
+
+
+def photo_info(photo: gallery_pb2.GetPhotoResponse) -> PhotoInfo:
+    """A photo as the service describes it."""
+    return PhotoInfo(photo.photo_id, photo.source, photo.thumbnail, metadata_from_wire(photo.metadata))
 
 
 def as_stroke(stroke: Stroke | Points) -> Stroke:

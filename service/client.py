@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
@@ -25,6 +26,7 @@ from service.calls import (
     PhotoInfo,
     Points,
     gallery_info,
+    photo_info,
     search_request,
 )
 from service.config import DEFAULT_ADDRESS
@@ -62,6 +64,7 @@ class Client:
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
+        filter: Filter | None = None,
     ) -> Answer:
         """The photos for one sketch, given as strokes or as a PNG, JPEG or WebP file.
 
@@ -73,14 +76,16 @@ class Client:
             weights: granularity -> weight.
             include_thumbnails: whether every hit carries its thumbnail.
             mode: `Exact()`, `Approximate(recall)` or `Budget(ms)` of `indexer.modes`.
+            filter: which photos take part, of `indexer.filters`; all if None.
 
         Raises:
             SketchError: the sketch cannot be drawn.
-            QueryError: an option is out of range, or several galleries are served and none is named.
+            QueryError: an option is out of range, the filter does not fit the gallery's fields, or several galleries
+                are served and none is named.
             UnknownGalleryError: no gallery of that name.
             ServiceError: the service cannot answer.
         """
-        options = SearchOptions(k, weights, include_thumbnails, mode)
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
         request = search_request(gallery, strokes, raster, options)
         try:
             return answer_from_search_response(self._sketches.Search(request, timeout=self._timeout_s))
@@ -95,9 +100,12 @@ class Client:
         weights: Mapping[int, float] = EQUAL_WEIGHTS,
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
+        filter: Filter | None = None,
     ) -> "ClientDrawing":
         """A drawing to be opened with `with`; the arguments are those of `search`."""
-        return ClientDrawing(self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails, mode))
+        return ClientDrawing(
+            self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails, mode, filter)
+        )
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -108,7 +116,7 @@ class Client:
         return [gallery_info(summary) for summary in response.galleries]
 
     def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
-        """One photo's thumbnail and source.
+        """One photo's thumbnail, source and metadata.
 
         Raises:
             UnknownPhotoError: no such photo in that gallery.
@@ -118,7 +126,7 @@ class Client:
             response = self._galleries.GetPhoto(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
-        return PhotoInfo(response.photo_id, response.source, response.thumbnail)
+        return photo_info(response)
 
     def close(self) -> None:
         """End the connection, and with it open drawings."""

@@ -13,6 +13,7 @@ from indexer.regions import GRANULARITIES, REGIONS
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKE_POINTS, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
 from service.answers import DEFAULT_K, Answer, RankedPhoto, SearchOptions, Timings
+from service.convert_metadata import filter_from_wire, filter_to_wire
 
 
 def stroke_from_wire(stroke: sketch_pb2.Stroke) -> Stroke:
@@ -74,6 +75,7 @@ def options_from_wire(options: search_pb2.SearchOptions) -> SearchOptions:
         weights=_weights_from_wire(options.weights),
         include_thumbnails=options.include_thumbnails,
         mode=_mode_from_wire(options),
+        filter=filter_from_wire(options.filter) if options.HasField("filter") else None,
     )
 
 
@@ -84,6 +86,7 @@ def options_to_wire(options: SearchOptions) -> search_pb2.SearchOptions:
         k=options.k,
         weights=search_pb2.GranularityWeights(granularity_1=one, granularity_2=two, granularity_3=three),
         include_thumbnails=options.include_thumbnails,
+        filter=None if options.filter is None else filter_to_wire(options.filter),
     )
     match options.mode:
         case Exact():
@@ -104,7 +107,7 @@ def answer_to_search_response(answer: Answer) -> search_pb2.SearchResponse:
 
 def answer_from_search_response(response: search_pb2.SearchResponse) -> Answer:
     """The answer in a reply to a `Search`."""
-    return _answer(response.ranking, response.timings)
+    return _answer(response)
 
 
 def answer_to_draw_response(answer: Answer) -> search_pb2.DrawResponse:
@@ -122,12 +125,16 @@ def answer_to_draw_response(answer: Answer) -> search_pb2.DrawResponse:
 def answer_from_draw_response(response: search_pb2.DrawResponse) -> Answer:
     """The answer in a reply of a `Draw` that holds a result."""
     result = response.result
-    return _answer(result.ranking, result.timings, result.strokes, result.skipped, response.sequence)
+    return _answer(result, result.strokes, result.skipped, response.sequence)
 
 
 def _answer(
-    ranking: search_pb2.Ranking, timings: search_pb2.Timings, strokes: int = 0, skipped: int = 0, sequence: int = 0
+    result: search_pb2.SearchResponse | search_pb2.DrawResult,
+    strokes: int = 0,
+    skipped: int = 0,
+    sequence: int = 0,
 ) -> Answer:
+    ranking, timings = result.ranking, result.timings
     return Answer(
         hits=tuple(_hit_from_wire(hit) for hit in ranking.hits),
         gallery_photos=ranking.gallery_photos,
@@ -138,6 +145,7 @@ def _answer(
         skipped=skipped,
         sequence=sequence,
         unseen_from=ranking.unseen_from if ranking.HasField("unseen_from") else math.inf,
+        no_ink=result.no_ink,
     )
 
 

@@ -141,11 +141,11 @@ class Drawing:
         ink = ink_mask(pixels)
         raster_ms = clock.lap_ms()
         if not region_weights(ink, self._options.weights).any():
-            return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes))
+            return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
         probe = self._encoder.encode_sketches(pixels[None])[0]
         encode_ms = clock.lap_ms()
         asked = self._options
-        ranking = self._gallery.search(probe, ink, asked.k, asked.weights, asked.mode)
+        ranking = self._gallery.search(probe, ink, asked.k, asked.weights, asked.mode, asked.filter)
         timings = Timings(raster_ms, encode_ms, clock.lap_ms())
         hits = tuple(self._ranked(hit) for hit in ranking.hits)
         return Answer(

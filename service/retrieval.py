@@ -10,10 +10,13 @@ import grpc
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import QueryError
+from indexer.filters import check_fields
 from indexer.gallery import Gallery
 from indexer.sketch import read_raster
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.answers import SearchOptions
 from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
+from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.drawing import Drawing
 from service.errors import ServiceError, public_errors
 from service.galleries import Galleries
@@ -45,7 +48,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
     ) -> AsyncIterator[search_pb2.DrawResponse]:
         async with public_errors(context):
             with self._counted():
-                session = self._begin(await anext(aiter(requests), None))
+                session = await self._begin(await anext(aiter(requests), None))
                 self._sessions.add(session)
                 try:
                     async with aclosing(session.answers(requests)) as responses:
@@ -63,19 +66,20 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         if self._calls:
             await asyncio.wait(self._calls, timeout=1.0)
 
-    def _begin(self, request: search_pb2.DrawRequest | None) -> DrawSession:
+    async def _begin(self, request: search_pb2.DrawRequest | None) -> DrawSession:
         if request is None or request.WhichOneof("action") != "begin":
             raise QueryError("the first message of a drawing must be `begin`")
         if request.sequence < 1:
             raise QueryError(f"sequence numbers must be 1 or more, got {request.sequence}")
         gallery = self._galleries.find(request.begin.gallery)
-        drawing = Drawing(gallery, self._encoder, options_from_wire(request.begin.options))
-        return DrawSession(drawing, request.sequence, self._workers)
+        # A filter may be long: beside the event loop.
+        options = await self._workers.read(partial(_options_for, gallery, request.begin.options))
+        return DrawSession(Drawing(gallery, self._encoder, options), request.sequence, self._workers)
 
     def _search(
         self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]
     ) -> search_pb2.SearchResponse:
-        drawing = Drawing(gallery, self._encoder, options_from_wire(request.options))
+        drawing = Drawing(gallery, self._encoder, _options_for(gallery, request.options))
         match request.WhichOneof("sketch"):
             case "strokes" if request.strokes.strokes:
                 drawing.add(strokes_from_wire(request.strokes.strokes))
@@ -98,6 +102,14 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             self._calls.discard(task)
 
 
+def _options_for(gallery: Gallery, message: search_pb2.SearchOptions) -> SearchOptions:
+    """Checked options, whose filter fits the gallery."""
+    options = options_from_wire(message)
+    if options.filter is not None:
+        check_fields(options.filter, gallery.fields)
+    return options
+
+
 class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
     """Describes the galleries and hands out photos."""
 
@@ -112,7 +124,11 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             return gallery_pb2.ListGalleriesResponse(
                 galleries=[
                     gallery_pb2.GallerySummary(
-                        name=gallery.name, photos=gallery.photos, dim=gallery.dim, model_hash=gallery.model_hash
+                        name=gallery.name,
+                        photos=gallery.photos,
+                        dim=gallery.dim,
+                        model_hash=gallery.model_hash,
+                        fields=fields_to_wire(gallery.fields),
                     )
                     for gallery in self._galleries
                 ]
@@ -123,5 +139,10 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         async with public_errors(context):
             gallery = self._galleries.find(request.gallery)
             photo = await self._workers.read(partial(gallery.photo, request.photo_id))
-            return gallery_pb2.GetPhotoResponse(photo_id=photo.photo_id, source=photo.source, thumbnail=photo.thumbnail)
+            return gallery_pb2.GetPhotoResponse(
+                photo_id=photo.photo_id,
+                source=photo.source,
+                thumbnail=photo.thumbnail,
+                metadata=metadata_to_wire(photo.metadata),
+            )
         raise AssertionError("public_errors ends the call")

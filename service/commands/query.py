@@ -4,10 +4,18 @@ Example:
     mgrl query sketch.png
     mgrl query drawing.json --live -k 5
     mgrl query sketch.png --recall 0.99        most of the true ranking, sooner, from a service with --approximate
+    mgrl query sketch.png --where sex=female --where "age>=30" --where marks:scar
     mgrl query sketch.png --budget-ms 5        what can be found in 5 ms
     mgrl query sketch.png --gallery staff --weights 1 1 0.5 --save-thumbnails ./found --json found.json
 
 A drawing is {"strokes": [{"points": [[x, y], ...], "width": 0.008}, ...]} with x to the right and y down, 0 to 1.
+--where leaves out photos by what `mgrl ingest --metadata` stored. Given several times, all must hold:
+  FIELD=VALUE,...   has this value, or one of several      FIELD!=VALUE,...  has none of them
+  FIELD>=VALUE      number or date, at least               FIELD<=VALUE      at most
+  FIELD:TAG         tags hold this one                     FIELD!:TAG        they do not
+  photo_id=ID,...   these photos
+Values are numbers, true or false, dates (2024-02-29), or text; text in double quotes is always text (badge="007").
+
 A result is a lead, not an identification.
 """
 
@@ -28,6 +36,7 @@ from indexer.regions import GRANULARITIES
 from service.answers import DEFAULT_K, Answer, RankedPhoto
 from service.client import Client
 from service.config import DEFAULT_ADDRESS, split_address
+from service.where import filter_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar=("A", "B", "G"), type=float, nargs=3, default=(1.0, 1.0, 1.0),
         help="of the whole face, the 2x2 and the 3x3 regions (default: 1 1 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--where", metavar="CONDITION", action="append", default=[], help="only these photos take part, see above"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument(
         "--recall", metavar="SHARE", type=float, help="of the true ranking that is enough, 0 to 1 (default: exact)"
@@ -61,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         "weights": dict(zip(GRANULARITIES, arguments.weights, strict=True)),
         "include_thumbnails": arguments.save_thumbnails is not None,
         "mode": _mode(arguments),
+        "filter": filter_of(arguments.where),
     }
     answers = []
     with Client(arguments.address) as client:
@@ -108,12 +121,16 @@ def _line(answer: Answer, strokes: int) -> str:
     head = f"stroke {answer.strokes:>{len(str(strokes))}}/{strokes}"
     if answer.no_ink:
         return f"{head}  no ink yet"
+    if not answer.hits:
+        return f"{head}  no photo passes"
     return f"{head}  " + "  ".join(printable(hit.photo_id) + _moved(hit) for hit in answer.hits[:5])
 
 
 def _table(answer: Answer) -> list[str]:
     if answer.no_ink:
         return ["no ink yet: nothing in the sketch is dark enough, or light enough, against its paper"]
+    if not answer.hits:
+        return ["no photo passes the filter (--where)"]
     names = [printable(hit.photo_id) for hit in answer.hits]
     width = max(len("photo"), *map(len, names))
     lines = [f"{'rank':>4}  {'photo':<{width}}  {'distance':>8}  {'1x1':>6}  {'2x2':>6}  {'3x3':>6}"]

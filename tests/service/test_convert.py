@@ -86,7 +86,7 @@ def test_answers_survive_the_wire():
 
 
 def test_without_ink_there_is_no_ranking():
-    answer = Answer((), 0, False, np.zeros(14, bool), Timings(raster_ms=1), strokes=1)
+    answer = Answer((), 0, False, np.zeros(14, bool), Timings(raster_ms=1), strokes=1, no_ink=True)
     response = answer_to_draw_response(answer)
     assert response.result.no_ink
     assert not response.result.HasField("ranking")

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexer.gallery import Gallery
+from indexer.metadata import Kind
 from indexer.sketch import MAX_STROKE_POINTS
-from mgrl.v1 import search_pb2, search_pb2_grpc, sketch_pb2
+from indexer.store import StoreWriter
+from mgrl.v1 import metadata_pb2, search_pb2, search_pb2_grpc, sketch_pb2
 from service.client import Client
 from service.convert import stroke_to_wire
 from tests.conftest import PixelEncoder
@@ -61,7 +64,33 @@ def merged(*parts: search_pb2.SearchOptions) -> search_pb2.SearchOptions:
     return whole
 
 
-options = st.builds(merged, ranking, modes)
+fields = st.one_of(st.sampled_from(["age", "name", ""]), st.text(max_size=5))
+wire_values = st.one_of(
+    st.builds(metadata_pb2.MetadataValue),
+    st.builds(metadata_pb2.MetadataValue, text=st.text(max_size=5)),
+    st.builds(metadata_pb2.MetadataValue, number=st.floats()),
+    st.builds(metadata_pb2.MetadataValue, date=st.one_of(st.just("2024-02-29"), st.text(max_size=11))),
+    st.builds(metadata_pb2.MetadataValue, tags=st.builds(metadata_pb2.TagList, tags=st.lists(st.text(max_size=3)))),
+)
+filters = st.recursive(
+    st.one_of(
+        st.builds(metadata_pb2.Filter),
+        st.builds(metadata_pb2.Filter, equals=st.builds(metadata_pb2.EqualsFilter, field=fields, value=wire_values)),
+        st.builds(
+            metadata_pb2.Filter,
+            range=st.builds(metadata_pb2.RangeFilter, field=fields, least=st.one_of(st.none(), wire_values)),
+        ),
+        st.builds(metadata_pb2.Filter, has_tag=st.builds(metadata_pb2.TagFilter, field=fields, tag=st.text())),
+        st.builds(metadata_pb2.Filter, ids=st.builds(metadata_pb2.IdFilter, photo_ids=st.lists(st.text()))),
+    ),
+    lambda parts: st.one_of(
+        st.builds(metadata_pb2.Filter, negated=parts),
+        st.builds(metadata_pb2.Filter, any_of=st.builds(metadata_pb2.FilterList, filters=st.lists(parts, max_size=3))),
+    ),
+    max_leaves=5,
+)
+filtered = st.one_of(st.just(search_pb2.SearchOptions()), st.builds(search_pb2.SearchOptions, filter=filters))
+options = st.builds(merged, ranking, modes, filtered)
 rasters = st.builds(sketch_pb2.RasterSketch, image=pictures)
 searches = st.one_of(
     st.builds(
@@ -87,7 +116,12 @@ generated = settings(max_examples=40, deadline=None, derandomize=True, suppress_
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory):
     encoder = PixelEncoder()
-    gallery = make_gallery(tmp_path_factory.mktemp("galleries") / "faces", encoder)
+    folder = tmp_path_factory.mktemp("galleries") / "faces"
+    make_gallery(folder, encoder).close()
+    with StoreWriter.open(folder) as writer:
+        writer.declare_fields({"age": Kind.NUMBER, "name": Kind.STRING})
+        writer.describe({"photo0001": {"age": 3.0, "name": "a"}})
+    gallery = Gallery.open(folder)
     with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
         yield search_pb2_grpc.SketchSearchServiceStub(channel)
     gallery.close()

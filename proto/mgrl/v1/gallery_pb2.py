@@ -22,25 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mgrl.v1 import metadata_pb2 as mgrl_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mgrl/v1/gallery.proto\x12\x07mgrl.v1\"\x16\n\x14ListGalleriesRequest\"C\n\x15ListGalleriesResponse\x12*\n\tgalleries\x18\x01 \x03(\x0b\x32\x17.mgrl.v1.GallerySummary\"O\n\x0eGallerySummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06photos\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\"4\n\x0fGetPhotoRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x10\n\x08photo_id\x18\x02 \x01(\t\"G\n\x10GetPhotoResponse\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x32\xa1\x01\n\x0eGalleryService\x12N\n\rListGalleries\x12\x1d.mgrl.v1.ListGalleriesRequest\x1a\x1e.mgrl.v1.ListGalleriesResponse\x12?\n\x08GetPhoto\x12\x18.mgrl.v1.GetPhotoRequest\x1a\x19.mgrl.v1.GetPhotoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mgrl/v1/gallery.proto\x12\x07mgrl.v1\x1a\x16mgrl/v1/metadata.proto\"\x16\n\x14ListGalleriesRequest\"C\n\x15ListGalleriesResponse\x12*\n\tgalleries\x18\x01 \x03(\x0b\x32\x17.mgrl.v1.GallerySummary\"w\n\x0eGallerySummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06photos\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12&\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x16.mgrl.v1.MetadataField\"4\n\x0fGetPhotoRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x10\n\x08photo_id\x18\x02 \x01(\t\"\xcb\x01\n\x10GetPhotoResponse\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x12\x39\n\x08metadata\x18\x04 \x03(\x0b\x32\'.mgrl.v1.GetPhotoResponse.MetadataEntry\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\x32\xa1\x01\n\x0eGalleryService\x12N\n\rListGalleries\x12\x1d.mgrl.v1.ListGalleriesRequest\x1a\x1e.mgrl.v1.ListGalleriesResponse\x12?\n\x08GetPhoto\x12\x18.mgrl.v1.GetPhotoRequest\x1a\x19.mgrl.v1.GetPhotoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mgrl.v1.gallery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTGALLERIESREQUEST']._serialized_start=34
-  _globals['_LISTGALLERIESREQUEST']._serialized_end=56
-  _globals['_LISTGALLERIESRESPONSE']._serialized_start=58
-  _globals['_LISTGALLERIESRESPONSE']._serialized_end=125
-  _globals['_GALLERYSUMMARY']._serialized_start=127
-  _globals['_GALLERYSUMMARY']._serialized_end=206
-  _globals['_GETPHOTOREQUEST']._serialized_start=208
-  _globals['_GETPHOTOREQUEST']._serialized_end=260
-  _globals['_GETPHOTORESPONSE']._serialized_start=262
-  _globals['_GETPHOTORESPONSE']._serialized_end=333
-  _globals['_GALLERYSERVICE']._serialized_start=336
-  _globals['_GALLERYSERVICE']._serialized_end=497
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._loaded_options = None
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_LISTGALLERIESREQUEST']._serialized_start=58
+  _globals['_LISTGALLERIESREQUEST']._serialized_end=80
+  _globals['_LISTGALLERIESRESPONSE']._serialized_start=82
+  _globals['_LISTGALLERIESRESPONSE']._serialized_end=149
+  _globals['_GALLERYSUMMARY']._serialized_start=151
+  _globals['_GALLERYSUMMARY']._serialized_end=270
+  _globals['_GETPHOTOREQUEST']._serialized_start=272
+  _globals['_GETPHOTOREQUEST']._serialized_end=324
+  _globals['_GETPHOTORESPONSE']._serialized_start=327
+  _globals['_GETPHOTORESPONSE']._serialized_end=530
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_start=459
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_end=530
+  _globals['_GALLERYSERVICE']._serialized_start=533
+  _globals['_GALLERYSERVICE']._serialized_end=694
 # @@protoc_insertion_point(module_scope)

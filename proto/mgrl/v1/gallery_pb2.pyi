@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from mgrl.v1 import metadata_pb2 as _metadata_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -69,14 +70,19 @@ class GallerySummary(_message.Message):
     PHOTOS_FIELD_NUMBER: _builtins.int
     DIM_FIELD_NUMBER: _builtins.int
     MODEL_HASH_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that a search gives; unique in a service."""
     photos: _builtins.int
-    """Photos in it, 1 or more."""
+    """Photos in it, 0 or more; 0 only when all were deleted while the service ran."""
     dim: _builtins.int
     """Numbers in one region's embedding, 1 or more."""
     model_hash: _builtins.str
     """SHA-256 of the model that made the embeddings, 64 hexadecimal digits."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[_metadata_pb2.MetadataField]:
+        """The metadata fields that a filter may name, by name; at most 64."""
+
     def __init__(
         self,
         *,
@@ -84,10 +90,11 @@ class GallerySummary(_message.Message):
         photos: _builtins.int = ...,
         dim: _builtins.int = ...,
         model_hash: _builtins.str = ...,
+        fields: _abc.Iterable[_metadata_pb2.MetadataField] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "model_hash", b"model_hash", "name", b"name", "photos", b"photos"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dim", b"dim", "fields", b"fields", "model_hash", b"model_hash", "name", b"name", "photos", b"photos"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,25 +132,52 @@ class GetPhotoResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _metadata_pb2.MetadataValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _metadata_pb2.MetadataValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PHOTO_ID_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     THUMBNAIL_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     photo_id: _builtins.str
     """The id that was asked for."""
     source: _builtins.str
     """The file it came from: the source folder's own name and the path inside it, such as "photos/anna/front.jpg"."""
     thumbnail: _builtins.bytes
     """JPEG file, a picture of at most 96 px a side."""
+    @_builtins.property
+    def metadata(self) -> _containers.MessageMap[_builtins.str, _metadata_pb2.MetadataValue]:
+        """By field; fields that the photo lacks are absent."""
+
     def __init__(
         self,
         *,
         photo_id: _builtins.str = ...,
         source: _builtins.str = ...,
         thumbnail: _builtins.bytes = ...,
+        metadata: _abc.Mapping[_builtins.str, _metadata_pb2.MetadataValue] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["photo_id", b"photo_id", "source", b"source", "thumbnail", b"thumbnail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "photo_id", b"photo_id", "source", b"source", "thumbnail", b"thumbnail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

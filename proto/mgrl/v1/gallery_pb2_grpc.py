@@ -62,7 +62,7 @@ class GalleryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPhoto(self, request, context):
-        """Fetches one photo's thumbnail and where it came from.
+        """Fetches one photo's thumbnail, where it came from, and what is known about it.
 
         OK: found.
         INVALID_ARGUMENT: no gallery named although several are served.

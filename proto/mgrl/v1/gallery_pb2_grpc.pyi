@@ -40,7 +40,7 @@ class GalleryServiceStub:
     UNAVAILABLE: the service is stopping.
     """
     GetPhoto: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.GetPhotoRequest, _gallery_pb2.GetPhotoResponse]
-    """Fetches one photo's thumbnail and where it came from.
+    """Fetches one photo's thumbnail, where it came from, and what is known about it.
 
     OK: found.
     INVALID_ARGUMENT: no gallery named although several are served.
@@ -61,7 +61,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     UNAVAILABLE: the service is stopping.
     """
     GetPhoto: _aio.UnaryUnaryMultiCallable[_gallery_pb2.GetPhotoRequest, _gallery_pb2.GetPhotoResponse]  # type: ignore[assignment]
-    """Fetches one photo's thumbnail and where it came from.
+    """Fetches one photo's thumbnail, where it came from, and what is known about it.
 
     OK: found.
     INVALID_ARGUMENT: no gallery named although several are served.
@@ -91,7 +91,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gallery_pb2.GetPhotoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.GetPhotoResponse, _abc.Awaitable[_gallery_pb2.GetPhotoResponse]]:
-        """Fetches one photo's thumbnail and where it came from.
+        """Fetches one photo's thumbnail, where it came from, and what is known about it.
 
         OK: found.
         INVALID_ARGUMENT: no gallery named although several are served.

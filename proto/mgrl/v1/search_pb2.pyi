@@ -16,6 +16,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
+from mgrl.v1 import metadata_pb2 as _metadata_pb2
 from mgrl.v1 import sketch_pb2 as _sketch_pb2
 import builtins as _builtins
 import sys
@@ -40,6 +41,7 @@ class SearchOptions(_message.Message):
     EXACT_FIELD_NUMBER: _builtins.int
     APPROXIMATE_FIELD_NUMBER: _builtins.int
     BUDGET_MS_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     k: _builtins.int
     """Photos to return, 1 to 1000, or to 100 with thumbnails. Default, when absent: 10. More than the gallery holds
     returns them all.
@@ -62,6 +64,10 @@ class SearchOptions(_message.Message):
     def approximate(self) -> Global___ApproximateMode:
         """Most photos, as long as most of the true ranking is found."""
 
+    @_builtins.property
+    def filter(self) -> _metadata_pb2.Filter:
+        """Which photos take part; the ranking is theirs, as if there were no others. Default, when absent: all."""
+
     def __init__(
         self,
         *,
@@ -71,10 +77,11 @@ class SearchOptions(_message.Message):
         exact: Global___ExactMode | None = ...,
         approximate: Global___ApproximateMode | None = ...,
         budget_ms: _builtins.float = ...,
+        filter: _metadata_pb2.Filter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "filter", b"filter", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "include_thumbnails", b"include_thumbnails", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_k", b"_k", "approximate", b"approximate", "budget_ms", b"budget_ms", "exact", b"exact", "filter", b"filter", "include_thumbnails", b"include_thumbnails", "k", b"k", "mode", b"mode", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__k: _TypeAlias = _typing.Literal["k"]  # noqa: Y015
     _WhichOneofArgType__k: _TypeAlias = _typing.Literal["_k", b"_k"]  # noqa: Y015
@@ -259,7 +266,7 @@ class Ranking(_message.Message):
     INKED_REGIONS_FIELD_NUMBER: _builtins.int
     UNSEEN_FROM_FIELD_NUMBER: _builtins.int
     gallery_photos: _builtins.int
-    """Photos that were ranked, 1 or more."""
+    """Photos that were ranked: the gallery's, or those that pass the filter; 0 or more."""
     exact: _builtins.bool
     """Whether hits and order are those of an exhaustive comparison; also after a search that left photos out, where it
     can prove that none of them belongs here. Default: false, approximate.
@@ -268,7 +275,7 @@ class Ranking(_message.Message):
     """Guaranteed: no photo that was left out is closer than this, dimensionless, 0 or more. Absent when none was left out."""
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """The smaller of k and `gallery_photos` many; equal distances are in the order of ingestion."""
+        """The smaller of k and `gallery_photos` many, none when no photo passes the filter; equal distances are in the order of ingestion."""
 
     @_builtins.property
     def inked_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -45,7 +45,9 @@ class SketchSearchServiceStub:
     """Ranks the photos for one sketch.
 
     OK: also for a sketch without ink, which is answered with `no_ink`.
-    INVALID_ARGUMENT: a sketch or an option out of range; no gallery named although several are served.
+    INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
+    named although several are served.
+    FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB.
     UNAVAILABLE: the service is stopping.
@@ -60,13 +62,13 @@ class SketchSearchServiceStub:
     its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an undo or a sequence number out of range), INTERNAL (the change was made, its ranking
-    failed).
+    (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
+    was deleted), INTERNAL (the change was made, its ranking failed).
 
     The call itself ends with
     OK: after `finish`.
-    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range; no gallery named although
-    several are served.
+    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
+    fit the gallery's fields; no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
@@ -82,7 +84,9 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     """Ranks the photos for one sketch.
 
     OK: also for a sketch without ink, which is answered with `no_ink`.
-    INVALID_ARGUMENT: a sketch or an option out of range; no gallery named although several are served.
+    INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
+    named although several are served.
+    FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB.
     UNAVAILABLE: the service is stopping.
@@ -97,13 +101,13 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an undo or a sequence number out of range), INTERNAL (the change was made, its ranking
-    failed).
+    (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
+    was deleted), INTERNAL (the change was made, its ranking failed).
 
     The call itself ends with
     OK: after `finish`.
-    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range; no gallery named although
-    several are served.
+    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
+    fit the gallery's fields; no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
@@ -122,7 +126,9 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ranks the photos for one sketch.
 
         OK: also for a sketch without ink, which is answered with `no_ink`.
-        INVALID_ARGUMENT: a sketch or an option out of range; no gallery named although several are served.
+        INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
+        named although several are served.
+        FAILED_PRECONDITION: every photo of the gallery was deleted.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: the message is above 4 MiB.
         UNAVAILABLE: the service is stopping.
@@ -143,13 +149,13 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-        (a stroke, a picture, an undo or a sequence number out of range), INTERNAL (the change was made, its ranking
-        failed).
+        (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
+        was deleted), INTERNAL (the change was made, its ranking failed).
 
         The call itself ends with
         OK: after `finish`.
-        INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range; no gallery named although
-        several are served.
+        INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
+        fit the gallery's fields; no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: one message is above 4 MiB.
         UNAVAILABLE: the service stopped before the drawing was finished.
