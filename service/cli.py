@@ -16,6 +16,7 @@ from indexer.errors import PublicError
 COMMANDS: Final = {
     "demo": ("service.commands.demo", "watch a drawing find its face, on synthetic portraits or on your photos"),
     "ingest": ("service.commands.ingest", "encode folders of photos into a gallery"),
+    "delete": ("service.commands.delete", "delete photos from a gallery"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "query": ("service.commands.query", "search a running service from the terminal"),
     "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),

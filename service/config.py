@@ -21,6 +21,7 @@ class ServerConfig:
         address: HOST:PORT to listen on; port 0 takes a free one.
         threads: rankings computed at once, at least 1.
         grace_s: seconds that open calls get to finish when the service stops, at least 0.
+        refresh_s: seconds between two looks whether a gallery's folder has changed, above 0.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -29,6 +30,7 @@ class ServerConfig:
     address: str = DEFAULT_ADDRESS
     threads: int = field(default_factory=default_threads)
     grace_s: float = 10.0
+    refresh_s: float = 0.5
 
     def __post_init__(self) -> None:
         split_address(self.address)
@@ -36,6 +38,8 @@ class ServerConfig:
             raise ConfigError(f"threads must be at least 1, got {self.threads}")
         if not self.grace_s >= 0:
             raise ConfigError(f"grace_s must be at least 0, got {self.grace_s}")
+        if not self.refresh_s > 0:
+            raise ConfigError(f"refresh_s must be above 0, got {self.refresh_s}")
 
     @property
     def is_loopback(self) -> bool:

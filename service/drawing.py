@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.encoding import RegionEncoder
-from indexer.errors import SketchError
+from indexer.errors import SketchError, UnknownPhotoError
 from indexer.fusion import region_weights
 from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
@@ -181,8 +181,14 @@ class Drawing:
             region_distances=hit.region_distances,
             rank_change=None if before is None else before - hit.rank,
             is_new=previous is not None and not previous.no_ink and before is None,
-            thumbnail=self._gallery.photo(hit.photo_id).thumbnail if self._options.include_thumbnails else b"",
+            thumbnail=self._thumbnail(hit.photo_id) if self._options.include_thumbnails else b"",
         )
+
+    def _thumbnail(self, photo_id: str) -> bytes:
+        try:
+            return self._gallery.photo(photo_id).thumbnail
+        except UnknownPhotoError:
+            return b""  # deleted since this drawing began
 
     def _take_away(self) -> None:
         self._epoch += 1

@@ -35,6 +35,10 @@ class Galleries:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    def replace(self, newer: Gallery) -> None:
+        """Serve a newer gallery under its name; who holds the older one keeps it."""
+        self._by_name[newer.name] = newer
+
     def find(self, name: str) -> Gallery:
         """The gallery of that name; an empty name means the only one.
 

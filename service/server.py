@@ -15,6 +15,7 @@ from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.config import MAX_MESSAGE_BYTES, ServerConfig, split_address
 from service.galleries import Galleries
 from service.retrieval import GalleryServicer, SketchSearchServicer
+from service.watch import GalleryWatch
 from service.workers import Workers
 
 SERVICES: Final = (
@@ -45,12 +46,14 @@ class SketchServer:
         sketches: SketchSearchServicer,
         health_servicer: Any,
         workers: Workers,
+        watch: GalleryWatch,
     ) -> None:
         self._config = config
         self._server = server
         self._sketches = sketches
         self._health = health_servicer
         self._workers = workers
+        self._watch = watch
         self._port = 0
 
     @property
@@ -75,6 +78,7 @@ class SketchServer:
         await self._server.start()
         for name in ("", *SERVICES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._watch.start()
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Turn new calls away, let open ones finish for a while, end the rest.
@@ -83,6 +87,7 @@ class SketchServer:
             grace_s: seconds; None takes the configured ones.
         """
         grace_s = self._config.grace_s if grace_s is None else grace_s
+        await self._watch.stop()
         await self._health.enter_graceful_shutdown()
         refusing = asyncio.create_task(self._server.stop(grace_s + 2))
         await self._sketches.drain(grace_s)
@@ -125,4 +130,5 @@ def build_server(config: ServerConfig, galleries: Galleries, encoder: RegionEnco
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return SketchServer(config, server, sketches, health_servicer, workers)
+    watch = GalleryWatch(galleries, config.refresh_s)
+    return SketchServer(config, server, sketches, health_servicer, workers, watch)

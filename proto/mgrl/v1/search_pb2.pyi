@@ -329,7 +329,9 @@ class Hit(_message.Message):
     Default: false.
     """
     thumbnail: _builtins.bytes
-    """JPEG file. Default: empty unless asked for with `include_thumbnails`."""
+    """JPEG file. Default: empty unless asked for with `include_thumbnails`; empty too when the photo was deleted since
+    the drawing began.
+    """
     @_builtins.property
     def granularity_distances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Mean distance over the inked regions of granularity 1, 2 and 3, in this order, before weighting; 3 numbers,

@@ -1,0 +1,75 @@
+"""Keeps the served galleries up to date: what `mgrl ingest` and `mgrl delete` change shows up without a restart.
+
+A newer gallery is opened beside the older one, in a thread of its own, and then takes its name. Drawings that have
+begun go on with the one they began with.
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
+
+from indexer.errors import PublicError
+from service.galleries import Galleries
+
+logger = logging.getLogger(__name__)
+
+_SHARE: Final = 0.1
+"""Of the time that may go into opening: an ingestion that runs for hours commits every second."""
+
+
+class GalleryWatch:
+    """Looks for changes while it runs. Start and stop it on one event loop.
+
+    Args:
+        galleries: what is served.
+        every_s: seconds between two looks, one row read from each ledger.
+    """
+
+    def __init__(self, galleries: Galleries, every_s: float) -> None:
+        self._galleries = galleries
+        self._every_s = every_s
+        self._thread = ThreadPoolExecutor(1, "mgrl-open")
+        self._task: asyncio.Task[None] | None = None
+        self._complaints: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Look no more; a gallery that is being opened is not waited for."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _watch(self) -> None:
+        pause_s = self._every_s
+        while True:
+            await asyncio.sleep(pause_s)
+            took_s = await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+            pause_s = max(self._every_s, took_s * (1 / _SHARE - 1))
+
+    def _look(self) -> float:
+        """Replace what is out of date; the seconds that took."""
+        started = time.monotonic()
+        for gallery in list(self._galleries):
+            try:
+                if gallery.is_stale():
+                    newer = gallery.reopened()
+                    self._galleries.replace(newer)
+                    logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)
+                    self._complaints.clear()
+            except Exception as error:
+                # Whatever it is, the older one goes on serving; the next look tries again.
+                if str(error) not in self._complaints:
+                    self._complaints.add(str(error))
+                    fault = None if isinstance(error, PublicError) else error
+                    logger.warning(
+                        "a change to gallery %s cannot be served yet: %s", gallery.name, error, exc_info=fault
+                    )
+        return time.monotonic() - started

@@ -1,0 +1,145 @@
+"""Changes to a gallery's folder show up in a running service."""
+
+import hashlib
+import logging
+import time
+
+import numpy as np
+import pytest
+
+from indexer.errors import GalleryError, UnknownPhotoError
+from indexer.filters import Equals
+from indexer.gallery import Gallery
+from indexer.metadata import Kind
+from indexer.store import NewPhoto, StoreWriter
+from tests.conftest import unit_rows
+from tests.service.conftest import ids, line, make_gallery, serving
+
+STROKES = [line(), line(0.5, 0.1, 0.5, 0.9)]
+
+
+@pytest.fixture
+def folder(tmp_path, encoder):
+    make_gallery(tmp_path / "faces", encoder).close()
+    return tmp_path / "faces"
+
+
+@pytest.fixture
+def service(folder, encoder):
+    gallery = Gallery.open(folder)
+    with serving([gallery], encoder, refresh_s=0.02) as running:
+        yield running
+    gallery.close()
+
+
+def delete(folder, *photo_ids):
+    with StoreWriter.open(folder) as writer:
+        writer.delete(photo_ids)
+
+
+def append(folder, name):
+    row = unit_rows(np.random.default_rng(len(name)), 1)
+    with StoreWriter.open(folder) as writer:
+        photo = NewPhoto(name, f"{name}.jpg", b"jpeg", hashlib.sha256(name.encode()).digest())
+        writer.append([photo], row)
+
+
+def eventually(condition, timeout_s=10.0):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def found(client, **options):
+    return ids(client.search(strokes=STROKES, k=100, **options))
+
+
+def test_a_deleted_photo_is_ranked_no_more(client, folder):
+    before = found(client)
+    delete(folder, before[0], before[3])
+    eventually(lambda: client.galleries()[0].photos == 22)
+    assert found(client) == [photo_id for photo_id in before if photo_id not in (before[0], before[3])]
+    with pytest.raises(UnknownPhotoError):
+        client.photo("faces", before[0])
+
+
+def test_new_photos_and_what_is_known_about_them_show_up(client, folder):
+    append(folder, "newcomer")
+    eventually(lambda: client.galleries()[0].photos == 25)
+    assert "newcomer" in found(client)
+    with StoreWriter.open(folder) as writer:
+        writer.declare_fields({"sex": Kind.STRING})
+        writer.describe({"newcomer": {"sex": "female"}})
+    eventually(lambda: client.galleries()[0].fields == {"sex": Kind.STRING})
+    assert found(client, filter=Equals("sex", "female")) == ["newcomer"]
+
+
+def test_a_drawing_keeps_the_gallery_it_began_with(client, folder):
+    with client.draw(k=20, include_thumbnails=True) as drawing:
+        before = drawing.strokes(STROKES)
+        delete(folder, before.hits[0].photo_id)
+        append(folder, "newcomer")
+        eventually(lambda: "newcomer" in found(client))
+        after = drawing.strokes([STROKES[0]])
+        assert ids(after) == ids(before)
+        thumbnails = [hit.thumbnail for hit in after.hits]
+        assert thumbnails == [b"", *(hit.thumbnail for hit in before.hits[1:])]
+    with client.draw(k=100) as drawing:
+        assert before.hits[0].photo_id not in ids(drawing.strokes(STROKES))
+
+
+def test_when_all_photos_are_deleted_searches_say_so(client, folder):
+    delete(folder, *(f"photo{n:04d}" for n in range(24)))
+    eventually(lambda: client.galleries()[0].photos == 0)
+    with pytest.raises(GalleryError, match="gallery faces has no photos; add some with `mgrl ingest`"):
+        found(client)
+    append(folder, "first")
+    eventually(lambda: client.galleries()[0].photos == 1)
+    assert found(client) == ["first"]
+
+
+def test_a_change_that_cannot_be_read_is_logged_once_and_the_older_gallery_serves(client, folder, caplog):
+    before = found(client)
+    append(folder, "newcomer")
+    with caplog.at_level(logging.INFO):
+        segment = folder / "segments" / "000002.vec"
+        whole = segment.read_bytes()
+        # The first look may have come before the damage.
+        segment.write_bytes(whole[:-1])
+        append(folder, "another")
+        eventually(lambda: "cannot be served yet" in caplog.text)
+        time.sleep(0.2)
+        assert (
+            caplog.text.count("a change to gallery faces cannot be served yet: gallery faces: segment 000002.vec") == 1
+        )
+        assert "Traceback" not in caplog.text
+        assert set(before) <= set(found(client))
+        segment.write_bytes(whole)
+        eventually(lambda: client.galleries()[0].photos == 26)
+    assert "gallery faces now has 26 photos" in caplog.text
+
+
+def test_a_fault_of_ours_does_not_end_the_watch(client, folder, caplog, monkeypatch):
+    monkeypatch.setattr(Gallery, "reopened", lambda _: 1 / 0)
+    delete(folder, "photo0000")
+    eventually(lambda: "ZeroDivisionError" in caplog.text)
+    monkeypatch.undo()
+    eventually(lambda: client.galleries()[0].photos == 23)
+
+
+def test_opening_again_and_again_leaves_most_of_the_time_to_searches(folder, encoder, monkeypatch):
+    opened = []
+    reopened = Gallery.reopened
+
+    def slow(gallery):
+        opened.append(time.monotonic())
+        time.sleep(0.1)
+        append(folder, f"photo{len(opened)}.{time.monotonic()}")
+        return reopened(gallery)
+
+    monkeypatch.setattr(Gallery, "reopened", slow)
+    monkeypatch.setattr(Gallery, "is_stale", lambda _: True)
+    with serving([Gallery.open(folder)], encoder, refresh_s=0.01):
+        eventually(lambda: len(opened) >= 2, timeout_s=20)
+    assert opened[1] - opened[0] > 0.9
