@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "report": ("training.commands.report", "reproduce the paper's tables and figures, every system in one run"),
     "bench": (
         "training.commands.bench",
-        "time a stroke against the released MGRL encode, or a search against reading the vectors",
+        "time a stroke against the released MGRL encode, or a search against others",
     ),
 }
 """Name -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""

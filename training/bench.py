@@ -13,13 +13,14 @@ from indexer.granular import GranularIndex
 from indexer.regions import REGIONS, ink_mask
 from indexer.sketch import Canvas, Stroke
 
-_PAUSE_S: Final = 0.05
+_PAUSE_S: Final = 0.15
+"""OpenBLAS' threads spin for some 80 ms after a product; a search on two cores takes twice as long beside them."""
 
 
 def time_in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median milliseconds of each job; each round runs all of them once, after one round that does not count.
 
-    Each job waits a moment first: the one before may leave worker threads that spin for a while and take its cores.
+    Each job waits first: the one before may leave worker threads that spin for a while and take its cores.
     """
     spent: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(rounds + 1):

@@ -2,10 +2,12 @@
 
 `mgrl bench stroke`: one stroke, in process, against the released MGRL encode.
 `mgrl bench search`: exact search of a large gallery against reading its vectors once, and against FAISS alone.
+`mgrl bench peers`: the same ten photos asked of vector databases and of SQL.
 
 examples:
   mgrl bench stroke --photos 100000 --rounds 20 --json stroke.json
   mgrl bench search --photos 1000000 --json search.json
+  mgrl bench peers --photos 100000 --peers mgrl duckdb pgvector --json peers.json
 """
 
 import argparse
@@ -26,6 +28,14 @@ faces do (training/face_like.py); their statistics are printed. Needs the `fast`
 
 rows: milliseconds of a search with 14 and with --inked regions inked, alone, filtered to 1 % of the photos, and of
 a whole batch of --batch searches.
+"""
+
+_PEERS = """Top 10 under Eq. (3) with all regions inked, asked of others, each as well as it can be asked to.
+
+How says training/peers.py. Each is timed in turn with ours; `share` is how many of the true top ten (brute force in
+float64) it returns. The vectors lie as embeddings of faces do. A peer that is not installed, or fails, has a row that
+says why; the extra `peers` installs all of them. Their data lies in a temporary folder and is removed, their servers
+are stopped.
 """
 
 
@@ -58,14 +68,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--no-lists", action="store_true", help="leave the FAISS lists out; they hold the vectors again"
     )
-    for bench in (stroke, search):
+    peers = benches.add_parser(
+        "peers",
+        description=_PEERS,
+        help="the same job on vector databases and in SQL",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    peers.add_argument("--photos", type=int, default=100_000, help="photos in the gallery (default %(default)s)")
+    peers.add_argument("--peers", nargs="+", metavar="PEER", help="which of them (default: all)")
+    peers.add_argument(
+        "--threads", type=int, help="threads of ours and of each peer that can be told (default: all cores)"
+    )
+    for bench in (stroke, search, peers):
         bench.add_argument("--rounds", type=int, default=15, help="rounds that count (default %(default)s)")
         bench.add_argument("--json", type=Path, help="write rows (ms) and ratios there, too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the bench and print rows and ratios."""
-    return _search(args) if args.bench == "search" else _stroke(args)
+    status: int = {"stroke": _stroke, "search": _search, "peers": _peers}[args.bench](args)
+    return status
 
 
 def _stroke(args: argparse.Namespace) -> int:
@@ -126,6 +148,39 @@ def _search(args: argparse.Namespace) -> int:
         args.json,
         {"bench": "search", **settings, "threads": threads, "rows": rows, "ratios": held}
         | {"differences_from_brute_force": wrong, "statistics": bench.statistics},
+    )
+    return 0
+
+
+def _peers(args: argparse.Namespace) -> int:
+    from indexer.console import print_table, progress, write_json
+    from indexer.encoding import default_threads
+    from indexer.errors import ConfigError
+    from training.bench_peers import K, PeerBench
+    from training.peers import PEERS
+
+    threads = default_threads() if args.threads is None else args.threads
+    names = list(dict.fromkeys(args.peers or PEERS))
+    if unknown := [name for name in names if name not in PEERS]:
+        raise ConfigError(f"--peers knows {', '.join(PEERS)}, got {', '.join(unknown)}")
+    _require_positive(args, "photos", "rounds")
+    if args.photos < K or threads < 1:
+        raise ConfigError(f"--photos must be at least {K} and --threads at least 1, got {args.photos} and {threads}")
+    bench, rows = PeerBench.build(args.photos, args.rounds + 1, threads), []
+    with progress("timing", len(names), "peers") as show:
+        for row in bench.rows(names, args.rounds):
+            rows.append(row)
+            show(len(rows), notes=row.peer)
+    title = f"top {K} of {args.photos} photos, {threads} threads, median of {args.rounds} rounds"
+    cells = [["" if cell is None else cell for cell in (r.peer, r.ms, r.over_ours, r.share, r.load_s)] for r in rows]
+    print_table(title, ["peer", "ms", "over ours", "share of the true", "load s"], cells)
+    for row in rows:
+        print(f"{row.peer}: {row.failure or row.versions}")
+    write_json(
+        args.json,
+        {"bench": "peers", "photos": args.photos, "rounds": args.rounds, "threads": threads}
+        | {"rows": [row.as_json() for row in rows]}
+        | {"ratios": {f"{row.peer}_over_mgrl": row.over_ours for row in rows if row.over_ours is not None}},
     )
     return 0
 
