@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-TRAINING = ("episodes", "train", "export", "evaluate", "bench")
+TRAINING = ("episodes", "train", "export", "evaluate", "report", "bench")
 
 
 def mgrl(line: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +120,11 @@ def test_training_commands(tmp_path: Path, tiny_fs2k: Path) -> None:
     order = [line for line in COMMANDS if line in lines(*TRAINING)]
     # The README shows its results before it shows how to train, and both use the shipped model or one made here.
     for line in order:
-        more = {"train": ("--epochs", "1", "--stem-epochs", "0", "--align-rounds", "1"), "bench": ("--rounds", "1")}
+        more = {
+            "train": ("--epochs", "1", "--stem-epochs", "0", "--align-rounds", "1"),
+            "report": ("--systems", "single-pass", "--seeds", "1", "--stages", "6", "--model-stages", "8"),
+            "bench": ("--rounds", "1"),
+        }
         done = mgrl(line, tmp_path, *more.get(shlex.split(line)[1], ()))
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "mine.onnx").is_file()

@@ -23,9 +23,6 @@ from training.frozen import FrozenSet, People, Progress, frozen_set
 from training.loop import Drawn, in_chunks
 from training.networks import FrozenNetwork, PassNetwork, RegionNetwork, WholeNetwork
 
-_CODE: Final = 1
-"""Raised whenever the same training would end elsewhere."""
-
 
 @dataclass(frozen=True)
 class System:
@@ -36,12 +33,14 @@ class System:
         features: "crops" or "pass": which frozen layers it reads.
         build: an untrained network of so many dimensions.
         fit: trains one: (data set, seed, dim).
+        code: raised whenever the same training would end elsewhere.
     """
 
     title: str
     features: str
     build: Callable[[int], FrozenNetwork]
     fit: Callable[[Drawn, int, int], FrozenNetwork]
+    code: int = 1
 
 
 def _stages(causal: bool) -> Callable[[int], FrozenNetwork]:
@@ -51,7 +50,7 @@ def _stages(causal: bool) -> Callable[[int], FrozenNetwork]:
 SYSTEMS: Final[Mapping[str, System]] = {
     "b1": System("B1 triplet, complete sketches", "crops", WholeNetwork, fit_b1),
     "b2": System("B2 triplet, all stages", "crops", WholeNetwork, fit_b2),
-    "b3": System("B3 reinforcement learning", "crops", lambda dim: PolicyNetwork(WholeNetwork(dim)), fit_b3),
+    "b3": System("B3 reinforcement learning", "crops", lambda dim: PolicyNetwork(WholeNetwork(dim)), fit_b3, code=2),
     "b4-as-released": System(
         "B4 CNN + LSTM, as released", "crops", _stages(causal=False), partial(fit_b4, causal=False)
     ),
@@ -70,7 +69,7 @@ SYSTEMS: Final[Mapping[str, System]] = {
 
 
 class Workshop:
-    """Trains systems on frozen features and keeps what it has done.
+    """Trains systems on frozen features and keeps what it has done: a `training.report.jobs.Trainer`.
 
     Args:
         cache: folder of features and trained heads.
@@ -78,6 +77,8 @@ class Workshop:
         fit_stages: stages of every training drawing that are looked at.
         on_progress: called while features are computed.
     """
+
+    trunk: Final = "frozen"
 
     def __init__(
         self,
@@ -88,9 +89,18 @@ class Workshop:
     ) -> None:
         self._cache, self._weights, self._fit_stages, self._on_progress = cache, weights, fit_stages, on_progress
         self._extractors: dict[str, Extractor] = {}
-        self._sets: dict[tuple[str, str, int | None], FrozenSet] = {}
+        self._sets: dict[tuple[str, str, int | None, str], FrozenSet] = {}
 
-    def embed(self, name: str, fit: People, val: People, distractors: People, seed: int, dim: int = 16) -> Embedded:
+    def embed(
+        self,
+        name: str,
+        fit: People,
+        val: People,
+        distractors: People,
+        seed: int,
+        dim: int = 16,
+        probe_set: str = "aligned",
+    ) -> Embedded:
         """Train a system on some people (or read what an earlier call trained) and embed others with it.
 
         Args:
@@ -100,13 +110,15 @@ class Workshop:
             distractors: people whose photos are in the gallery behind those of `val`.
             seed: of the training.
             dim: numbers in a region's embedding.
+            probe_set: how the drawings of `val` are disturbed.
 
         Raises:
             DataError: an image, the people, or the disk.
         """
         system = SYSTEMS[name]
         network, seconds = self._trained(name, fit, seed, dim)
-        probes, others = self._frozen(system, val, None), self._frozen(system, distractors, self._fit_stages)
+        probes = self._frozen(system, val, None, probe_set)
+        others = self._frozen(system, distractors, self._fit_stages)
         gallery = [in_chunks(network.photos, people.photos) for people in (probes, others)]
         with torch.no_grad():
             rows = [network.drawing(_drawing(probes, number)) for number in range(len(val.names))]
@@ -121,7 +133,7 @@ class Workshop:
     def _trained(self, name: str, people: People, seed: int, dim: int) -> tuple[FrozenNetwork, float]:
         system = SYSTEMS[name]
         extractor = self._extractor(system.features)
-        key = f"{_CODE}/{name}/{dim}/{extractor.name}/{people.key}/{self._fit_stages}/{seed}"
+        key = f"{system.code}/{name}/{dim}/{extractor.name}/{people.key}/{self._fit_stages}/{seed}"
         path = self._cache / "trained" / f"{name}-{dim}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
         if (network := _read(system.build(dim), path)) is not None:
             return network, 0.0
@@ -140,12 +152,17 @@ class Workshop:
             ) from error
         return network, seconds
 
-    def _frozen(self, system: System, people: People, some_stages: int | None) -> FrozenSet:
-        key = (system.features, people.key, some_stages)
+    def _frozen(self, system: System, people: People, some_stages: int | None, probe_set: str = "aligned") -> FrozenSet:
+        key = (system.features, people.key, some_stages, probe_set)
         if key not in self._sets:
             extractor = self._extractor(system.features)
             self._sets[key] = frozen_set(
-                extractor, people, self._cache, some_stages=some_stages, on_progress=self._on_progress
+                extractor,
+                people,
+                self._cache,
+                some_stages=some_stages,
+                probe_set=probe_set,
+                on_progress=self._on_progress,
             )
         return self._sets[key]
 

@@ -2,19 +2,25 @@
 
 import csv
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
 
 from indexer.errors import DataError  # noqa: E402
 from service.cli import main  # noqa: E402
+from training.data import read_split, split_hash  # noqa: E402
 from training.evaluate import Embedded  # noqa: E402
+from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
 from training.report.page import page  # noqa: E402
-from training.report.study import Result, find_data_sets  # noqa: E402
-from training.report.tables import Table, robustness, table_1  # noqa: E402
+from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
+from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, Table, robustness, table_1  # noqa: E402
 
 
 def splits(root: Path) -> Path:
@@ -25,12 +31,12 @@ def splits(root: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_report_is_written_and_goes_on_where_it_was(
     tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,10 +51,11 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     assert [(row["system"], row["trunk"], row["T"], row["seeds"]) for row in rows] == [
         ("default model", "fine-tuned", "8", "1"),
         ("default model", "fine-tuned", "6", "1"),
+        ("single pass; heads only", "frozen", "8", "2"),
         ("single pass; heads only", "frozen", "6", "2"),
     ]
     disturbed = table(out / "robustness.csv")
-    assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"]
+    assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"] * 2
     assert {row["dim"] for row in table(out / "table2.csv")} == {"8", "16", "32", "64"}
     html = (out / "index.html").read_text()
     assert html.count("<svg") == 4
@@ -58,7 +65,11 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     for name in ("figure4-tiny.svg", "figure5-tiny.svg", "strips-tiny.svg", "calibration-tiny.svg", "table1.md"):
         assert (out / name).stat().st_size
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["data"]["tiny"]["fit"]["people"] == 4
+    fit = manifest["data"]["tiny"]["fit"]
+    assert fit["people"] == 4
+    assert fit["split_sha256"] == split_hash(read_split(tiny_fs2k / "fit.txt"))
+    assert fit["sha256"] != fit["split_sha256"]
+    assert manifest["weights"] == "random"
     capsys.readouterr()
     assert main(command) == 0
     again = json.loads((out / "result.json").read_text())
@@ -73,6 +84,7 @@ def test_a_report_is_written_and_goes_on_where_it_was(
         ("no splits", "no split file at"),
         ("missing image", "has no photo1/image9999"),
         ("both", "people of tiny are trained and tested on, such as photo1/"),
+        ("one person", "training needs at least 2 people, photo1/image0001 is alone in tiny-fit.txt"),
     ],
 )
 def test_bad_data_is_named_before_any_work(
@@ -82,12 +94,83 @@ def test_bad_data_is_named_before_any_work(
     folder.mkdir()
     fit = (tiny_fs2k / "fit.txt").read_text()
     if damage != "no splits":
-        (folder / "tiny-fit.txt").write_text(fit)
+        (folder / "tiny-fit.txt").write_text("photo1/image0001\n" if damage == "one person" else fit)
         (folder / "tiny-val.txt").write_text("photo1/image9999\n" if damage == "missing image" else fit)
     command = ["report", "--data", str(tiny_fs2k), "--splits", str(folder), "--data-sets", "tiny"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", ["photo", "sketch"])
+def test_a_photo_or_a_sketch_alone_is_named(
+    tiny_fs2k: Path, tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_fs2k, data)
+    splits(data)
+    (data / part / f"{part}1" / f"{'image' if part == 'photo' else 'sketch'}0002.jpg").unlink()
+    command = ["report", "--data", str(data), "--data-sets", "tiny", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert re.search(rf"data/{part} has no {part}1/\w+0002 .*; complete the folder", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_white_sketches_are_named_before_any_feature(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("training.report.study.encode_gallery", never)
+    data = tmp_path / "data"
+    shutil.copytree(tiny_fs2k, data)
+    splits(data)
+    for path in (data / "sketch" / "sketch1").glob("*.jpg"):
+        Image.new("L", (250, 250), 255).save(path)
+    command = ["report", "--data", str(data), "--data-sets", "tiny", "--out", str(tmp_path / "out")]
+    assert main([*command, "--stages", "6"]) == 1
+    assert re.search(r"sketch1/sketch000\d\.jpg: no pencil line found", capsys.readouterr().err)
+
+
+def test_torn_embeddings_are_made_again_and_a_full_disk_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = result("aligned", 1).embedded
+    path = tmp_path / "embedded" / "x.npz"
+    _keep(path, kept)
+    found = _read(path, kept.names)
+    assert found is not None
+    np.testing.assert_array_equal(found.probes, kept.probes)
+    whole = path.read_bytes()
+    for torn in (whole[:40], whole[:-30], b"", b"PK" + whole[2:200]):
+        path.write_bytes(torn)
+        assert _read(path, kept.names) is None
+
+    def full(*arguments: object, **arrays: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.report.study.np.savez", full)
+    with pytest.raises(DataError, match="No space left on device; free some space there or name another folder"):
+        _keep(path, kept)
+
+
+def test_what_is_planned(tiny_fs2k: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        for part in ("fit", "val"):
+            (tmp_path / f"{name}-{part}.txt").write_text((tiny_fs2k / f"{part}.txt").read_text())
+    sets = find_data_sets(tiny_fs2k, tmp_path, ["one", "two"], tmp_path, 20)
+    jobs = list(main_jobs(sets, ["b1", "single-pass"], 2, 70))
+    of_one = [job for job in jobs if job.data_set.name == "one"]
+    assert [(j.system, j.stages, j.seed) for j in of_one if j.probe_set == "aligned" and j.fit_on == j.data_set] == [
+        *(("b1", 20, seed) for seed in (0, 1)),
+        *(("single-pass", stages, seed) for stages in (70, 20) for seed in (0, 1)),
+    ]
+    assert [j.probe_set for j in of_one if j.probe_set != "aligned"] == ["shuffled", "moved", "dropped", "wobbly"]
+    assert [(j.system, j.fit_on.name) for j in of_one if j.fit_on != j.data_set] == [("single-pass", "two")]
+    assert [(j.system, j.dim) for j in dim_jobs(sets[:1], ["b1", "mgrl-corrected"])] == [
+        ("mgrl-corrected", dim) for dim in (8, 16, 32, 64)
+    ]
 
 
 def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None:
@@ -124,6 +207,22 @@ def test_table_one_has_mean_and_deviation_over_seeds() -> None:
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row["m@B"] == "66.67 (47.14)"  # 100 and 33.33
     assert row["seeds"] == 2
+
+
+def test_table_one_names_the_paper_once_a_data_set() -> None:
+    ours = [
+        replace(result("aligned", 1), data_set=name, system=s)
+        for s in ("model", "b1")
+        for name in ("dataset1", "dataset2")
+    ]
+    rows = [(row[0], row[1]) for row in table_1(ours, alone=False).rows]
+    assert rows.count(("dataset1", "paper: MGRL")) == 1
+    assert [row[0] for row in rows] == ["dataset1"] * 7 + ["dataset2"] * 7
+
+
+def test_the_paper_s_two_tables_agree_where_they_overlap() -> None:
+    for (data_set, system), by_dim in PAPER_TABLE_2.items():
+        assert by_dim[16] == PAPER_TABLE_1[data_set, system][2:4]
 
 
 def test_robustness_is_what_was_lost() -> None:

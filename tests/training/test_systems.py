@@ -136,6 +136,17 @@ def test_the_reward_is_one_over_the_rank_less_the_turnover() -> None:
     assert found[1].tolist() == pytest.approx([1.0, 1.0])
 
 
+def test_a_ranking_that_turns_over_more_than_before_costs_a_little() -> None:
+    angles = torch.tensor([0.0, 0.5, 1.2])
+    gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
+    # Seen from 0 the photos come in the order 0 1 2, from 1.2 in the order 2 1 0.
+    at = torch.tensor([0.0, 0.0, 1.2, 1.2])
+    actions = torch.stack([at.cos(), at.sin()], dim=1)[None]
+    (found,) = rewards(actions, torch.tensor([1]), gallery)
+    # Nothing turns over, then all three pairs, then nothing: only the growth from 0 to 1 is paid for.
+    assert ((0.5 - found) / TURNOVER_WEIGHT).tolist() == pytest.approx([0, 0, 1, 0], abs=1e-2)
+
+
 def test_stages_are_spread_and_end_with_the_complete_one() -> None:
     for seed in range(5):
         picked = pick_stages(20, 4, seed)

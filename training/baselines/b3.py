@@ -2,8 +2,9 @@
 
 The policy is one linear layer on B1's pooled sketch features, started as B1's own. Its action is an embedding, drawn
 from a normal distribution around its mean; the reward is 1 / rank of the target among the training photos, less a
-small penalty when the ranking turns over from one stage to the next. An action does not change what is drawn next, so
-every stage is an episode of its own, and the advantage is the reward less the batch's mean at that stage.
+small penalty when the ranking turns over more than it did at the stage before. An action does not change what is
+drawn next, so every stage is an episode of its own, and the advantage is the reward less the batch's mean at that
+stage.
 """
 
 import copy
@@ -94,12 +95,15 @@ def _improve(
 
 
 def rewards(actions: Tensor, people: Tensor, gallery: Tensor) -> Tensor:
-    """(b, stages, dim) unit actions -> (b, stages): 1 / rank, less the turnover against the stage before.
+    """(b, stages, dim) unit actions -> (b, stages): 1 / rank, less the growth of the turnover.
 
     Args:
         actions: embeddings acted.
         people: (b,) rows of the gallery that are the targets.
         gallery: (photos, dim) unit rows.
+
+    Source: Bhunia et al., 2020, local and global reward: -max(0, tau(t, t + 1) - tau(t - 1, t)) with Kendall's tau as a
+    distance, here between the orders of at most 64 photos.
     """
     distances = torch.cdist(actions, gallery[None].expand(len(actions), -1, -1))
     own = distances.gather(2, people[:, None, None].expand(-1, distances.shape[1], 1))
@@ -107,6 +111,7 @@ def rewards(actions: Tensor, people: Tensor, gallery: Tensor) -> Tensor:
     watched = distances[:, :, :_WATCHED]
     order = torch.sign(watched[..., :, None] - watched[..., None, :])
     pairs = max(1, watched.shape[2] * (watched.shape[2] - 1))
-    tau = (order[:, 1:] * order[:, :-1]).sum(dim=(2, 3)) / pairs  # Kendall's, of successive rankings
-    turnover = F.pad((tau[:, 1:] - tau[:, :-1]).clamp_min(0), (2, 0))
-    return gained - TURNOVER_WEIGHT * turnover[:, : gained.shape[1]]
+    # Kendall's tau of successive rankings, as a distance: the share of pairs of photos that changed their order.
+    tau = (1 - (order[:, 1:] * order[:, :-1]).sum(dim=(2, 3)) / pairs) / 2  # (b, stages - 1)
+    growth = F.pad((tau[:, 1:] - tau[:, :-1]).clamp_min(0), (2, 0))  # nothing to compare in the first two stages
+    return gained - TURNOVER_WEIGHT * growth[:, : gained.shape[1]]

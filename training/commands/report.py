@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from training.report.study import DataSet, Result
 
 _SOME_STAGES: Final = 20
-_DIMS: Final = (8, 16, 32, 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Train what is missing, evaluate, write."""
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.errors import ConfigError
-    from training.report.study import find_data_sets, run_cross, run_dims, run_model, run_systems
+    from training.report.jobs import dim_jobs, main_jobs, run_jobs
+    from training.report.study import draw_all, find_data_sets, run_model
     from training.report.write import write_report
     from training.systems import SYSTEMS, Workshop
     from training.variants import PROBE_SETS
@@ -78,16 +78,15 @@ def run(args: argparse.Namespace) -> int:
     splits = args.splits or args.data / "splits"
     data_sets = find_data_sets(args.data, splits, args.data_sets, cache / "episodes", args.stages)
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
+    draw_all(data_sets, _say)
     title = args.model.stem if args.model else "default model"
     disturbed = [(name, args.stages) for name in PROBE_SETS]
     results = [*run_model(encoder, title, data_sets, [("aligned", args.model_stages), *disturbed], cache, _say)]
     dims: list[Result] = []
     if systems := [name for name in args.systems if name in SYSTEMS]:
         workshop = Workshop(cache, args.weights, args.fit_stages, _show_progress)
-        results += run_systems(workshop, data_sets, systems, args.seeds, _say)
-        by_dim = [name for name in ("b4-as-released", "mgrl-corrected", "single-pass") if name in systems]
-        dims += run_dims(workshop, data_sets, by_dim, _DIMS, _say)
-        results += run_cross(workshop, data_sets, [s for s in ("mgrl-corrected", "single-pass") if s in systems], _say)
+        results += run_jobs(workshop, main_jobs(data_sets, systems, args.seeds, args.model_stages), _say)
+        dims += run_jobs(workshop, dim_jobs(data_sets, systems), _say)
     content = write_report(args.out, results, dims, _manifest(args, data_sets, encoder.model_hash))
     from indexer.console import write_json
 
@@ -115,21 +114,33 @@ def _show_progress(what: str, done: int, total: int) -> None:
 
 
 def _manifest(args: argparse.Namespace, data_sets: "list[DataSet]", model_hash: str) -> dict[str, Any]:
+    import hashlib
+    import platform
     from datetime import UTC, datetime
     from importlib.metadata import version
 
+    from training.data import split_hash
+
+    weights = hashlib.sha256(args.weights.read_bytes()).hexdigest() if args.weights else "random"
     return {
         "command": ["mgrl", "report", *sys.argv[2:]],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model_hash,
+        "weights": weights,
+        "systems": args.systems,
         "seeds": list(range(args.seeds)),
         "stages": args.stages,
         "model_stages": args.model_stages,
         "fit_stages": args.fit_stages,
         "data": {
-            data_set.name: {part: {"people": len(people.names), "sha256": people.key} for part, people in
-                            (("fit", data_set.fit), ("val", data_set.val))}
+            data_set.name: {
+                part: {"people": len(people.names), "split_sha256": split_hash(people.names), "sha256": people.key}
+                for part, people in (("fit", data_set.fit), ("val", data_set.val))
+            }
             for data_set in data_sets
         },
-        "versions": {name: version(name) for name in ("mgrl", "torch", "torchvision", "numpy", "onnxruntime")},
-    }  # fmt: skip
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("mgrl", "torch", "torchvision", "numpy", "onnxruntime")},
+        },
+    }

@@ -22,7 +22,7 @@ def curves(results: Sequence[Result], data_set: str) -> str:
         if result.data_set == data_set and result.probe_set == "aligned" and not result.seed and result.dim == 16:
             found = score(result.embedded.ranks(), len(result.embedded.gallery))
             share = 100 * np.arange(1, result.stages + 1) / result.stages
-            style: dict[str, Any] = {"linewidth": 2.5} if result.trunk == "fine-tuned" else {"linewidth": 1.2}
+            style: dict[str, Any] = {"linewidth": 2.5} if result.system == "model" else {"linewidth": 1.2}
             label = f"{result.title}, T = {result.stages}"
             left.plot(share, found.m_at_b_per_stage, label=label, **style)
             right.plot(share, found.m_at_a_per_stage, label=label, **style)

@@ -1,6 +1,11 @@
-"""Runs what a report needs: systems on frozen features, and finished models, on every data set and probe set."""
+"""What a report is about: its data sets, one result each, and finished models on every data set and probe set.
+
+The systems that are trained for it are in `training.report.jobs`.
+"""
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +17,6 @@ from indexer.errors import DataError
 from training.data import find_pair, read_split
 from training.evaluate import Embedded, Protocol, embed_drawings, encode_gallery
 from training.frozen import People
-from training.systems import SYSTEMS, Workshop
 
 Say = Callable[[str], None]
 """Called with what is being done."""
@@ -72,12 +76,14 @@ def find_data_sets(data: Path, splits: Path, names: Sequence[str], episodes: Pat
     """The data sets whose splits `NAME-fit.txt` and `NAME-val.txt` lie in a folder, every file of them checked.
 
     Raises:
-        DataError: a split or an image is missing, or people are in both splits.
+        DataError: a split or an image is missing, fewer than two people to train on, or people in both splits.
     """
     found = []
     problems = []
     for name in names:
         fit, val = (tuple(read_split(splits / f"{name}-{part}.txt")) for part in ("fit", "val"))
+        if len(fit) < 2:
+            raise DataError(f"training needs at least 2 people, {fit[0]} is alone in {name}-fit.txt; add to it")
         if both := set(fit) & set(val):
             raise DataError(f"{len(both)} people of {name} are trained and tested on, such as {min(both)}")
         for person in (*fit, *val):
@@ -92,39 +98,16 @@ def find_data_sets(data: Path, splits: Path, names: Sequence[str], episodes: Pat
     return found
 
 
-def run_systems(
-    workshop: Workshop, data_sets: Sequence[DataSet], systems: Iterable[str], seeds: int, say: Say
-) -> Iterator[Result]:
-    """Every system with every seed on every data set, aligned drawings, 16-d."""
+def draw_all(data_sets: Sequence[DataSet], say: Say) -> None:
+    """Make every drawing now: a sketch that cannot be drawn is named before an hour of features, not after.
+
+    Raises:
+        DataError: a sketch is unreadable or has too little ink, or the disk.
+    """
     for data_set in data_sets:
-        for name in systems:
-            for seed in range(seeds):
-                say(f"{name} on {data_set.name}, seed {seed}")
-                embedded = workshop.embed(name, data_set.fit, data_set.val, data_set.fit, seed)
-                yield Result(name, SYSTEMS[name].title, "frozen", 16, data_set.name, seed, "aligned", embedded)
-
-
-def run_dims(
-    workshop: Workshop, data_sets: Sequence[DataSet], systems: Iterable[str], dims: Sequence[int], say: Say
-) -> Iterator[Result]:
-    """Some systems at several dimensions, one seed: the paper's Table 2."""
-    for data_set in data_sets:
-        for name in systems:
-            for dim in dims:
-                say(f"{name}, {dim}-d, on {data_set.name}")
-                embedded = workshop.embed(name, data_set.fit, data_set.val, data_set.fit, 0, dim)
-                yield Result(name, SYSTEMS[name].title, "frozen", dim, data_set.name, 0, "aligned", embedded)
-
-
-def run_cross(workshop: Workshop, data_sets: Sequence[DataSet], systems: Iterable[str], say: Say) -> Iterator[Result]:
-    """Some systems trained on one data set and ranked on another."""
-    for name in systems:
-        for data_set in data_sets:
-            for other in data_sets:
-                if other.name != data_set.name:
-                    say(f"{name}, trained on {other.name}, on {data_set.name}")
-                    embedded = workshop.embed(name, other.fit, data_set.val, data_set.fit, 0)
-                    yield Result(name, SYSTEMS[name].title, "frozen", 16, data_set.name, 0, "cross", embedded)
+        say(f"drawings of {data_set.name}, {data_set.fit.stages} stages")
+        for people in (data_set.fit, data_set.val):
+            people.draw()
 
 
 def run_model(
@@ -149,15 +132,28 @@ def run_model(
                 people = People(data_set.val.data, data_set.val.names, data_set.val.episodes, stages)
                 probes, ink = embed_drawings(people.draw(), encoder, Protocol(stages, probe_set))
                 embedded = Embedded(probes, ink, gallery, names)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez(path.with_suffix(".tmp.npz"), probes=probes, ink=ink, gallery=gallery)
-                path.with_suffix(".tmp.npz").replace(path)
+                _keep(path, embedded)
             yield Result("model", title, "fine-tuned", encoder.dim, data_set.name, 0, probe_set, embedded)
 
 
-def _read(path: Path, names: tuple[str, ...]) -> Embedded | None:
+def _keep(path: Path, embedded: Embedded) -> None:
+    scratch = path.with_suffix(".tmp.npz")
     try:
-        with np.load(path) as kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(scratch, probes=embedded.probes, ink=embedded.ink, gallery=embedded.gallery)
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise DataError(
+            f"embeddings cannot be kept in {path.parent}: {error.strerror}; "
+            "free some space there or name another folder"
+        ) from error
+
+
+def _read(path: Path, names: tuple[str, ...]) -> Embedded | None:
+    """What an earlier call kept; None where there is none, or only a torn file."""
+    try:
+        with path.open("rb") as file, np.load(file) as kept:
             return Embedded(kept["probes"], kept["ink"], kept["gallery"], names)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
