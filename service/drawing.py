@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.encoding import RegionEncoder
 from indexer.errors import SketchError, UnknownPhotoError
 from indexer.fusion import region_weights
 from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
 from indexer.sketch import MAX_STROKES, Canvas, Stroke
 from service.answers import Answer, RankedPhoto, SearchOptions, Timings
+from service.engine import Engine, Query
 
 MAX_DRAWING_POINTS: Final = 1_000_000
 """Points of all strokes together: 8 MB, a thousand times a careful drawing."""
@@ -48,23 +48,23 @@ class Snapshot:
 class Drawing:
     """Strokes over an optional picture, and the previous answer to compare the next one with."""
 
-    def __init__(self, gallery: Gallery, encoder: RegionEncoder, options: SearchOptions | None = None) -> None:
+    def __init__(self, gallery: Gallery, engine: Engine, options: SearchOptions | None = None) -> None:
         self._gallery = gallery
-        self._encoder = encoder
+        self._engine = engine
         self._options = options or SearchOptions()
         self._strokes: list[Stroke] = []
         self._points = 0
         self._raster: npt.NDArray[np.uint8] | None = None
         self._epoch = 0
         self._version = 0
-        self._canvas = Canvas(encoder.size_px)
+        self._canvas = Canvas(engine.encoder.size_px)
         self._drawn = Snapshot((), None, 0, 0)
         self._answer: tuple[int, Answer] | None = None
 
     @property
     def size_px(self) -> int:
         """Side of the canvas in pixels."""
-        return self._encoder.size_px
+        return self._engine.encoder.size_px
 
     def add(self, strokes: Sequence[Stroke]) -> None:
         """Draw on top; all of the strokes or, when they are too many, none.
@@ -122,7 +122,7 @@ class Drawing:
 
         Args:
             snapshot: no older than that of an earlier call.
-            is_abandoned: asked between raster, encode and search whether anybody still waits.
+            is_abandoned: asked between pieces of work whether anybody still waits.
 
         Raises:
             DrawingAbandonedError: nobody does.
@@ -142,11 +142,13 @@ class Drawing:
         raster_ms = clock.lap_ms()
         if not region_weights(ink, self._options.weights).any():
             return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
-        probe = self._encoder.encode_sketches(pixels[None])[0]
-        encode_ms = clock.lap_ms()
-        asked = self._options
-        ranking = self._gallery.search(probe, ink, asked.k, asked.weights, asked.mode, asked.filter)
-        timings = Timings(raster_ms, encode_ms, clock.lap_ms())
+        with self._engine.slot:
+            clock.lap_ms()  # the wait for the slot is nobody's work
+            probe = self._engine.encoder.encode_sketches(pixels[None])[0]
+            encode_ms = clock.lap_ms()
+        ranking, search_ms = self._engine.search(Query(self._gallery, probe, ink, self._options))
+        clock.lap_ms()
+        timings = Timings(raster_ms, encode_ms, search_ms)
         hits = tuple(self._ranked(hit) for hit in ranking.hits)
         return Answer(
             hits,

@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 
-from indexer.encoding import RegionEncoder
 from indexer.errors import QueryError
 from indexer.filters import check_fields
 from indexer.gallery import Gallery
@@ -18,6 +17,7 @@ from service.answers import SearchOptions
 from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
 from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.drawing import Drawing
+from service.engine import Engine
 from service.errors import ServiceError, public_errors
 from service.galleries import Galleries
 from service.session import DrawSession
@@ -29,9 +29,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
     """Ranks photos for sketches and drawings."""
 
-    def __init__(self, galleries: Galleries, encoder: RegionEncoder, workers: Workers) -> None:
+    def __init__(self, galleries: Galleries, engine: Engine, workers: Workers) -> None:
         self._galleries = galleries
-        self._encoder = encoder
+        self._engine = engine
         self._workers = workers
         self._calls: set[asyncio.Task[Any]] = set()
         self._sessions: set[DrawSession] = set()
@@ -74,12 +74,12 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         gallery = self._galleries.find(request.begin.gallery)
         # A filter may be long: beside the event loop.
         options = await self._workers.read(partial(_options_for, gallery, request.begin.options))
-        return DrawSession(Drawing(gallery, self._encoder, options), request.sequence, self._workers)
+        return DrawSession(Drawing(gallery, self._engine, options), request.sequence, self._workers)
 
     def _search(
         self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]
     ) -> search_pb2.SearchResponse:
-        drawing = Drawing(gallery, self._encoder, _options_for(gallery, request.options))
+        drawing = Drawing(gallery, self._engine, _options_for(gallery, request.options))
         match request.WhichOneof("sketch"):
             case "strokes" if request.strokes.strokes:
                 drawing.add(strokes_from_wire(request.strokes.strokes))

@@ -13,6 +13,7 @@ from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.config import MAX_MESSAGE_BYTES, ServerConfig, split_address
+from service.engine import Engine
 from service.galleries import Galleries
 from service.retrieval import GalleryServicer, SketchSearchServicer
 from service.watch import GalleryWatch
@@ -122,9 +123,9 @@ class SketchServer:
 
 def build_server(config: ServerConfig, galleries: Galleries, encoder: RegionEncoder) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it."""
-    workers = Workers(config.threads)
+    workers = Workers()
     server = grpc.aio.server(options=_OPTIONS)
-    sketches = SketchSearchServicer(galleries, encoder, workers)
+    sketches = SketchSearchServicer(galleries, Engine(encoder, config.threads), workers)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs

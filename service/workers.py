@@ -1,7 +1,8 @@
 """Threads beside the event loop, which itself never computes.
 
 Rankings have a pool of their own, so that a queue of them never keeps a new stroke from being read: that is what
-makes "latest stroke wins" work. ONNX Runtime and FAISS release the GIL, so threads suffice.
+makes "latest stroke wins" work. ONNX Runtime and FAISS release the GIL, so threads suffice. How many of them work at
+once is decided by `service.engine`; here many may wait, so that those who wait for the same scan can share it.
 """
 
 import asyncio
@@ -9,16 +10,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+_RANKING: Final = 64
+"""Rankings that are begun and may wait for their scan; a thread costs little until it is needed."""
 
 
 class Workers:
     """Two thread pools: one ranks, one reads large messages."""
 
-    def __init__(self, threads: int) -> None:
-        self._ranking = ThreadPoolExecutor(threads, "mgrl-rank")
+    def __init__(self) -> None:
+        self._ranking = ThreadPoolExecutor(_RANKING, "mgrl-rank")
         self._reading = ThreadPoolExecutor(1, "mgrl-read")
 
     async def rank(self, work: Callable[[], T]) -> T:

@@ -7,12 +7,13 @@ from indexer.errors import QueryError, SketchError
 from indexer.sketch import MAX_STROKES, Canvas, Stroke, rasterise, read_raster
 from service.answers import SearchOptions
 from service.drawing import MAX_DRAWING_POINTS, Drawing, DrawingAbandonedError
+from service.engine import Engine
 from tests.service.conftest import GatedEncoder, ids, line, make_gallery, png
 
 
 @pytest.fixture
 def drawing(gallery, encoder):
-    return Drawing(gallery, encoder, SearchOptions(k=24))
+    return Drawing(gallery, Engine(encoder), SearchOptions(k=24))
 
 
 def pixels(drawing):
@@ -26,7 +27,7 @@ def random_strokes(rng, count):
 @pytest.mark.parametrize("seed", range(5))
 def test_any_run_of_edits_gives_the_pixels_of_what_is_left(gallery, encoder, seed):
     rng = np.random.default_rng(seed)
-    drawing, left, raster = Drawing(gallery, encoder), [], None
+    drawing, left, raster = Drawing(gallery, Engine(encoder)), [], None
     for _ in range(40):
         edit = rng.choice(["add", "undo", "clear", "raster", "rank"], p=[0.6, 0.2, 0.05, 0.05, 0.1])
         if edit == "add":
@@ -119,7 +120,7 @@ def test_undo_needs_something_to_undo(drawing):
 
 def test_an_abandoned_drawing_stops_before_the_encoder(tmp_path):
     encoder = GatedEncoder()
-    drawing = Drawing(make_gallery(tmp_path / "faces", encoder), encoder)
+    drawing = Drawing(make_gallery(tmp_path / "faces", encoder), Engine(encoder))
     drawing.add([line()])
     with pytest.raises(DrawingAbandonedError):
         drawing.rank(is_abandoned=lambda: True)
@@ -146,7 +147,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_ink_only_where_the_weights_do_not_look_is_no_ink(gallery, encoder):
-    drawing = Drawing(gallery, encoder, SearchOptions(weights={1: 1.0, 2: 0.0, 3: 0.0}))
+    drawing = Drawing(gallery, Engine(encoder), SearchOptions(weights={1: 1.0, 2: 0.0, 3: 0.0}))
     drawing.add([Stroke([(0.4, 0.4)], width=0.02)])  # enough for a cell of the 3x3 grid, too little for the face
     assert drawing.rank().no_ink
     drawing.add([line()])

@@ -378,7 +378,9 @@ class Timings(_message.Message):
     encode_ms: _builtins.float
     """Milliseconds, 0 or more: pixels to embeddings. 0 when nothing had changed or there was no ink."""
     search_ms: _builtins.float
-    """Milliseconds, 0 or more: embeddings to ranking. 0 when nothing had changed or there was no ink."""
+    """Milliseconds, 0 or more: embeddings to ranking, the whole of a scan that several sketches shared. 0 when nothing had
+    changed or there was no ink.
+    """
     def __init__(
         self,
         *,

@@ -1,0 +1,145 @@
+"""What the sessions of a service share: the encoder, a limit on how much runs at once, and scans.
+
+A scan of a large gallery uses every core and mostly waits for memory, so two of them side by side take twice as long,
+and one for two queries hardly longer than for one. So only one runs at a time for each kind of ranking, and takes in
+whatever waits when it begins. Nobody waits for company: without a queue a scan begins at once, for one.
+
+Encodings are not batched: on two cores the default model took 14.0 ms for one sketch and 18.3 ms a sketch for two
+together, 15.1 for eight. Neither are approximate searches, which read little, nor galleries without a compiled scan.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from indexer.encoding import RegionEncoder
+from indexer.gallery import Gallery, Ranking
+from indexer.modes import Exact
+from service.answers import SearchOptions
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+MAX_SHARING: Final = 32
+"""Queries of one scan; what more wait go into the next."""
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A sketch to rank a gallery by; its mode and filter are in the options."""
+
+    gallery: Gallery
+    probe: npt.NDArray[np.float32]
+    ink: npt.NDArray[np.bool_]
+    options: SearchOptions
+
+
+class Engine:
+    """Encodes and searches for every session of a service.
+
+    Args:
+        encoder: made the galleries' embeddings.
+        threads: pieces of work that run at once, at least 1.
+    """
+
+    def __init__(self, encoder: RegionEncoder, threads: int = 1) -> None:
+        self.encoder = encoder
+        self.slot = threading.BoundedSemaphore(threads)
+        self._scans: SharedRuns[Query, Ranking] = SharedRuns(_scan, self.slot, MAX_SHARING)
+
+    def search(self, query: Query) -> tuple[Ranking, float]:
+        """The ranking, and the milliseconds it took without waiting.
+
+        Raises:
+            GalleryError, QueryError, ShapeError: as `Gallery.search`.
+        """
+        asked = query.options
+        if query.gallery.shares_scans and isinstance(asked.mode, Exact):
+            return self._scans.do((query.gallery, asked.k, asked.filter), query)
+        with self.slot:
+            started = time.perf_counter()
+            ranking = query.gallery.search(query.probe, query.ink, asked.k, asked.weights, asked.mode, asked.filter)
+            return ranking, (time.perf_counter() - started) * 1e3
+
+
+def _scan(queries: Sequence[Query]) -> list[Ranking]:
+    """Exact rankings of queries that agree on gallery, k and filter."""
+    first = queries[0]
+    return first.gallery.search_batch(
+        np.stack([query.probe for query in queries]),
+        np.stack([query.ink for query in queries]),
+        first.options.k,
+        [query.options.weights for query in queries],
+        first.options.filter,
+    )
+
+
+@dataclass(eq=False)
+class _Ticket(Generic[Job, Result]):
+    """A job that waits, and what became of it; `turn` is set when it is done or shall lead the next run."""
+
+    job: Job
+    turn: threading.Event = field(default_factory=threading.Event)
+    is_done: bool = False
+    outcome: "Result | Exception | None" = None
+    took_ms: float = 0.0
+
+
+class SharedRuns(Generic[Job, Result]):
+    """Runs jobs of many threads: those of one kind that wait at the same moment as one.
+
+    Args:
+        run: does several jobs of one kind; one result for each.
+        slot: held while it runs.
+        most: jobs of one run.
+    """
+
+    def __init__(self, run: Callable[[Sequence[Job]], Sequence[Result]], slot: threading.Semaphore, most: int) -> None:
+        self._run, self._slot, self._most = run, slot, most
+        self._lock = threading.Lock()
+        # The jobs of each kind that wait for a run; a kind is in here as long as one of its jobs leads.
+        self._waiting: dict[Hashable, list[_Ticket[Job, Result]]] = {}
+
+    def do(self, kind: Hashable, job: Job) -> tuple[Result, float]:
+        """The job's result, and the milliseconds its run took; what it raises is raised for this job alone."""
+        mine: _Ticket[Job, Result] = _Ticket(job)
+        with self._lock:
+            leads = kind not in self._waiting
+            self._waiting.setdefault(kind, []).append(mine)
+        if not leads:
+            mine.turn.wait()
+        if not mine.is_done:
+            self._lead(kind)
+        if isinstance(mine.outcome, Exception):
+            raise mine.outcome
+        return mine.outcome, mine.took_ms  # type: ignore[return-value]  # done, and no exception: a result
+
+    def _lead(self, kind: Hashable) -> None:
+        """Run what waits, the caller's job first, and hand the lead on."""
+        with self._slot:
+            with self._lock:
+                waiting = self._waiting[kind]
+                batch, waiting[:] = waiting[: self._most], waiting[self._most :]
+            started = time.perf_counter()
+            outcomes = self._outcomes([ticket.job for ticket in batch])
+            took_ms = (time.perf_counter() - started) * 1e3
+        with self._lock:
+            if waiting:
+                waiting[0].turn.set()
+            else:
+                del self._waiting[kind]
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            ticket.outcome, ticket.took_ms, ticket.is_done = outcome, took_ms, True
+            ticket.turn.set()
+
+    def _outcomes(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        try:
+            return self._run(jobs)
+        except Exception as error:
+            # One bad job must not fail its neighbours.
+            return [error] if len(jobs) == 1 else [self._outcomes([job])[0] for job in jobs]
