@@ -27,7 +27,7 @@ from indexer.encoding import default_threads
 from indexer.fused import Distances, FusedScan
 from indexer.kernels import BLOCK
 from indexer.modes import Approximate, Budget
-from indexer.quantised import QuantisedGallery
+from indexer.quantised import QuantisedGallery, Queries
 
 Bounds = npt.NDArray[np.float32]
 
@@ -120,12 +120,13 @@ class ApproximateScan:
         words = self._scan.quantised.words(None if allowed is None else allowed[self._order])
         taking = words[: self._arranged] != 0
         to_centres = self._to_centres(probe, shares)
+        query = self._scan.quantised.prepared(probe[None], shares[None])
         to_centres[~taking] = np.inf
         blocks = int(taking.sum())
         later = np.arange(self._arranged, len(words))
 
         def scan(some: Rows) -> Bounds:
-            least = self._scan.quantised.bounds(probe[None], shares[None], some, words, self._pool, self._threads)
+            least = self._scan.quantised.bounds(query, some, words, self._pool, self._threads)
             return np.asarray(least[0])
 
         if isinstance(mode, Approximate):
@@ -143,13 +144,12 @@ class ApproximateScan:
         left_out = taking
         left_out[chosen] = False
         unseen = self._unseen_from(to_centres, shares, left_out)
-        places = self._refined(probe, shares, unit, k, words, (some, least), distances)
+        places = self._refined(query, unit, k, words, (some, least), distances)
         return np.sort(self._order[places]), unseen * unit
 
     def _refined(
         self,
-        probe: npt.NDArray[np.float32],
-        shares: npt.NDArray[np.float32],
+        query: Queries,
         unit: float,
         k: int,
         words: npt.NDArray[np.uint64],
@@ -160,7 +160,7 @@ class ApproximateScan:
         blocks, least = scanned
 
         def bounds(some: Rows) -> tuple[Rows, Bounds]:
-            lower = self._scan.quantised.photo_bounds(probe, shares, some, words)
+            lower = self._scan.quantised.photo_bounds(query, some, words)
             return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
 
         places, lower = bounds(blocks[_smallest(least, k)])
@@ -172,9 +172,10 @@ class ApproximateScan:
         """(arranged blocks,) float32 lower bounds of the distance to the centres, over the greatest weight."""
         rows = np.arange(-(-self._arranged // BLOCK))
         words, parts = self._centres.words(None), np.array_split(rows, self._threads)
+        query = self._centres.prepared(probe[None], shares[None])
 
         def bound(some: Rows) -> Bounds:
-            return self._centres.photo_bounds(probe, shares, some, words).ravel()
+            return self._centres.photo_bounds(query, some, words).ravel()
 
         found = [bound(rows)] if self._pool is None else list(self._pool.map(bound, parts))
         return np.concatenate(found)[: self._arranged]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from indexer.bounds import LEAST_SHARE, SLACK
 from indexer.encoding import default_threads
 from indexer.kernels import BLOCK
-from indexer.quantised import BATCH, QuantisedGallery
+from indexer.quantised import BATCH, QuantisedGallery, Queries
 from indexer.regions import REGIONS
 
 Rows = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
 """From a query's place in the batch and some rows to their exact distances."""
 Vectors = Callable[[Rows], npt.NDArray[np.float32]]
 """From rows to their (n, 14, dim) embeddings."""
-
+Bounds = npt.NDArray[np.float32]
 
 _CHUNK: Final = 64 * BLOCK
 """Photos encoded at a time: some 10 MB in float64."""
@@ -61,7 +61,8 @@ class FusedScan:
         scan = cls(quantised, threads or default_threads())
         scan.update(0, photos, vectors)
         # The first call compiles, or loads what an earlier process compiled: here and not under the first stroke.
-        quantised.bounds(np.zeros((1, *centre.shape), np.float32), np.zeros((1, REGIONS), np.float32), np.arange(1))
+        nothing = quantised.prepared(np.zeros((1, *centre.shape), np.float32), np.zeros((1, REGIONS), np.float32))
+        quantised.bounds(nothing, np.arange(1))
         return scan
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
@@ -96,12 +97,13 @@ class FusedScan:
         shares = np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
         for start in range(0, len(probes), BATCH):
             batch = slice(start, start + BATCH)
-            least = self.quantised.bounds(probes[batch], shares[batch], blocks, words, self._pool, self._threads)
+            queries = self.quantised.prepared(probes[batch], shares[batch])
+            least = self.quantised.bounds(queries, blocks, words, self._pool, self._threads)
             for offset, row in enumerate(least):
                 query = start + offset
 
-                def bounds(some: Rows, query: int = query) -> tuple[Rows, npt.NDArray[np.float32]]:
-                    lower = self.quantised.photo_bounds(probes[query], shares[query], some, words)
+                def bounds(some: Rows, one: Queries = queries[offset : offset + 1]) -> tuple[Rows, Bounds]:
+                    lower = self.quantised.photo_bounds(one, some, words)
                     return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
 
                 rows, lower = bounds(blocks[_smallest(row, k)])

@@ -3,53 +3,88 @@
 Importing this module imports numba, which takes a second: only galleries large enough to gain from it do so, see
 `indexer.granular`.
 
-The loop is written so that LLVM turns every innermost `for` into SIMD: the photo index is the last one, a block's
-regions are unpacked to float32 once and then serve all queries of a batch, from the first level of the cache.
+The photo index is the innermost one, two numbers of a photo side by side: x86 multiplies eight photos' pairs of 16-bit
+numbers and adds each pair up in one instruction (`_dot`), and takes rough reciprocal roots in another (`_add_roots`).
+LLVM finds neither on its own, so both are spelled out for processors with AVX2. Others run the plain functions that
+stand beside them, which LLVM vectorises as it can; tests hold the two to each other. Measured as one thread's time over
+that of adding up the float32 vectors: 0.70 in float32, 0.46 with these instructions, 0.34 with memory fetched ahead;
+the arithmetic alone takes 0.13, reading the bytes 0.23.
 """
 
+import platform
 from collections.abc import Callable
 from typing import Any, Final
 
+import llvmlite.binding
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 BLOCK: Final = 64
 """Photos of a block: one 64-bit word of the filter's bitmap, and whole SIMD registers of every width in use."""
 
-GROUP: Final = 8
+GROUP: Final = 16
 """Numbers of a region that a step multiplies; `indexer.quantised` pads regions to a multiple of it."""
+
+SIMD: Final = platform.machine() in ("x86_64", "AMD64") and bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
+"""Whether this processor has the instructions that are spelled out below."""
+
+ROOT_SHARE: Final = np.float32(1 - 2.0**-11 if SIMD else 1)
+"""What roots are multiplied by to be no larger than the true ones: Intel and AMD promise 1.5 x 2^-12 for theirs."""
+
+LEAST_SQUARE: Final = np.float32(2.0**-100)
+"""Squared distances are taken for no less: the reciprocal of 0 has no root."""
 
 _RUN: Final = 32
 """Blocks (times queries) of a region in a row: 35 KB from one place, which the processor fetches ahead; jumping from
 region to region at every block takes twice as long. Their partial sums stay in the first level of the cache."""
+
+_AHEAD: Final = 8
+"""Blocks that memory is asked for in advance, into the second level of the cache and a line at a time: asked for all at
+once, or into the first level, it was no faster than not asking."""
 
 _FAR: Final = np.where(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 0, np.inf
 ).astype(np.float32)
 """A byte of the bitmap -> what its eight photos are moved away by; adding is faster than testing bits one by one."""
 
-
-def _dot(code, probe, dots):  # type: ignore[no-untyped-def]  # numba infers the types
-    """dots[i] = inner product of the probe with photo i of a block's region, given as int8 or already as float32."""
-    dots[:] = 0
-    for d in range(0, probe.shape[0], GROUP):
-        y0, y1, y2, y3 = probe[d], probe[d + 1], probe[d + 2], probe[d + 3]
-        y4, y5, y6, y7 = probe[d + 4], probe[d + 5], probe[d + 6], probe[d + 7]
-        x = code[d * BLOCK : (d + GROUP) * BLOCK]
-        for i in range(BLOCK):
-            near = np.float32(x[i]) * y0 + np.float32(x[i + BLOCK]) * y1
-            near += np.float32(x[i + 2 * BLOCK]) * y2 + np.float32(x[i + 3 * BLOCK]) * y3
-            far = np.float32(x[i + 4 * BLOCK]) * y4 + np.float32(x[i + 5 * BLOCK]) * y5
-            far += np.float32(x[i + 6 * BLOCK]) * y6 + np.float32(x[i + 7 * BLOCK]) * y7
-            dots[i] += near + far
+_LINE: Final = 64
+_LANES: Final = 8
+_INT: Final = ir.IntType(32)
+_INTS: Final = ir.VectorType(_INT, _LANES)
+_PAIRS: Final = ir.VectorType(ir.IntType(16), 2 * _LANES)
+_FLOATS: Final = ir.VectorType(ir.FloatType(), _LANES)
 
 
-def _add_roots(norms, dots, head, base, share, total):  # type: ignore[no-untyped-def]
-    """Add one region's weighted distances of a block's photos to `total`."""
-    zero, twice_step, norm, norm_step = np.float32(0), head[0], base + head[1], head[2]
+def _dot(code, at, probe, pair, dots, more, ahead):  # type: ignore[no-untyped-def]  # numba infers the types
+    """dots[i] = inner product of 16 numbers of the probe and of photo i of a block's region, all of them integers.
+
+    Args:
+        code: flat int8, or int16 where it serves several queries; from `at` on, pair by pair, (64, 2) numbers.
+        at: where the 16 numbers begin.
+        probe: flat int32, a pair of int16 each; the eight of these numbers begin at `pair`.
+        pair: see `probe`.
+        dots: (64,) int32 out.
+        more: 0, or anything else to add to what `dots` holds.
+        ahead: where int8 numbers will be needed soon.
+    """
     for i in range(BLOCK):
-        square = norm + norm_step * np.float32(norms[i]) - twice_step * dots[i]
-        total[i] += share * np.sqrt(square if square > zero else zero)
+        if not more:
+            dots[i] = 0
+        for p in range(GROUP // 2):
+            both = probe[pair + p]
+            low, high = np.int32(both << 16) >> 16, both >> 16
+            place = at + 2 * (p * BLOCK + i)
+            dots[i] += np.int32(code[place]) * low + np.int32(code[place + 1]) * high
+
+
+def _add_roots(dots, levels, at, norm, norm_step, factor, share, total, to):  # type: ignore[no-untyped-def]
+    """total[to + i] += share x root of norm + norm_step x levels[at + i] - factor x dots[i], for a block's photos."""
+    for i in range(BLOCK):
+        square = norm + norm_step * np.float32(levels[at + i]) - factor * np.float32(dots[i])
+        total[to + i] += share * np.sqrt(max(square, LEAST_SQUARE))
 
 
 def _finish(total, excess, word):  # type: ignore[no-untyped-def]
@@ -68,66 +103,186 @@ def _finish(total, excess, word):  # type: ignore[no-untyped-def]
 
 
 def _scan_blocks(  # type: ignore[no-untyped-def]
-    codes, heads, words, blocks, probes, bases, shares, offsets, least, lower
+    codes, heads, words, blocks, probes, bases, steps, shares, offsets, least, lower
 ):
     """Lower bounds of Eq. (3) for some blocks of photos; what they mean and why they hold says `indexer.quantised`.
 
     Args:
-        codes: per granularity (regions, blocks, (width + 1) x 64) int8; a region's last 64 are the squared norms.
-        heads: per granularity (regions, blocks, 4) float32: twice the step, norm at level 0, norm step, error.
+        codes: (14, all blocks, (width + 1) x 64) int8, a region's last 64 are the squared norms.
+        heads: (14, all blocks, 4) float32: twice the step, norm at level 0, norm step, error.
         words: (all blocks,) uint64, bit i set where photo i of the block takes part.
         blocks: (n,) int64, which to scan.
-        probes: (queries, 14, width) float32, centred.
+        probes: (queries, 14, width / 2) int32, each a pair of int16: the way from the centre in steps.
         bases: (queries, 14) float32, what is added to every squared distance.
+        steps: (queries, 14) float32, of the probes.
         shares: (queries, 14) float32, weights; regions of share 0 are never read.
         offsets: (queries,) float32, taken off every bound.
         least: (queries, n) float32 out, least bound of each block.
         lower: (queries, n, 64) float32 out, all bounds, infinite where a photo takes no part; or (queries, 0, 64).
     """
-    queries, regions, width = probes.shape
+    queries, size = probes.shape[0], codes.shape[2]
     run = max(1, _RUN // queries)
-    unpacked = np.empty((width + 1) * BLOCK, np.float32)
-    dots = np.empty(BLOCK, np.float32)
-    totals = np.empty((queries, run, BLOCK), np.float32)
-    excess = np.empty((queries, run), np.float32)
-    used = np.zeros(regions, np.bool_)
-    for query in range(queries):
-        for region in range(regions):
-            used[region] |= shares[query, region] > 0
+    flat, pairs = codes.reshape(-1), probes.reshape(-1)
+    numbers, norms, dots = np.empty(size - BLOCK, np.int16), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int32)
+    totals, excess = np.empty(queries * run * BLOCK, np.float32), np.empty((queries, run), np.float32)
+    used = np.flatnonzero(shares.sum(axis=0))
     for first in range(0, blocks.shape[0], run):
         last = min(first + run, blocks.shape[0])
         totals[:] = 0
         for query in range(queries):
             excess[query, :] = offsets[query]
-        region = -1
-        for granularity in range(len(codes)):
-            for local in range(codes[granularity].shape[0]):
-                region += 1
-                if not used[region]:
-                    continue
-                for place in range(first, last):
-                    code = codes[granularity][local, blocks[place]]
-                    head = heads[granularity][local, blocks[place]]
-                    if queries > 1:
-                        for i in range(unpacked.shape[0]):
-                            unpacked[i] = np.float32(code[i])
-                    for query in range(queries):
-                        share = shares[query, region]
-                        if share == 0:
-                            continue
-                        if queries > 1:
-                            dot(unpacked, probes[query, region], dots)
-                        else:
-                            dot(code, probes[query, region], dots)
-                        norms = code[width * BLOCK :]
-                        add_roots(norms, dots, head, bases[query, region], share, totals[query, place - first])
-                        excess[query, place - first] += share * head[3]
+        for turn in range(used.shape[0]):
+            region = used[turn]
+            # Behind this region's blocks come the next one's, behind the last region the next blocks of the first.
+            goes_on = turn + 1 < used.shape[0]
+            then, after = used[turn + 1 if goes_on else 0], first if goes_on else last
+            for place in range(first, last):
+                block = region * codes.shape[1] + blocks[place]
+                head = heads[region, blocks[place]]
+                if queries == 1:
+                    if place + _AHEAD < last:
+                        ahead = region * codes.shape[1] + blocks[place + _AHEAD]
+                    else:
+                        ahead = then * codes.shape[1] + blocks[min(after + place + _AHEAD - last, blocks.shape[0] - 1)]
+                    add_one(
+                        flat, block * size, ahead * size, head, pairs, region, bases, steps, shares, dots, totals,
+                        (place - first) * BLOCK,
+                    )  # fmt: skip
+                else:
+                    unpack(flat[block * size : block * size + size], head, numbers, norms)
+                    add_many(
+                        numbers, norms, head, pairs, region, bases, steps, shares, dots, totals, place - first, run
+                    )
+                for query in range(queries):
+                    excess[query, place - first] += shares[query, region] * head[3]
         for query in range(queries):
             for place in range(first, last):
-                total = totals[query, place - first]
+                to = (query * run + place - first) * BLOCK
+                total = totals[to : to + BLOCK]
                 least[query, place] = finish(total, excess[query, place - first], words[blocks[place]])
                 if lower.shape[1]:
                     lower[query, place] = total
+
+
+def _add_one(  # type: ignore[no-untyped-def]
+    codes, at, ahead, head, pairs, region, bases, steps, shares, dots, totals, to
+):
+    """Add a block's distances in one region from the only query."""
+    width = pairs.shape[0] // bases.shape[1]
+    for pair in range(0, width, GROUP // 2):
+        more = 2 * pair * BLOCK
+        dot(codes, at + more, pairs, region * width + pair, dots, pair, ahead + more)
+    factor, norm, share = head[0] * steps[0, region], head[1] + bases[0, region], shares[0, region] * ROOT_SHARE
+    add_roots(dots, codes, at + 2 * width * BLOCK, norm, head[2], factor, share, totals, to)
+
+
+def _unpack(code, head, numbers, norms):  # type: ignore[no-untyped-def]
+    """A block's region as int16 numbers and float32 squared norms, for several queries."""
+    for i in range(numbers.shape[0]):
+        numbers[i] = code[i]
+    norm, norm_step, levels = head[1], head[2], code[numbers.shape[0] :]
+    for i in range(BLOCK):
+        norms[i] = norm + norm_step * np.float32(levels[i])
+
+
+def _add_many(  # type: ignore[no-untyped-def]
+    numbers, norms, head, pairs, region, bases, steps, shares, dots, totals, place, run
+):
+    """Add a block's distances in one region, unpacked, from all queries for which it counts."""
+    queries, regions = bases.shape
+    width = numbers.shape[0] // (2 * BLOCK)
+    for query in range(queries):
+        if shares[query, region] == 0:
+            continue
+        for pair in range(0, width, GROUP // 2):
+            dot(numbers, 2 * pair * BLOCK, pairs, (query * regions + region) * width + pair, dots, pair, 0)
+        factor, base, share = head[0] * steps[query, region], bases[query, region], shares[query, region] * ROOT_SHARE
+        add_roots(dots, norms, 0, base, np.float32(1), factor, share, totals, (query * run + place) * BLOCK)
+
+
+@intrinsic
+def _dot_avx2(typing, code, at, probe, pair, dots, more, ahead):  # type: ignore[no-untyped-def]
+    """`_dot`, eight photos at a time, the sums in registers."""
+    packed = ir.VectorType(ir.IntType(code.dtype.bitwidth), 2 * _LANES)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        to_code, to_probe, to_dots = (_pointing(context, builder, signature, arguments, place) for place in (0, 2, 4))
+        at, pair, more, ahead = arguments[1], arguments[3], arguments[5], arguments[6]
+        multiply = _instruction(builder, "llvm.x86.avx2.pmadd.wd", _INTS, _PAIRS, _PAIRS)
+        fetch = _instruction(builder, "llvm.prefetch.p0", ir.VoidType(), ir.PointerType(ir.IntType(8)), *[_INT] * 3)
+        adding = builder.icmp_signed("!=", more, ir.Constant(more.type, 0))
+        kept = _splat(builder, builder.sext(adding, _INT))
+        probes = [builder.load(to_probe(_INT, pair, p)) for p in range(GROUP // 2)]
+        probes = [builder.bitcast(_splat(builder, both), _PAIRS) for both in probes]
+        for first in range(0, BLOCK, _LANES):
+            where = to_dots(_INTS, ir.Constant(at.type, first))
+            total = builder.and_(builder.load(where, align=4), kept)
+            for p, both in enumerate(probes):
+                numbers = builder.load(to_code(packed, at, 2 * (p * BLOCK + first)), align=1)
+                total = builder.add(total, builder.call(multiply, [builder.sext(numbers, _PAIRS), both]))
+            builder.store(total, where, align=4)
+            if code.dtype.bitwidth == 8:
+                # Two lines for each eighth of the 16 numbers, and a last one for the norms behind them.
+                for line in range(first // 4, first // 4 + (3 if first + _LANES == BLOCK else 2)):
+                    soon = to_code(ir.IntType(8), ahead, _LINE * line)
+                    # To read; into the second level of the cache; data.
+                    builder.call(fetch, [soon, ir.Constant(_INT, 0), ir.Constant(_INT, 2), ir.Constant(_INT, 1)])
+        return context.get_dummy_value()
+
+    return types.void(code, types.intp, probe, types.intp, dots, types.intp, types.intp), generate
+
+
+@intrinsic
+def _add_roots_avx2(typing, dots, levels, at, norm, norm_step, factor, share, total, to):  # type: ignore[no-untyped-def]
+    """`_add_roots`, eight photos at a time; a root is the square times the processor's rough reciprocal root."""
+    real = types.float32
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        to_dots, to_levels, to_total = (_pointing(context, builder, signature, arguments, place) for place in (0, 1, 7))
+        at, to = arguments[2], arguments[8]
+        norm, norm_step, factor, share = (_splat(builder, number) for number in arguments[3:7])
+        reciprocal_root = _instruction(builder, "llvm.x86.avx.rsqrt.ps.256", _FLOATS, _FLOATS)
+        larger = _instruction(builder, "llvm.x86.avx.max.ps.256", _FLOATS, _FLOATS, _FLOATS)
+        fused = {"flags": ("contract",)}
+        for first in range(0, BLOCK, _LANES):
+            product = builder.load(to_dots(_INTS, ir.Constant(at.type, first)), align=4)
+            if levels.dtype == real:
+                level = builder.load(to_levels(_FLOATS, at, first), align=4)
+            else:
+                level = builder.load(to_levels(ir.VectorType(ir.IntType(8), _LANES), at, first), align=1)
+                level = builder.sitofp(builder.sext(level, _INTS), _FLOATS)
+            square = builder.fadd(builder.fmul(level, norm_step, **fused), norm, **fused)
+            square = builder.fsub(square, builder.fmul(builder.sitofp(product, _FLOATS), factor, **fused), **fused)
+            square = builder.call(larger, [square, ir.Constant(_FLOATS, [float(LEAST_SQUARE)] * _LANES)])
+            root = builder.fmul(square, builder.call(reciprocal_root, [square]))
+            where = to_total(_FLOATS, to, first)
+            added = builder.fadd(builder.fmul(root, share, **fused), builder.load(where, align=4), **fused)
+            builder.store(added, where, align=4)
+        return context.get_dummy_value()
+
+    return types.void(dots, levels, types.intp, real, real, real, real, total, types.intp), generate
+
+
+def _pointing(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any, place: int) -> Callable[..., Any]:
+    """Of one argument, an array: a function from a type, a place and what to add to it to the address there."""
+    data = context.make_array(signature.args[place])(context, builder, arguments[place]).data
+
+    def pointer(kind: ir.Type, at: Any, further: int = 0) -> Any:
+        element = builder.gep(data, [builder.add(at, ir.Constant(at.type, further))])
+        return builder.bitcast(element, ir.PointerType(kind))
+
+    return pointer
+
+
+def _splat(builder: ir.IRBuilder, value: Any) -> Any:
+    """A vector that holds a number in all its lanes."""
+    undefined = ir.Constant(ir.VectorType(value.type, _LANES), ir.Undefined)
+    one = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(_INTS, [0] * _LANES))
+
+
+def _instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def _compiled(function: Callable[..., Any], **more: Any) -> Any:
@@ -142,7 +297,10 @@ def _compiled(function: Callable[..., Any], **more: Any) -> Any:
 
 
 # Inlined: counting references to their arguments would take a third of the scan.
-dot: Final = _compiled(_dot, forceinline=True)
-add_roots: Final = _compiled(_add_roots, forceinline=True)
+dot: Final[Any] = _dot_avx2 if SIMD else _compiled(_dot, forceinline=True)
+add_roots: Final[Any] = _add_roots_avx2 if SIMD else _compiled(_add_roots, forceinline=True)
 finish: Final = _compiled(_finish, forceinline=True)
+unpack: Final = _compiled(_unpack, forceinline=True)
+add_one: Final = _compiled(_add_one, forceinline=True)
+add_many: Final = _compiled(_add_many, forceinline=True)
 scan_blocks: Final = _compiled(_scan_blocks)

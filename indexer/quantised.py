@@ -1,48 +1,76 @@
 """A gallery in one byte a number: small enough to read whole at every stroke, with a proven error.
 
-Photos lie in blocks of 64, photo index innermost, region by region, one array per granularity: a scan reads the inked
-regions front to back and nothing else. The arrays are plain memory without pointers, so they can be mapped from a file.
-`bounds` gives lower bounds of Eq. (3); `indexer.granular` ranks in float64 what they cannot rule out.
+Photos lie in blocks of 64, photo index innermost, region by region and so granularity by granularity: a scan reads the
+inked regions front to back and nothing else. The arrays are plain memory without pointers, so they can be mapped from
+a file. `bounds` gives lower bounds of Eq. (3); `indexer.granular` ranks in float64 what they cannot rule out.
 
 Why the bounds hold. Within a region, let x be a photo's row, y the probe's and m a fixed centre (any will do; the mean
-makes the numbers small). A block stores z = x - m as integers q in -127..127 times a step h, both known exactly, and
-the largest |z - hq| of its photos as e. Distances do not change when both sides are moved, so with v = float32(y - m)
-the triangle inequality gives
+makes the numbers small). A block stores x - m as integers q in -127..127 times a step h, both known exactly, and the
+largest |x - m - hq| of its photos as e. A probe becomes integers p of 16 bits times a step g, f = |y - m - gp|.
+Distances do not change when both sides are moved, so the triangle inequality gives
 
-    |x - y| >= |hq - v| - e - u|v|            (u = 2^-24: the rounding of v)
-    |hq - v|^2 = |hq|^2 + |v|^2 - 2h q.v >= n + |v|^2 - 2h q.v
+    |x - y| >= |hq - gp| - e - f
+    |hq - gp|^2 = |hq|^2 + |gp|^2 - 2hg q.p >= n + |gp|^2 - 2hg q.p
 
-where n is |hq|^2 rounded down to one of 256 steps between the block's least and greatest. The scan computes the right
-side s in float32, in any order and with or without fused multiply-adds: q.v (width products and sums) is off by at
-most (width + 1)u |q||v|, and the rest by a few u of numbers no larger than (Z + |v|)^2, Z being the longest hq. Taking
+where n is |hq|^2 rounded down to one of 256 steps between the block's least and greatest. q.p is computed in integers,
+exactly: p is made so small that 32 bits hold it. The rest of the right side s is computed in float32 (u = 2^-24), with
+or without fused multiply-adds, in some eight operations on numbers no larger than (Z + |gp|)^2, Z being the longest hq;
+each is off by at most u times that, and taking
 
-    error = u (2 (width + 2) Z|v| + 8 (Z + |v|)^2)
+    error = 16 u (Z + |gp|)^2
 
-off |v|^2 keeps s a lower bound. The weighted roots are summed apart from the weighted e: their roundings are relative
+off |gp|^2 keeps s a lower bound. `indexer.kernels` takes roots no larger than the true ones (but for s below 2^-100, so
+each may be too large by 2^-50). The weighted roots are summed apart from the weighted e: their roundings are relative
 (`indexer.bounds.SLACK`), and e is stored larger by more than that, so the difference never exceeds the true distance
 times SLACK.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from indexer.bounds import UNIT_ROUNDOFF
 from indexer.kernels import BLOCK, GROUP, scan_blocks
-from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+from indexer.regions import REGIONS
 
 BATCH: Final = 32
 """Queries that share a scan: their partial sums and a block's rows fit into 32 KB of cache together."""
+
+_PROBE_LEVELS: Final = 32_767
 
 _LEVELS: Final = 127
 _LEAST_STEP: Final = 2.0**-60
 """Keeps steps and their squares away from float32's subnormals; far below what a unit row can show."""
 
+_LARGER: Final = 1 + 2.0**-18
+"""What stored errors are multiplied by, to stay above the roundings of their sums in float32."""
+
 _TASK: Final = 128
 """Blocks a thread scans at least: below a tenth of a millisecond handing over costs more than it gains."""
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """What `indexer.kernels.scan_blocks` takes per query; its docstring says what they are."""
+
+    probes: npt.NDArray[np.int32]
+    bases: npt.NDArray[np.float32]
+    steps: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float32]
+    offsets: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.probes)
+
+    def __getitem__(self, part: slice) -> Self:
+        return type(self)(*(array[part] for array in self.arrays()))
+
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """In the order in which the scan takes them."""
+        return self.probes, self.bases, self.steps, self.shares, self.offsets
 
 
 class QuantisedGallery:
@@ -57,8 +85,8 @@ class QuantisedGallery:
         self._width = -(-centre.shape[1] // GROUP) * GROUP
         self._photos = 0
         self._everyone = np.empty(0, np.uint64)
-        self._codes = {g: np.zeros((g * g, 0, (self._width + 1) * BLOCK), np.int8) for g in GRANULARITIES}
-        self._heads = {g: np.zeros((g * g, 0, 4), np.float32) for g in GRANULARITIES}
+        self._codes = np.zeros((REGIONS, 0, (self._width + 1) * BLOCK), np.int8)
+        self._heads = np.zeros((REGIONS, 0, 4), np.float32)
         self._longest = np.zeros(REGIONS)
 
     def __len__(self) -> int:
@@ -67,18 +95,16 @@ class QuantisedGallery:
     @property
     def nbytes(self) -> int:
         """Memory of the copy."""
-        return sum(part.nbytes for parts in (self._codes, self._heads) for part in parts.values())
+        return self._codes.nbytes + self._heads.nbytes
 
     def reserve(self, photos: int) -> None:
         """Make room for so many photos in all."""
-        blocks, held = -(-photos // BLOCK), self._codes[1].shape[1]
+        blocks, held = -(-photos // BLOCK), self._codes.shape[1]
         if blocks <= held:
             return
         # An eighth more than before: growing batch by batch stays cheap, and the memory within an eighth of the need.
         room = max(blocks, held + held // 8)
-        for granularity in GRANULARITIES:
-            self._codes[granularity] = _widened(self._codes[granularity], room)
-            self._heads[granularity] = _widened(self._heads[granularity], room)
+        self._codes, self._heads = _widened(self._codes, room), _widened(self._heads, room)
 
     def write(self, first: int, embeddings: npt.NDArray[np.float32]) -> None:
         """Put rows `first` and following, to the end of the gallery; `first` is a multiple of 64 within it.
@@ -96,21 +122,19 @@ class QuantisedGallery:
 
     def _encode(self, block: int, embeddings: npt.NDArray[np.float32]) -> None:
         blocks = -(-len(embeddings) // BLOCK)
-        for granularity, ids in REGION_IDS.items():
-            for local, region in enumerate(ids):
-                offsets = np.zeros((blocks * BLOCK, self._width))
-                offsets[: len(embeddings), : self.centre.shape[1]] = (
-                    embeddings[:, region].astype(np.float64) - self.centre[region]
-                )
-                codes, heads, longest = _quantise(offsets.reshape(blocks, BLOCK, self._width))
-                self._codes[granularity][local, block : block + blocks] = codes
-                self._heads[granularity][local, block : block + blocks] = heads
-                self._longest[region] = max(self._longest[region], longest)
+        for region in range(REGIONS):
+            offsets = np.zeros((blocks * BLOCK, self._width))
+            offsets[: len(embeddings), : self.centre.shape[1]] = (
+                embeddings[:, region].astype(np.float64) - self.centre[region]
+            )
+            codes, heads, longest = _quantise(offsets.reshape(blocks, BLOCK, self._width))
+            self._codes[region, block : block + blocks] = codes
+            self._heads[region, block : block + blocks] = heads
+            self._longest[region] = max(self._longest[region], longest)
 
     def bounds(
         self,
-        probes: npt.NDArray[np.float32],
-        shares: npt.NDArray[np.float32],
+        queries: Queries,
         blocks: npt.NDArray[np.int64],
         words: npt.NDArray[np.uint64] | None = None,
         pool: ThreadPoolExecutor | None = None,
@@ -119,59 +143,58 @@ class QuantisedGallery:
         """(queries, n) float32: the least bound of each of some blocks; infinite where no photo takes part.
 
         Args:
-            probes: (queries, 14, dim) float32, at most `BATCH` of them, no row longer than `LONGEST`.
-            shares: (queries, 14) float32, the regions' weights, at most 1.
+            queries: at most `BATCH` of them, as `prepared`.
             blocks: (n,) int64.
             words: (all blocks,) uint64 of `words`; all photos take part if None.
             pool: threads to share the work with; the result does not depend on them.
             threads: how many of them.
         """
         words = self._everyone if words is None else words
-        query = self._prepared(probes, shares)
-        nothing = np.empty((len(probes), 0, BLOCK), np.float32)
+        nothing = np.empty((len(queries), 0, BLOCK), np.float32)
         parts = 1 if pool is None else max(1, min(4 * threads, len(blocks) // _TASK))
         edges = np.linspace(0, len(blocks), parts + 1).astype(int)
 
         def scan(part: int) -> npt.NDArray[np.float32]:
             some = blocks[edges[part] : edges[part + 1]]
-            least = np.empty((len(probes), len(some)), np.float32)
-            scan_blocks(*self._arrays(), words, some, *query, least, nothing)
+            least = np.empty((len(queries), len(some)), np.float32)
+            scan_blocks(self._codes, self._heads, words, some, *queries.arrays(), least, nothing)
             return least
 
         found = [scan(0)] if pool is None or parts == 1 else list(pool.map(scan, range(parts)))
         return np.concatenate(found, axis=1)
 
     def photo_bounds(
-        self,
-        probe: npt.NDArray[np.float32],
-        shares: npt.NDArray[np.float32],
-        blocks: npt.NDArray[np.int64],
-        words: npt.NDArray[np.uint64],
+        self, query: Queries, blocks: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]
     ) -> npt.NDArray[np.float32]:
-        """(n, 64) float32 bounds of every photo of some blocks, for one query; arguments as `bounds`."""
+        """(n, 64) float32 bounds of every photo of some blocks, for the only one of `query`; arguments as `bounds`."""
         least = np.empty((1, len(blocks)), np.float32)
         lower = np.empty((1, len(blocks), BLOCK), np.float32)
-        scan_blocks(*self._arrays(), words, blocks, *self._prepared(probe[None], shares[None]), least, lower)
+        scan_blocks(self._codes, self._heads, words, blocks, *query.arrays(), least, lower)
         return lower.reshape(len(blocks), BLOCK)
 
     def words(self, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint64]:
         """(blocks,) uint64 bitmap of the photos that take part: all of them, or the (photos,) bool allowed."""
         return self._everyone if allowed is None else _bitmap(allowed)
 
-    def _arrays(self) -> tuple[Sequence[npt.NDArray[np.int8]], Sequence[npt.NDArray[np.float32]]]:
-        return tuple(self._codes.values()), tuple(self._heads.values())
+    def prepared(self, probes: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> Queries:
+        """Queries as the scan takes them.
 
-    def _prepared(
-        self, probes: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], ...]:
-        """What the kernel takes per query: centred probes, bases, shares and offsets."""
-        centred = np.zeros((len(probes), REGIONS, self._width), np.float32)
-        centred[:, :, : probes.shape[2]] = probes - self.centre
-        square = np.einsum("qrd,qrd->qr", centred, centred, dtype=np.float64)
-        lengths, u = np.sqrt(square), UNIT_ROUNDOFF
-        error = u * (2 * (self._width + 2) * self._longest * lengths + 8 * (self._longest + lengths) ** 2)
-        offsets = (shares * lengths).sum(axis=1) * (1.01 * u)
-        return centred, (square - error).astype(np.float32), shares, offsets.astype(np.float32)
+        Args:
+            probes: (queries, 14, dim) float32, no row longer than 1000.
+            shares: (queries, 14) float32, the regions' weights, at most 1.
+        """
+        centred = np.zeros((len(probes), REGIONS, self._width))
+        centred[:, :, : probes.shape[2]] = probes.astype(np.float64) - self.centre
+        levels = min(_PROBE_LEVELS, (2**31 - 1) // (_LEVELS * self._width))
+        steps = np.maximum(np.abs(centred).max(axis=2) / levels, _LEAST_STEP).astype(np.float32)
+        coded = np.clip(np.rint(centred / steps[:, :, None].astype(np.float64)), -levels, levels)
+        moved = coded * steps[:, :, None].astype(np.float64)
+        square = np.einsum("qrd,qrd->qr", moved, moved)
+        error = 16 * UNIT_ROUNDOFF * (self._longest + np.sqrt(square)) ** 2
+        missed = np.linalg.norm(centred - moved, axis=2) * _LARGER + 2.0**-49
+        offsets = np.einsum("qr,qr->q", shares.astype(np.float64), missed)
+        pairs = np.ascontiguousarray(coded.astype("<i2")).view("<i4").astype(np.int32, copy=False)
+        return Queries(pairs, (square - error).astype(np.float32), steps, shares, offsets.astype(np.float32))
 
 
 def _widened(part: npt.NDArray[Any], blocks: int) -> npt.NDArray[Any]:
@@ -200,6 +223,7 @@ def _quantise(
     least = np.maximum(squares.min(axis=1) * (1 - 1e-6), 0).astype(np.float32).astype(np.float64)
     norm_steps = np.maximum((squares.max(axis=1) - least) / 255, _LEAST_STEP**2).astype(np.float32).astype(np.float64)
     levels = np.clip(np.floor((squares - least[:, None]) / norm_steps[:, None] - 1e-9), 0, 255)
-    codes = np.concatenate([coded, (levels - 128)[:, :, None]], axis=2).astype(np.int8)
-    heads = np.stack([2 * steps, least + 128 * norm_steps, norm_steps, errors * (1 + 2.0**-18)], axis=1)
-    return codes.transpose(0, 2, 1).reshape(len(codes), -1), heads.astype(np.float32), float(np.sqrt(squares.max()))
+    heads = np.stack([2 * steps, least + 128 * norm_steps, norm_steps, errors * _LARGER], axis=1)
+    pairs = coded.reshape(len(coded), BLOCK, -1, 2).transpose(0, 2, 1, 3).reshape(len(coded), -1)
+    codes = np.concatenate([pairs, levels - 128], axis=1).astype(np.int8)
+    return codes, heads.astype(np.float32), float(np.sqrt(squares.max()))

@@ -11,9 +11,9 @@ USE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import kernels, numpy as np
-dots = np.empty(64, np.float32)
-kernels.dot(np.ones(8 * 64, np.int8), np.ones(8, np.float32), dots)
-print(dots[0], dots[63], kernels.dot.stats.cache_path is None)
+total = np.arange(64, dtype=np.float32)
+least = kernels.finish(total, np.float32(-2), np.uint64(2**64 - 2))
+print(total[0], least, kernels.finish.stats.cache_path is None)
 """
 
 
@@ -33,8 +33,8 @@ def installed(folder: Path) -> Path:
 @pytest.mark.slow
 def test_what_one_process_compiles_the_next_one_loads(tmp_path: Path) -> None:
     folder = installed(tmp_path / "installed")
-    assert use(folder, HOME=str(tmp_path)) == ["8.0", "8.0", "False"]
-    assert list((folder / "__pycache__").glob("kernels._dot-*.nbi"))
+    assert use(folder, HOME=str(tmp_path)) == ["inf", "3.0", "False"]
+    assert list((folder / "__pycache__").glob("kernels._finish-*.nbi"))
 
 
 @pytest.mark.slow
@@ -44,4 +44,33 @@ def test_an_installation_that_cannot_be_written_still_runs(tmp_path: Path) -> No
     (folder / "__pycache__").write_text("")
     home = tmp_path / "home"
     home.write_text("")
-    assert use(folder, HOME=str(home), XDG_CACHE_HOME=str(home)) == ["8.0", "8.0", "True"]
+    assert use(folder, HOME=str(home), XDG_CACHE_HOME=str(home)) == ["inf", "3.0", "True"]
+
+
+PLAIN = """
+import platform, sys
+sys.path[:0] = sys.argv[1:]
+import numpy as np
+from indexer import quantised
+platform.machine = lambda: "riscv64"
+import kernels
+assert not kernels.SIMD
+rng = np.random.default_rng(0)
+gallery = quantised.QuantisedGallery(np.zeros((14, 20), np.float32))
+gallery.write(0, rng.normal(size=(200, 14, 20)).astype(np.float32))
+ours = quantised.scan_blocks
+for queries in (1, 3):
+    query = gallery.prepared(rng.normal(size=(queries, 14, 20)).astype(np.float32), np.ones((queries, 14), np.float32))
+    bounds = []
+    for quantised.scan_blocks in (ours, kernels.scan_blocks):
+        bounds.append(gallery.bounds(query, np.arange(4)))
+    np.testing.assert_allclose(*bounds, rtol=2e-3)
+print("same")
+"""
+
+
+@pytest.mark.slow
+def test_other_processors_run_the_plain_loops(tmp_path: Path) -> None:
+    folder, tree = installed(tmp_path / "installed"), Path(kernels.__file__).parents[1]
+    command = [sys.executable, "-B", "-c", PLAIN, str(folder), str(tree)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["same"]
