@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from indexer.errors import (
@@ -72,6 +73,8 @@ def reason(kind: type[PublicError]) -> str:
 
 def status_of(error: Exception) -> status_pb2.Status:
     """What the caller may know of an error; an unexpected one is logged under the id that the caller gets."""
+    if isinstance(error, DecodeError):
+        error = QueryError("a message cannot be decoded: it is none of this contract, or nested more than 100 deep")
     for kind in type(error).__mro__:
         if kind in CATALOG:
             return _status(CATALOG[kind], str(error), reason(kind))

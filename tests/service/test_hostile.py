@@ -114,7 +114,7 @@ generated = settings(max_examples=40, deadline=None, derandomize=True, suppress_
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory):
+def address(tmp_path_factory):
     encoder = PixelEncoder()
     folder = tmp_path_factory.mktemp("galleries") / "faces"
     make_gallery(folder, encoder).close()
@@ -122,9 +122,15 @@ def stub(tmp_path_factory):
         writer.declare_fields({"age": Kind.NUMBER, "name": Kind.STRING})
         writer.describe({"photo0001": {"age": 3.0, "name": "a"}})
     gallery = Gallery.open(folder)
-    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
-        yield search_pb2_grpc.SketchSearchServiceStub(channel)
+    with serving([gallery], encoder) as running:
+        yield running.address
     gallery.close()
+
+
+@pytest.fixture(scope="module")
+def stub(address):
+    with grpc.insecure_channel(address) as channel:
+        yield search_pb2_grpc.SketchSearchServiceStub(channel)
 
 
 @generated
@@ -179,6 +185,28 @@ def test_a_message_above_the_limit_ends_only_its_own_drawing(stub):
         list(stub.Draw(iter([begin, message]), timeout=5))
     assert ended.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stub.Search(search_pb2.SearchRequest(raster=sketch_pb2.RasterSketch(image=png())), timeout=5).ranking.hits
+
+
+def test_a_drawing_that_begins_with_what_is_no_message_is_refused(address, caplog):
+    deep = metadata_pb2.Filter(any_of=metadata_pb2.FilterList()).SerializeToString()
+    while len(deep) < 10_000:
+        deep = b"\x42" + _varint(len(deep)) + deep  # field 8, negated
+    options = b"\x3a" + _varint(len(deep)) + deep
+    begin = b"\x12" + _varint(len(options)) + options
+    messages = b"\x08\x01\x12" + _varint(len(begin)) + begin, b"\xff" * 9
+    with grpc.insecure_channel(address) as channel:
+        raw = channel.stream_stream("/mgrl.v1.SketchSearchService/Draw", bytes, bytes)
+        for message in messages:
+            with pytest.raises(grpc.RpcError) as ended:
+                list(raw(iter([message]), timeout=5))
+            assert ended.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert ended.value.details().startswith("a message cannot be decoded")
+    assert "Traceback" not in caplog.text
+
+
+def _varint(number):
+    low, high = number & 127, number >> 7
+    return bytes([low | 128]) + _varint(high) if high else bytes([low])
 
 
 def test_a_large_message_is_read_beside_the_event_loop(stub):

@@ -127,6 +127,22 @@ def strokes(*strokes):
             },
             "the weight of granularity 2 must be finite and >= 0, got -1",
         ),
+        (
+            {
+                **strokes(LINE),
+                "options": search_pb2.SearchOptions(weights=search_pb2.GranularityWeights(granularity_1=float("nan"))),
+            },
+            "the weight of granularity 1 must be finite and >= 0, got nan",
+        ),
+        (
+            {
+                **strokes(LINE),
+                "options": search_pb2.SearchOptions(
+                    weights={"granularity_1": 0, "granularity_2": 0, "granularity_3": 0}
+                ),
+            },
+            "at least one weight must be above 0, got 0 for every granularity",
+        ),
     ],
 )
 def test_bad_search_is_invalid_and_says_why(channel, request_fields, message):
