@@ -113,6 +113,10 @@ def test_training_commands(tmp_path: Path, tiny_fs2k: Path) -> None:
     for dataset in ("dataset1", "dataset2"):
         for split in ("fit", "val"):
             shutil.copy(data / f"{split}.txt", data / "splits" / f"{dataset}-{split}.txt")
+    for ours, theirs in (("photos", "photo/photo1"), ("sketches", "sketch/sketch1")):
+        shutil.copytree(data / theirs, tmp_path / "faces" / ours)
+    for path in (tmp_path / "faces").rglob("*.jpg"):
+        path.rename(path.with_stem(path.stem.replace("image", "person").replace("sketch", "person")))
     torch.manual_seed(0)
     network = inception_v3(weights=None, init_weights=False, aux_logits=False)
     state = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("fc.")}
@@ -128,6 +132,7 @@ def test_training_commands(tmp_path: Path, tiny_fs2k: Path) -> None:
         done = mgrl(line, tmp_path, *more.get(shlex.split(line)[1], ()))
         assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert (tmp_path / "mine.onnx").is_file()
+    assert (tmp_path / "faces.onnx").is_file()
     assert (tmp_path / "dataset2.json").is_file()
     assert '"stroke_over_released_encode"' in (tmp_path / "stroke.json").read_text()
 

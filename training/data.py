@@ -1,15 +1,22 @@
-"""Photo and sketch pairs in FS2K's folder layout, and the splits that name them."""
+"""Photo and sketch pairs in FS2K's folder layout or in two plain folders, and the splits that name them."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from PIL import Image
 
 from indexer.errors import DataError, ImageError
 from indexer.photos import SUFFIXES, read_photo
+
+PLAIN_PHOTOS: Final = "photos"
+PLAIN_SKETCHES: Final = "sketches"
+"""The other layout: `photos/anna.jpg` with `sketches/anna.png`. Its names are `photos/anna`."""
+
+SPELLINGS: Final = tuple(spelling for suffix in sorted(SUFFIXES) for spelling in (suffix, suffix.upper()))
 
 
 @dataclass(frozen=True)
@@ -64,20 +71,28 @@ def find_photo(data: Path, name: str) -> Path:
     """The photo of a name.
 
     Raises:
-        DataError: there is none under `data`/photo.
+        DataError: there is none under `data`/photo, or `data`/photos for a name such as `photos/anna`.
     """
-    return _find(data / "photo", name)
+    return _find(data if name.startswith(f"{PLAIN_PHOTOS}/") else data / "photo", name)
 
 
 def find_pair(data: Path, name: str) -> Pair:
-    """The photo and the sketch of a name: `photo1/image0001` has the sketch `sketch1/sketch0001`.
+    """The photo and the sketch of a name.
 
     Raises:
         DataError: one of them is missing.
     """
+    sketch = sketch_name(name)
+    base = data if sketch.startswith(f"{PLAIN_SKETCHES}/") else data / "sketch"
+    return Pair(name, find_photo(data, name), _find(base, sketch))
+
+
+def sketch_name(name: str) -> str:
+    """`photo1/image0001` has the sketch `sketch1/sketch0001`, `photos/anna` has `sketches/anna`."""
     folder, _, stem = name.partition("/")
-    sketch = f"{folder.replace('photo', 'sketch')}/{stem.replace('image', 'sketch')}"
-    return Pair(name, find_photo(data, name), _find(data / "sketch", sketch))
+    if folder == PLAIN_PHOTOS:
+        return f"{PLAIN_SKETCHES}/{stem}"
+    return f"{folder.replace('photo', 'sketch')}/{stem.replace('image', 'sketch')}"
 
 
 def open_image(path: Path) -> Image.Image:
@@ -93,8 +108,10 @@ def open_image(path: Path) -> Image.Image:
 
 
 def _find(folder: Path, name: str) -> Path:
-    for suffix in sorted(SUFFIXES):
-        for spelling in (suffix, suffix.upper()):
-            if (path := folder / f"{name}{spelling}").is_file():
-                return path
-    raise DataError(f"{folder} has no {name} ({', '.join(sorted(SUFFIXES))}); the folder must be laid out as FS2K is")
+    for suffix in SPELLINGS:
+        if (path := folder / f"{name}{suffix}").is_file():
+            return path
+    raise DataError(
+        f"{folder} has no {name} ({', '.join(sorted(SUFFIXES))}); "
+        "the folder must be laid out as FS2K is, or hold photos/ and sketches/"
+    )

@@ -10,16 +10,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import ConfigError, DataError
+from indexer.errors import ConfigError
 from indexer.fusion import fused_distance
 from indexer.regions import ink_mask
 from training.align import fit_aligner
 from training.batches import Augmentation, Batch, EpochBatches, PairSet, Pixels, batches_in
 from training.data import split_hash
 from training.encoder.single_pass import SinglePassEncoder
+from training.encoder.start import build_encoder, calibrate
 from training.encoder.trunk import STEM_LAYERS
 from training.losses import in_batch_softmax
 from training.metrics import score, target_ranks
+from training.pairs import check_people
 from training.resume import RunState, open_run, restore, save
 
 
@@ -109,7 +111,7 @@ def fit(
         fit_sets: data sets to train on.
         validations: data sets to select on, people that `fit_sets` do not show; never test data.
         folder: `checkpoint.pt` is written there after every epoch, `best.pt` after the best validation.
-        weights: Inception-V3 to start from.
+        weights: to start from, as `training.encoder.start.build_encoder` takes them.
         on_step: called with step, steps in all and the loss.
         on_validation: called after each validation with the records of all so far, earlier calls' too.
         on_align: as `on_step`, while the aligner is trained, before the first step.
@@ -122,13 +124,13 @@ def fit(
         ConfigError: the folder holds a run with another configuration or other data.
         ModelError: the weights or the folder's checkpoint cannot be read.
     """
-    _check_data(fit_sets, validations)
+    check_people([pairs.names for pairs in fit_sets], [validation.probes.names for validation in validations])
     checkpoint = folder / "checkpoint.pt"
     run = {"config": asdict(config), "data": _fingerprint(fit_sets, validations)}
     earlier = open_run(checkpoint, run)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    model = SinglePassEncoder(config.dim, config.size_px, weights)
+    model = build_encoder(config.dim, config.size_px, weights)
     model.trunk.to(memory_format=torch.channels_last)
     steps_an_epoch = sum(batches_in(len(pairs), config.batch) for pairs in fit_sets)
     optimiser, schedule = _optimiser(config, model, steps_an_epoch)
@@ -145,7 +147,8 @@ def fit(
             seed=config.seed,
             on_progress=on_align,
         )
-        model.calibrate(*_sample(config, fit_sets))
+        exported = weights is not None and weights.suffix == ".onnx"
+        calibrate(model, *_sample(config, fit_sets), trained_heads=exported)
     for epoch in range(state.epoch, config.epochs):
         _train_stem(model, epoch >= config.epochs - config.stem_epochs)
         loader = torch.utils.data.DataLoader(
@@ -177,20 +180,6 @@ def fit(
             },
         )
     return folder / "best.pt"
-
-
-def _check_data(fit_sets: Sequence[PairSet], validations: Sequence[Validation]) -> None:
-    if not fit_sets or not validations:
-        raise DataError(
-            f"training needs a data set to train on and one to select on, got {len(fit_sets)} and {len(validations)}"
-        )
-    if alone := next((pairs.names[0] for pairs in fit_sets if len(pairs) < 2), None):
-        raise DataError(f"a data set to train on must have at least 2 pairs, one has {alone} only; add to its split")
-    trained = {name for pairs in fit_sets for name in pairs.names}
-    if both := [name for validation in validations for name in validation.probes.names if name in trained]:
-        raise DataError(
-            f"{len(both)} people are both trained and selected on, such as {both[0]}; take them out of one split"
-        )
 
 
 def _fingerprint(fit_sets: Sequence[PairSet], validations: Sequence[Validation]) -> list[list[Any]]:

@@ -146,7 +146,7 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     out = tmp_path / "run"
     data, val = ("--data", str(tiny_fs2k)), str(tiny_fs2k / "val.txt")
     arguments = ["train", *data, "--fit", str(tiny_fs2k / "fit.txt"), "--val", val, "--out", str(out), "--dim", "8"]
-    arguments += ["--stages", "8", "--batch", "4", "--validate-every", "1", "--stem-epochs", "1"]
+    arguments += ["--weights", "random", "--stages", "8", "--batch", "4", "--validate-every", "1", "--stem-epochs", "1"]
     arguments += ["--align-rounds", "1", "--align-epochs", "1"]
     assert main([*arguments, "--epochs", "2"]) == 0
     first = torch.load(out / "checkpoint.pt", weights_only=True)

@@ -1,6 +1,7 @@
 """Inception-V3 up to Mixed_5d, with its batch norms frozen and folded into the convolutions on the fly."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +62,8 @@ def inception_v3(weights: Path | None = None) -> nn.Module:
     """Torchvision's Inception-V3 without auxiliary classifier, in evaluation mode, inputs RGB in [0, 1].
 
     Args:
-        weights: a safetensors file in torchvision's names without `fc` (float16 or float32), or None for
-            random weights.
+        weights: a safetensors file in torchvision's names without `fc` (float16 or float32) for inputs in [0, 1],
+            torchvision's own .pth file, or None for random weights.
 
     Raises:
         ModelError: the file is missing or is not Inception-V3.
@@ -73,10 +74,10 @@ def inception_v3(weights: Path | None = None) -> nn.Module:
     network.fc = nn.Identity()
     if weights is not None:
         try:
-            state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+            state = {name: tensor.float() for name, tensor in _read_weights(weights).items()}
             state = {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "AuxLogits."))}
             missing, unexpected = network.load_state_dict(state, strict=False)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError, KeyError, UnpicklingError) as error:
             raise ModelError(f"{weights} does not hold Inception-V3 in torchvision's names: {error}") from error
         missing = [name for name in missing if not name.endswith("num_batches_tracked")]
         if missing or unexpected:
@@ -84,6 +85,21 @@ def inception_v3(weights: Path | None = None) -> nn.Module:
                 f"{weights} does not hold Inception-V3: missing {missing[:3]}, unexpected {unexpected[:3]}"
             )
     return network.eval()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".pth":
+        return load_file(path)
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)
+    # torchvision's own expect inputs in [-1, 1]: w(2x - 1) = 2wx - sum(w), and the norm can subtract that sum,
+    # since the first convolution has no padding.
+    first = state["Conv2d_1a_3x3.conv.weight"]
+    shift = first.sum(dim=(1, 2, 3))
+    return {
+        **state,
+        "Conv2d_1a_3x3.conv.weight": 2 * first,
+        "Conv2d_1a_3x3.bn.running_mean": state["Conv2d_1a_3x3.bn.running_mean"] + shift,
+    }
 
 
 def mixed_5d(weights: Path | None = None) -> nn.Sequential:
