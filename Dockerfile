@@ -13,16 +13,18 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM nvidia/cuda:12.9.1-cudnn-runtime-ubuntu24.04 AS gpu
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Triton compiles its kernel's launcher in C when it is first used.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/mgrl
 ENV PATH=/opt/mgrl/bin:$PATH
 ARG FAISS_GPU=1.15.1
 ARG ONNXRUNTIME_GPU=1.31.1
 COPY --from=wheel /wheels /wheels
-# faiss-gpu and onnxruntime-gpu replace the CPU wheels, whose module names they share.
+# faiss-gpu and onnxruntime-gpu replace the CPU wheels, whose module names they share. torch, which scans the galleries,
+# brings its own CUDA libraries: the host's driver must be one for CUDA 13.
 RUN pip install --no-cache-dir "$(echo /wheels/mgrl-*.whl)[gpu]" \
     && pip uninstall --yes faiss-cpu onnxruntime \
     && pip install --no-cache-dir --force-reinstall --no-deps \

@@ -85,7 +85,7 @@ class Gallery:
 
         Args:
             folder: the gallery's folder.
-            device: where the FAISS indices live, "cpu" or "cuda".
+            device: where to search, "cpu" or "cuda".
 
         Raises:
             GalleryError: no gallery there, another format, or damaged.

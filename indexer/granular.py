@@ -2,9 +2,10 @@
 
 FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x dim and 9 x dim for the grids. It never
 ranks, because its float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which
-photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are three ways to ask:
+photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are four ways to ask:
 a scan over the stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them
-(`indexer.fused`; needs the `fast` extra), and inner-product lists with a stop certificate (`indexer.lists`, GPU).
+(`indexer.fused`; needs the `fast` extra), the same on GPUs (`indexer.device_scan`; needs torch), and inner-product
+lists with a stop certificate (`indexer.lists`; FAISS on a GPU). `indexer.device` says which of them a GPU gets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.bounds import SLACK, Bounds
+from indexer.device import torch_gpus
 from indexer.errors import ShapeError
 from indexer.exact import check_query
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
@@ -24,6 +26,7 @@ from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 
 if TYPE_CHECKING:
     from indexer.approximate import ApproximateScan
+    from indexer.device_scan import DeviceScan
     from indexer.fused import FusedScan
 
 _BLOCK: Final = 4096
@@ -51,10 +54,17 @@ class GranularIndex:
 
     Args:
         dim: numbers per region.
-        device: "cpu", or "cuda" to keep a copy of the FAISS indices on the first GPU, which then proposes.
-        use_lists: ask lists instead of a scan which photos to rank; by default so on a GPU only.
-        fused_from: photos from which on searches use the compiled scan, where numba is installed and no lists are used.
+        device: "cpu", or "cuda" to scan a copy of the rows on all GPUs that are visible.
+        use_lists: ask lists instead of a scan which photos to rank, those of the first GPU where the device is "cuda";
+            by default so only there, and only where torch is not installed.
+        fused_from: photos from which on searches use the compiled scan or the GPUs': a smaller gallery is searched in
+            less time than either takes to start.
         threads: that share a compiled scan; by default as many as there are cores.
+        shards: torch's names of the devices that hold the photos of a scan, instead of all GPUs; several share them.
+        precision: of the rows on those devices, "float16" or "int8".
+
+    Raises:
+        ConfigError: the device is neither "cpu" nor "cuda", or no GPU can be used.
     """
 
     def __init__(
@@ -65,6 +75,8 @@ class GranularIndex:
         use_lists: bool | None = None,
         fused_from: int = _FUSED_FROM,
         threads: int | None = None,
+        shards: Sequence[str] = (),
+        precision: str = "float16",
     ) -> None:
         self.dim = dim
         self.device = device
@@ -72,9 +84,11 @@ class GranularIndex:
         self._rows = {g: np.empty((0, dim * g * g), np.float32) for g in GRANULARITIES}
         self._least = np.full(REGIONS, np.inf)
         self._most = np.zeros(REGIONS)
-        wants_lists = device != "cpu" if use_lists is None else use_lists
+        self._shards = shards or (torch_gpus() if device == "cuda" and not use_lists else ())
+        self._precision = precision
+        wants_lists = device != "cpu" and not self._shards if use_lists is None else use_lists
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
-        self._fused: FusedScan | ApproximateScan | None = None
+        self._fused: FusedScan | ApproximateScan | DeviceScan | None = None
         self._fused_from, self._threads = fused_from, threads
 
     @classmethod
@@ -89,7 +103,7 @@ class GranularIndex:
 
     @property
     def compiled(self) -> bool:
-        """Whether searches use the compiled scan."""
+        """Whether searches use the compiled scan, or the GPUs'."""
         return self._fused is not None
 
     def add(self, embeddings: npt.NDArray[np.float32]) -> None:
@@ -121,9 +135,10 @@ class GranularIndex:
     def build_approximate(self) -> bool:
         """Lay the compiled scan out for approximate search; False, changing nothing, where there is no such scan.
 
-        It takes some seconds for a million photos. Photos added later are found as well, by every search.
+        It takes some seconds for a million photos. Photos added later are found as well, by every search. GPUs have no
+        such scan: theirs is exact in less time.
         """
-        if self._fused is None or len(self) < _APPROXIMATE_FROM:
+        if self._fused is None or self._shards or len(self) < _APPROXIMATE_FROM:
             return False
         from indexer.approximate import ApproximateScan
 
@@ -132,12 +147,18 @@ class GranularIndex:
 
     def _update_fused(self, first: int) -> None:
         """Bring the quantised copy up to the rows from `first` on; make it where the gallery has grown large enough."""
+        scan, self._fused = self._fused, None  # should a GPU have no room for them, searches do without it
         if self._lists is not None or len(self) < self._fused_from or self._most.max() > _LONGEST**2:
-            self._fused = None
-        elif self._fused is not None:
-            self._fused.update(first, len(self), self.vectors)
-        elif (scan := _compiled_scan()) is not None:
-            self._fused = scan.build(len(self), self.vectors, self._threads)
+            return
+        if scan is not None:
+            scan.update(first, len(self), self.vectors)
+        elif self._shards:
+            from indexer.device_scan import DeviceScan
+
+            scan = DeviceScan.build(len(self), self.vectors, self._shards, self._precision)
+        elif (compiled := _compiled_scan()) is not None:
+            scan = compiled.build(len(self), self.vectors, self._threads)
+        self._fused = scan
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, 14, dim) float32 embeddings of some photos."""

@@ -50,7 +50,7 @@ class FaissLists:
         if device != "cuda":
             raise ConfigError(f"device must be cpu or cuda, got {device!r}")
         if not hasattr(faiss, "StandardGpuResources"):
-            raise ConfigError("device cuda needs the faiss-gpu package, this faiss is CPU only; see the `gpu` extra")
+            raise ConfigError("device cuda needs torch with CUDA or the faiss-gpu package; see the `gpu` extra")
         if not faiss.get_num_gpus():
             raise ConfigError("device cuda needs a CUDA GPU, FAISS sees none; use device cpu")
         owner = ThreadPoolExecutor(1, thread_name_prefix="faiss-gpu")

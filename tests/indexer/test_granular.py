@@ -1,7 +1,9 @@
+import importlib.util
 import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import faiss
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.device import torch_gpus
 from indexer.errors import ConfigError, QueryError, ShapeError
 from indexer.exact import exact_distances, exact_search
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
@@ -26,7 +29,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lists": {"use_lists": True},
     "fused": {"fused_from": 1, "threads": 2},
 }
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+if HAS_TORCH:
+    OPTIONS["device"] = {"fused_from": 1, "shards": ["cpu"]}
+    OPTIONS["two devices"] = {"fused_from": 1, "shards": ["cpu", "cpu"], "precision": "int8"}
 WAYS = pytest.mark.parametrize("way", OPTIONS)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices hold more than one chunk, and devices beyond the first hold any at all, in galleries of a hundred."""
+    if HAS_TORCH:
+        build = importlib.import_module("indexer.device_scan").DeviceScan.build
+        monkeypatch.setattr("indexer.device_scan.DeviceScan.build", partial(build, chunk=64))
 
 
 def hard_gallery(rng: np.random.Generator, photos: int, dim: int, probe: npt.NDArray[np.float32]) -> npt.NDArray:
@@ -247,6 +262,7 @@ def test_bad_input_is_refused() -> None:
 
 
 @pytest.mark.skipif(HAS_GPU_FAISS and faiss.get_num_gpus() > 0, reason="this machine has a GPU")
+@pytest.mark.skipif(bool(torch_gpus()), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="device cuda needs"):
         GranularIndex(16, device="cuda")
@@ -265,7 +281,7 @@ def test_a_gpu_index_agrees_with_brute_force() -> None:
     rng = np.random.default_rng(16)
     probe = unit_rows(rng, 1)[0]
     gallery = hard_gallery(rng, 5000, 16, probe)
-    index = GranularIndex.build(gallery, device="cuda")
+    index = GranularIndex.build(gallery, device="cuda", use_lists=True)
     assert isinstance(index._lists, FaissLists)
     with ThreadPoolExecutor(4) as pool:
         inks = [rng.random(REGIONS) < 0.5 for _ in range(20)]
