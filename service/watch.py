@@ -16,7 +16,7 @@ from service.galleries import Galleries
 
 logger = logging.getLogger(__name__)
 
-_SHARE: Final = 0.1
+_SHARE: Final = 0.25
 """Of the time that may go into opening: an ingestion that runs for hours commits every second."""
 
 
