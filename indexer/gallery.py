@@ -75,7 +75,7 @@ class Gallery:
         self._store = store
         self._contents = contents
         self._index = index
-        self._is_laid_out = False
+        self._wants_layout = False
         self._present = len(index) if contents.present is None else int(np.count_nonzero(contents.present))
         self._masks = Masks(self._mask)
 
@@ -114,21 +114,21 @@ class Gallery:
         contents, segments = self._store.snapshot()
         if contents.segments == self._contents.segments:
             newer = type(self)(self._store, contents, self._index)
-            newer._is_laid_out = self._is_laid_out
+            newer._wants_layout = self._wants_layout
             return newer
         newer = type(self)(self._store, contents, _index_of(segments, self.dim, self._index.device))
-        if self._is_laid_out:
+        if self._wants_layout:
             newer.build_approximate()
         return newer
 
     def build_approximate(self) -> bool:
-        """Lay the index out so that searches may leave photos out; before searches run.
+        """Lay the index out so that searches may leave photos out, and those of `reopened`; before searches run.
 
         Returns:
             False, changing nothing, for a gallery below 10,000 photos and without numba: all modes are then exact.
         """
-        self._is_laid_out = self._index.build_approximate()
-        return self._is_laid_out
+        self._wants_layout = True
+        return self._index.build_approximate()
 
     @property
     def name(self) -> str:

@@ -74,8 +74,8 @@ def _lay_out(galleries: Galleries) -> None:
     for gallery in galleries:
         if not gallery.build_approximate():
             print(
-                f"mgrl serve: gallery {gallery.name} is always searched exactly: approximate searches need 10,000 "
-                "photos and the extra: pip install 'mgrl[fast]'",
+                f"mgrl serve: gallery {gallery.name} is always searched exactly: approximate searches need a CPU, "
+                "10,000 photos and the extra: pip install 'mgrl[fast]'",
                 file=sys.stderr,
             )
 

@@ -186,3 +186,17 @@ def test_the_compiled_scan_and_the_approximate_one_obey_both(tmp_path: Path) -> 
 def make_many(folder: Path, rows: npt.NDArray[np.float32]) -> None:
     with StoreWriter.open_or_create(folder, "ab" * 32, rows.shape[-1]) as writer:
         writer.append([NewPhoto(f"id{n}", "photo.jpg", b"jpeg", n.to_bytes(32, "big")) for n in range(len(rows))], rows)
+
+
+def test_a_gallery_that_grows_large_is_laid_out_if_that_was_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="the compiled scan needs the `fast` extra")
+    source = FaceLike(8, seed=5)
+    rows = source.photos(10_001)
+    make_many(tmp_path / "many", rows[:9_999])
+    gallery = Gallery.open(tmp_path / "many")
+    assert not gallery.build_approximate()
+    make_gallery_more(tmp_path / "many", rows[9_999:])
+    newer = gallery.reopened()
+    probe = source.sketches(rows[:1])[0]
+    assert gallery.search(probe, EVERY, mode=Approximate(0.1)).unseen_from == np.inf
+    assert newer.search(probe, EVERY, mode=Approximate(0.1)).unseen_from < np.inf
