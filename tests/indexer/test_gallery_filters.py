@@ -152,7 +152,7 @@ def test_a_gallery_is_reopened_beside_itself(folder, embeddings, probe) -> None:
 
 def make_gallery_more(folder: Path, rows: npt.NDArray[np.float32]) -> None:
     with StoreWriter.open(folder) as writer:
-        writer.append([NewPhoto(f"new{n}", "new.jpg", b"jpeg", bytes([n]) * 32) for n in range(len(rows))], rows)
+        writer.append([NewPhoto(f"new{n}", "new.jpg", b"jpeg", bytes([255 - n]) * 32) for n in range(len(rows))], rows)
 
 
 def test_the_compiled_scan_and_the_approximate_one_obey_both(tmp_path: Path) -> None:
