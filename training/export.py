@@ -13,12 +13,15 @@ from indexer.encoding import OnnxEncoder
 from indexer.errors import ModelError
 from indexer.regions import REGIONS
 from training.encoder.single_pass import SinglePassEncoder
+from training.encoder.system import SystemEncoder
+
+Encoder = SinglePassEncoder | SystemEncoder
 
 PARITY = 1e-4
 """Largest difference in any number of any embedding between the two runtimes that an export may show."""
 
 
-def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> float:
+def export(model: Encoder, path: Path, *, check_images: int = 4) -> float:
     """Write the model as ONNX with a dynamic batch.
 
     Inputs `photos` (n, size, size, 3) uint8 RGB and `sketches` (m, size, size) uint8, ink bright on 0, output
@@ -70,7 +73,7 @@ def export(model: SinglePassEncoder, path: Path, *, check_images: int = 4) -> fl
     return difference
 
 
-def parity(model: SinglePassEncoder, exported: OnnxEncoder, images: int = 4, seed: int = 0) -> float:
+def parity(model: Encoder, exported: OnnxEncoder, images: int = 4, seed: int = 0) -> float:
     """Largest absolute difference of any embedding value between the two, on random photos and sketches."""
     rng = np.random.default_rng(seed)
     side = model.size_px

@@ -26,9 +26,9 @@ from indexer.encoding import default_threads
 from indexer.errors import DataError
 from indexer.ledger import replace_file
 from indexer.regions import REGIONS, ink_mask
-from training.encoder.mgrl import CROP_PX, WHOLE_PX, MgrlTrunk, crop_pixels, whole_pixels
+from training.encoder.layers import WHOLE_GRID, CropLayers, PassLayers
+from training.encoder.mgrl import CROP_PX, WHOLE_PX, crop_pixels, whole_pixels
 from training.encoder.single_pass import POOLED, pool_regions
-from training.encoder.trunk import mixed_5d
 
 _CODE: Final = 1
 """Raised whenever features of the same images would differ."""
@@ -63,19 +63,18 @@ class CropFeatures:
     """The paper's fourteen crops: the whole image to Mixed_7c, each cell to Mixed_6e, pooled by their maxima.
 
     Args:
-        weights: Inception-V3.
-        whole_grid: side of what is kept of the whole image's 8x8 map.
+        weights: Inception-V3, or None for random weights.
     """
 
-    size_px: Final = 300
+    size_px: Final = CropLayers.size_px
 
-    def __init__(self, weights: Path | None, whole_grid: int = 2) -> None:
-        trunk = MgrlTrunk(weights).eval()
-        self.name = f"crops-{whole_grid}-{_hash(weights)}"
-        self.shapes = {"whole": (2048, whole_grid, whole_grid), "cells": (REGIONS - 1, 768)}
+    def __init__(self, weights: Path | None) -> None:
+        layers = CropLayers(weights).eval()
+        trunk = layers.trunk
+        self.name = layers.name
+        self.shapes = {"whole": (2048, WHOLE_GRID, WHOLE_GRID), "cells": (REGIONS - 1, 768)}
         self._whole = _session(nn.Sequential(trunk.until_mixed_6e, trunk.until_mixed_7c), WHOLE_PX)
         self._cells = _session(trunk.until_mixed_6e, CROP_PX)
-        self._grid = whole_grid
 
     def run(self, images: Pixels, ink: npt.NDArray[np.bool_]) -> Mapping[str, Half]:
         """As `Extractor.run`."""
@@ -87,7 +86,7 @@ class CropFeatures:
             if inked.any():
                 maps = self._maps(self._cells, crop_pixels(pixels[inked], region))
                 cells[inked, region - 1] = maps.amax(dim=(2, 3))
-        whole = F.adaptive_max_pool2d(whole, self._grid)
+        whole = F.adaptive_max_pool2d(whole, WHOLE_GRID)
         return {"whole": whole.half().numpy(), "cells": cells.half().numpy()}
 
     def _maps(self, session: onnxruntime.InferenceSession, pixels: Tensor) -> Tensor:
@@ -99,15 +98,16 @@ class PassFeatures:
     """One pass to Mixed_5d, regions pooled: what the heads of the single-pass encoder see.
 
     Args:
-        weights: Inception-V3.
+        weights: Inception-V3, or None for random weights.
     """
 
-    size_px: Final = 192
+    size_px: Final = PassLayers.size_px
 
     def __init__(self, weights: Path | None) -> None:
-        self.name = f"pass-{_hash(weights)}"
+        layers = PassLayers(weights).eval()
+        self.name = layers.name
         self.shapes = {"regions": (REGIONS, POOLED)}
-        self._session = _session(mixed_5d(weights).eval(), self.size_px)
+        self._session = _session(layers.trunk, self.size_px)
 
     def run(self, images: Pixels, ink: npt.NDArray[np.bool_]) -> Mapping[str, Half]:
         """As `Extractor.run`."""
@@ -238,7 +238,3 @@ def _session(layers: nn.Module, side: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     gpu = ["CUDAExecutionProvider"] if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else []
     return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=[*gpu, "CPUExecutionProvider"])
-
-
-def _hash(weights: Path | None) -> str:
-    return "random" if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest()[:16]

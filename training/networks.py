@@ -17,10 +17,11 @@ Maps = Mapping[str, Tensor]
 class FrozenNetwork(nn.Module):
     """Features to embeddings, for photos and for single sketches.
 
-    A network that looks back on earlier stages overrides `drawing`.
+    A network that looks back on earlier stages overrides `drawing`. `reads` names the feature maps that it looks at.
     """
 
     dim: int
+    reads: tuple[str, ...]
 
     def photos(self, maps: Maps) -> Tensor:
         """Features of n photos -> (n, 14, dim), unit rows."""
@@ -42,6 +43,8 @@ class WholeNetwork(FrozenNetwork):
         dim: numbers in an embedding.
     """
 
+    reads = ("whole",)
+
     def __init__(self, dim: int = 16) -> None:
         super().__init__()
         self.dim = dim
@@ -61,6 +64,8 @@ class RegionNetwork(FrozenNetwork):
             does at test time.
     """
 
+    reads = ("whole", "cells")
+
     def __init__(self, dim: int = 16, *, across_cells: bool = False) -> None:
         super().__init__()
         self.dim, self.across_cells = dim, across_cells
@@ -69,8 +74,8 @@ class RegionNetwork(FrozenNetwork):
     def photos(self, maps: Maps) -> Tensor:
         """(n, 14, dim), unit rows."""
         whole = self.head(maps["whole"])
-        cells = maps["cells"].flatten(0, 1)[:, :, None, None]  # (n * 13, 768, 1, 1)
-        rows = self.head.crops(cells).view(-1, REGIONS - 1, self.dim)
+        cells = maps["cells"].flatten(0, 1)  # (n * 13, 768), pooled, or (n * 13, 768, h, w)
+        rows = self.head.crops(cells[:, :, None, None] if cells.dim() == 2 else cells).view(-1, REGIONS - 1, self.dim)
         return torch.cat([whole[:, None], rows], dim=1)
 
     def sketches(self, maps: Maps) -> Tensor:
@@ -89,6 +94,8 @@ class PassNetwork(FrozenNetwork):
     Args:
         dim: numbers in a region's embedding.
     """
+
+    reads = ("regions",)
 
     def __init__(self, dim: int = 16) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 from indexer.errors import DataError  # noqa: E402
 from training.data import read_split  # noqa: E402
 from training.frozen import People  # noqa: E402
-from training.systems import Workshop  # noqa: E402
+from training.workshop import Workshop  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,8 @@ class PolicyNetwork(FrozenNetwork):
         base: trained B1; it is not trained further.
     """
 
+    reads = ("whole",)
+
     def __init__(self, base: WholeNetwork) -> None:
         super().__init__()
         self.dim = base.dim

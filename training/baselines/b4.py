@@ -24,6 +24,8 @@ class StageNetwork(FrozenNetwork):
         causal: whether stages see those before them.
     """
 
+    reads = ("whole",)
+
     def __init__(self, base: WholeNetwork, *, causal: bool) -> None:
         super().__init__()
         self.dim, self.causal = base.dim, causal

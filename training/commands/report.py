@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     from training.report.jobs import dim_jobs, main_jobs, run_jobs
     from training.report.study import draw_all, find_data_sets, run_model
     from training.report.write import write_report
-    from training.systems import SYSTEMS, Workshop
+    from training.systems import SYSTEMS
     from training.variants import PROBE_SETS
+    from training.workshop import Workshop
 
     if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
         raise ConfigError("--seeds must be at least 1, --stages and --fit-stages at least 2")

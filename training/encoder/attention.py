@@ -21,5 +21,5 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) -> (n, channels), unit rows."""
-        mask = F.softmax(self.mask(x).flatten(2), dim=-1).view(len(x), 1, *x.shape[2:])
+        mask = F.softmax(self.mask(x).flatten(2), dim=-1).view(-1, 1, *x.shape[2:])
         return F.normalize((x + x * mask).amax(dim=(2, 3)))

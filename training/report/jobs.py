@@ -34,7 +34,7 @@ class Trainer(Protocol):
         dim: int = 16,
         probe_set: str = "aligned",
     ) -> Embedded:
-        """As `training.systems.Workshop.embed`."""
+        """As `training.workshop.Workshop.embed`."""
 
 
 @dataclass(frozen=True)
