@@ -5,7 +5,7 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.drawing_order import episode_from_sketch
+from indexer.drawing_order import episode_from_sketch, ink
 from indexer.encoding import default_threads
 from indexer.episode import DEFAULT_STAGES, Episode
 from indexer.errors import ConfigError, DataError, SketchError
@@ -77,6 +77,15 @@ def make_episodes(
 def name_seed(name: str, seed: int) -> int:
     """A seed of its own for every identity, the same on every machine and in every order."""
     return zlib.crc32(f"{seed}/{name}".encode())
+
+
+def ink_shares(episodes: Iterable[Episode]) -> npt.NDArray[np.float64]:
+    """(drawings, stages) share of the finished drawing's ink at the end of each stage; all of equally many stages."""
+    rows = []
+    for episode in episodes:
+        drawn = np.cumsum([ink(stroke) for stroke in episode.strokes])
+        rows.append(drawn[np.array(episode.stage_ends) - 1] / drawn[-1])
+    return np.stack(rows)
 
 
 def list_frames(folder: Path) -> dict[str, list[Path]]:

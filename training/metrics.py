@@ -157,3 +157,23 @@ def found_by_share(ranks: npt.NDArray[np.int64], tops: Sequence[int] = (1, 5, 10
     at = sorted({max(1, round(stages * tenth / 10)) for tenth in range(1, 11)})
     shares = {"share": [round(100 * stage / stages, 1) for stage in at]}
     return shares | {f"top_{k}": [100 * float((ranks[:, stage - 1] <= k).mean()) for stage in at] for k in tops}
+
+
+def found_by_ink(
+    ranks: npt.NDArray[np.int64], shares: npt.NDArray[np.float64], tops: Sequence[int] = (1, 5, 10)
+) -> dict[str, list[float]]:
+    """Calibration: how often, in percent, the target is in the top k once 10 %, 20 %, ... of the ink are there.
+
+    Args:
+        ranks: (episodes, stages) 1-based ranks.
+        shares: (episodes, stages) share of the finished drawing's ink at each stage, ascending, 1 at the end.
+        tops: the k.
+
+    Returns:
+        "ink": the tenths in percent, and "top_k" for each k: at the first stage that has so much ink.
+    """
+    tenths = np.arange(1, 11) / 10
+    # A share of 1 that was summed up may end a hair below 1.
+    at = np.stack([(shares >= tenth - 1e-9).argmax(axis=1) for tenth in tenths], axis=1)  # (episodes, 10)
+    reached = np.take_along_axis(ranks, at, axis=1)
+    return {"ink": (100 * tenths).tolist()} | {f"top_{k}": (100 * (reached <= k).mean(axis=0)).tolist() for k in tops}

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from indexer.episode import Episode
 from indexer.errors import ConfigError, DataError
+from indexer.sketch import Stroke
 from service.cli import main
 from training.data import Pair, find_pair, read_split
-from training.episodes import list_frames, make_episodes, name_seed, read_frames
+from training.episodes import ink_shares, list_frames, make_episodes, name_seed, read_frames
 
 
 def test_episodes_are_made_once_and_read_back(tiny_fs2k: Path, tmp_path: Path) -> None:
@@ -111,3 +113,11 @@ def test_the_command_writes_drawings_and_says_how_ink_grows(
     assert "share of the final ink" in capsys.readouterr().out
     assert main(["episodes", "--split", str(split), "--out", str(out)]) == 1
     assert "--split needs --data" in capsys.readouterr().err
+
+
+def test_ink_shares_climb_to_the_whole() -> None:
+    strokes = tuple(Stroke(np.float32([[0.1, y], [0.1 + length, y]]), 0.01) for y, length in ((0.2, 0.1), (0.4, 0.3)))
+    long = Stroke(np.float32([[0.1, 0.6], [0.7, 0.6]]), 0.01)
+    (shares,) = ink_shares([Episode((*strokes, long), (1, 2, 3))])
+    # Length and cap of each: 0.11, 0.31 and 0.61.
+    assert shares.tolist() == pytest.approx([0.11 / 1.03, 0.42 / 1.03, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import ShapeError
-from training.metrics import bootstrap, found_by_share, score, stage_weights, target_ranks
+from training.metrics import bootstrap, found_by_ink, found_by_share, score, stage_weights, target_ranks
 
 
 def slow_rank(row: list[float], target: int) -> int:
@@ -118,3 +118,19 @@ def test_found_by_share_counts_at_each_tenth() -> None:
     assert found["share"] == [25.0, 50.0, 75.0, 100.0]
     assert found["top_5"] == [0.0, 0.0, 100.0, 100.0]
     assert found["top_1"] == [0.0, 0.0, 0.0, 50.0]
+
+
+def test_found_by_ink_equals_a_slow_loop() -> None:
+    rng = np.random.default_rng(0)
+    ranks = rng.integers(1, 20, (7, 9))
+    shares = np.cumsum(rng.random((7, 9)) ** 3, axis=1)
+    shares /= shares[:, -1:]
+    found = found_by_ink(ranks, shares)
+    for number, percent in enumerate(found["ink"]):
+        for k in (1, 5, 10):
+            hits = 0
+            for row in range(7):
+                stage = next(stage for stage in range(9) if shares[row, stage] >= percent / 100 - 1e-9)
+                hits += int(ranks[row, stage] <= k)
+            assert found[f"top_{k}"][number] == pytest.approx(100 * hits / 7)
+    assert found["top_5"][-1] == pytest.approx(100 * (ranks[:, -1] <= 5).mean())

@@ -20,7 +20,8 @@ from training.evaluate import Embedded  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
 from training.report.page import page  # noqa: E402
 from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
-from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, Table, robustness, table_1  # noqa: E402
+from training.report.table import Table  # noqa: E402
+from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
 
 
 def splits(root: Path) -> Path:

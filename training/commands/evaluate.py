@@ -6,12 +6,13 @@ among all photos of the split (and of --gallery). Encoder, fusion and rasteriser
 examples:
   mgrl evaluate --data fs2k --split fs2k/splits/dataset2-val.txt --json result.json
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set aligned moved --stages 20 --html result.html
+  mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --groups
   mgrl evaluate --data fs2k --split val.txt --model runs/mine/model.onnx --stages 20
 """
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=Path, help="folder of drawings as frames, sketch0001_1.png ... as FS2K-SDE's, in place of ours"
     )
+    parser.add_argument(
+        "--groups", action="store_true", help="also by sex, hair, earring, ... as DATA/anno_train.json says"
+    )
     parser.add_argument("--html", type=Path, help="write a page with tables and curves there, too")
     parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings for the next time")
     parser.add_argument("--json", type=Path, help="write the result there, too")
@@ -85,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     names = read_split(args.split)
     gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
     pairs = [find_pair(args.data, name) for name in names]
+    by_group = _grouping(args.data) if args.groups else None
     drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
     with progress("gallery", len(gallery_names)) as update:
         gallery = encode_gallery(args.data, gallery_names, encoder, update)
@@ -96,16 +101,33 @@ def run(args: argparse.Namespace) -> int:
         print_table(f"{len(names)} drawings, {stages} stages, {name}", columns, rows)
         print_table(f"by share of the drawing, {name}", *_curve(scores))
     _, _, first = next(iter(sets.values()))
+    groups = by_group({name: (each.ranks(weights), names) for name, each in found.items()}) if by_group else {}
     write_json(args.json, {
         **first,
         "probes": len(names), "gallery": len(gallery_names),
         "set": next(iter(sets)), "seed": args.seed, "weights": list(args.weights),
         "model": encoder.model_hash, "split_hash": split_hash(names), "gallery_hash": split_hash(gallery_names),
+        **groups,
         "sets": {name: values for name, (_, _, values) in sets.items()},
     })  # fmt: skip
     if args.html:
         _write_page(args.html, found, f"{args.split.stem}, model {encoder.model_hash[:12]}")
     return 0
+
+
+def _grouping(data: Path) -> "Callable[[Mapping[str, tuple[npt.NDArray[np.int64], Sequence[str]]]], dict[str, Any]]":
+    """Prints the table by group and gives it as JSON values; made first, so that missing annotations are told first."""
+    from indexer.console import print_table
+    from training.report.groups import group_table, read_attributes
+
+    attributes = read_attributes(data)
+
+    def by_group(ranked: "Mapping[str, tuple[npt.NDArray[np.int64], Sequence[str]]]") -> dict[str, Any]:
+        table = group_table(ranked, attributes)
+        print_table(table.title, table.columns, table.rows)
+        return {"groups": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
+
+    return by_group
 
 
 def _drawings(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from training.report.tables import Table
+from training.report.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; }

@@ -1,13 +1,13 @@
 """The report's tables: results in, rows of cells out."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from training.metrics import METRICS, Scores, bootstrap, score, stage_weights
 from training.report.study import Result
+from training.report.table import Table
 
 HEADINGS: Final = dict(zip(METRICS, ("m@A", "m@B", "w@mA", "w@mB", "A@1", "A@5", "A@10"), strict=True))
 
@@ -35,41 +35,6 @@ PAPER_TABLE_2: Final = {
 
 LIMITS: Final = {"moved": 8.0, "shuffled": 3.0, "dropped": 6.0, "wobbly": 4.0}
 """Points of m@B that the default model may lose against aligned drawings."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a title and a remark.
-
-    Args:
-        name: of its files.
-        title: one line.
-        columns: headings.
-        rows: cells; numbers are shown with two decimals.
-        remark: how to read it.
-    """
-
-    name: str
-    title: str
-    columns: list[str]
-    rows: list[list[object]]
-    remark: str
-
-    def cells(self) -> list[list[str]]:
-        """The rows as text."""
-        return [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in self.rows]
-
-    def markdown(self) -> str:
-        """The table as GitHub shows it."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.cells()]
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"## {self.title}\n\n{body}\n\n{self.remark}\n"
-
-    def csv(self) -> str:
-        """The table with commas; no cell holds one."""
-        return (
-            "\n".join(",".join(cell.replace(",", ";") for cell in row) for row in (self.columns, *self.cells())) + "\n"
-        )
 
 
 def table_1(results: Sequence[Result], alone: bool) -> Table:
