@@ -10,6 +10,9 @@ from indexer.errors import QueryError, ShapeError
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance
 from indexer.regions import REGIONS
 
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""What a search finds: rows and distances, nearest first."""
+
 _BLOCK: Final = 4096
 """Photos at a time: the differences in float64 of a 16-d block take 7 MB, whatever the size of the gallery."""
 

@@ -14,9 +14,10 @@ from indexer.attributes import Mask, Masks
 from indexer.contents import Contents
 from indexer.encoding import RegionEncoder
 from indexer.errors import GalleryError, QueryError
+from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
-from indexer.granular import Found, GranularIndex
+from indexer.granular import GranularIndex
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS

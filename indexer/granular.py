@@ -18,7 +18,7 @@ import numpy.typing as npt
 from indexer.bounds import SLACK, Bounds
 from indexer.device import torch_gpus
 from indexer.errors import ShapeError
-from indexer.exact import check_query
+from indexer.exact import Found, check_query
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
 from indexer.lists import FaissLists
 from indexer.modes import EXACT, Certificate, Exact, Mode
@@ -41,10 +41,6 @@ _APPROXIMATE_FROM: Final = 10_000
 
 _LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
-
-
-Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
-"""Rows and distances, nearest first."""
 
 
 class GranularIndex:
@@ -206,28 +202,36 @@ class GranularIndex:
             )
         for probe in probes:
             check_query(probe, self.dim, k)
-        per_region = [region_weights(ink, each) for ink, each in zip(inks, weights, strict=True)]
+        per_region = np.array([region_weights(ink, each) for ink, each in zip(inks, weights, strict=True)])
         self._check_allowed(allowed)
         k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         found: dict[int, Found] = {}
-        shared = []
-        for query, (probe, ink) in enumerate(zip(probes, inks, strict=True)):
+        shared, alone = [], []
+        for query, probe in enumerate(probes):
             if not k or not per_region[query].any():
                 found[query] = (np.arange(k) if allowed is None else np.flatnonzero(allowed)[:k]), np.zeros(k)
             elif self._fused is not None and np.einsum("rd,rd->r", probe, probe).max() < _LONGEST**2:
                 shared.append(query)
             else:
-                found[query] = self._search_one(probe, ink, per_region[query], k, weights[query], allowed)
+                alone.append(query)
+
+        def rank(query: int, rows: npt.NDArray[np.int64]) -> Found:
+            return self._rank(rows, probes[query], inks[query], k, weights[query])
+
         if self._fused is not None and shared:
 
             def distances(place: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
                 query = shared[place]
                 return self._distances(rows, probes[query], inks[query], weights[query])
 
-            stacked = np.stack([per_region[query] for query in shared])
-            candidates = self._fused.candidates(probes[shared], stacked, k, allowed, distances)
-            for query, some in zip(shared, candidates, strict=True):
-                found[query] = self._rank(some, probes[query], inks[query], k, weights[query])
+            candidates = self._fused.candidates(probes[shared], per_region[shared], k, allowed, distances)
+            found |= {query: rank(query, rows) for query, rows in zip(shared, candidates, strict=True)}
+        if self._lists is not None and allowed is None:
+            found |= self._lists.proven(alone, probes, per_region, k, (self._least, self._most), rank)
+        for query in alone:
+            if query not in found:
+                rows = self._candidates(probes[query], inks[query], per_region[query], k, weights[query], allowed)
+                found[query] = rank(query, rows)
         return [found[query] for query in range(len(probes))]
 
     def search_in_mode(
@@ -259,7 +263,7 @@ class GranularIndex:
         found = self._rank(rows, probe, ink, wanted, weights)
         return found, Certificate.of(unseen_from, float(found[1][-1]))
 
-    def _search_one(
+    def _candidates(
         self,
         probe: npt.NDArray[np.float32],
         ink: npt.NDArray[np.bool_],
@@ -267,14 +271,8 @@ class GranularIndex:
         k: int,
         weights: Mapping[int, float],
         allowed: npt.NDArray[np.bool_] | None,
-    ) -> Found:
-        """One query through the lists or the scan over the float32 rows; `k` photos are known to be there."""
-        if self._lists is not None and allowed is None:
-            norms = self._least, self._most
-            for candidates, unseen_from in self._lists.widening(probe, per_region, k, norms):
-                found = self._rank(candidates, probe, ink, k, weights)
-                if len(candidates) == len(self) or found[1][-1] < unseen_from:
-                    return found
+    ) -> npt.NDArray[np.int64]:
+        """Ascending rows that a scan over the float32 rows cannot rule out; `k` photos are known to be there."""
         bounds = Bounds.of(probe, per_region, self._least, self._most)
         lower = self._scan(probe, bounds)
         if allowed is not None:
@@ -282,7 +280,7 @@ class GranularIndex:
         # The k photos of least bound give a distance that the true k-th cannot exceed.
         guess = np.argpartition(lower, k - 1)[:k]
         reach = self._distances(guess, probe, ink, weights).max() / bounds.unit
-        return self._rank(np.flatnonzero(lower <= reach * SLACK), probe, ink, k, weights)
+        return np.flatnonzero(lower <= reach * SLACK)
 
     def _check_allowed(self, allowed: npt.NDArray[np.bool_] | None) -> None:
         if allowed is not None and (allowed.shape != (len(self),) or allowed.dtype != np.bool_):

@@ -1,12 +1,12 @@
 """Inner-product lists of the FAISS indices, one per granularity, with a certificate of what they cannot have missed.
 
-This is how a GPU takes part in an exact search: it answers only "the m largest inner products", at most 2048 of them,
-and knows no filters. The probe's regions without ink are zeroed, so a granularity's inner product adds up the cosines
+This is how FAISS on a GPU takes part in an exact search: it answers only "the m largest inner products", at most 2048
+of them, and knows no filters. The probe's regions without ink are zeroed, so a granularity's inner product adds up the cosines
 of its inked regions, and the last one on a list bounds every photo that is not on it. The same code runs on the CPU
 indices, where the tests compare it with brute force.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import ConfigError
+from indexer.exact import Found
 from indexer.regions import REGION_IDS
 
 GPU_NAMES: Final = ("StandardGpuResources", "GpuClonerOptions", "index_cpu_to_gpu", "get_num_gpus")
@@ -22,6 +23,9 @@ GPU_NAMES: Final = ("StandardGpuResources", "GpuClonerOptions", "index_cpu_to_gp
 
 _LENGTHS: Final = (256, 2048)
 """Proposals per granularity, tried in turn before a full scan; FAISS on a GPU gives at most 2048."""
+
+Rows = npt.NDArray[np.int64]
+SqNorms = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 _GPU_SCRATCH_BYTES: Final = 256 << 20
 _UNIT_ROUNDOFF: Final = 2.0**-24
@@ -70,23 +74,50 @@ class FaissLists:
         if self._owner is not None:
             self._owner.submit(self._indices[granularity].add, rows).result()
 
-    def widening(
+    def proven(
         self,
-        probe: npt.NDArray[np.float32],
+        queries: Sequence[int],
+        probes: npt.NDArray[np.float32],
         weights: npt.NDArray[np.float64],
         k: int,
-        sq_norms: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
-    ) -> Iterator[tuple[npt.NDArray[np.int64], float]]:
-        """Ever larger sets of photos, each with a distance that no photo outside of it falls short of.
+        sq_norms: SqNorms,
+        rank: Callable[[int, Rows], Found],
+    ) -> dict[int, Found]:
+        """The rankings that the lists can prove; the other queries have to be scanned for.
+
+        All queries share the FAISS calls: one a granularity, and one more for those that need longer lists.
 
         Args:
-            probe: (14, dim) float32.
-            weights: (14,) `region_weights` of the query, not all 0.
-            k: length of the ranking; sets of fewer photos are not worth a look.
+            queries: which of the probes to rank.
+            probes: (n, 14, dim) float32.
+            weights: (n, 14) `region_weights`, not all 0 for any of the queries.
+            k: length of the rankings, at most the number of photos.
             sq_norms: (14,) least and greatest squared norm in the gallery, region by region.
+            rank: from a query and ascending rows to the k nearest of them and their exact distances.
+        """
+        photos = next(iter(self._indices.values())).ntotal
+        found: dict[int, Found] = {}
+        for length in _LENGTHS:
+            wanted = min(max(length, k), photos)
+            asked = [query for query in queries if query not in found]
+            if wanted > _LENGTHS[-1] or not asked:
+                break
+            for query, (rows, unseen_from) in zip(
+                asked, self.proposals(probes[asked], weights[asked], wanted, sq_norms), strict=True
+            ):
+                ranking = rank(query, rows)
+                if len(rows) == photos or ranking[1][-1] < unseen_from:
+                    found[query] = ranking
+        return found
 
-        Yields:
-            Ascending rows, and the certificate: every photo outside is farther, rounding included.
+    def proposals(
+        self,
+        probes: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float64],
+        length: int,
+        sq_norms: SqNorms,
+    ) -> list[tuple[Rows, float]]:
+        """For each query the ascending rows on its lists, and a distance that no photo off them falls short of.
 
         A photo outside of granularity g's list has an inner product of at most v, the last on the list. Its squared
         distances s over the n inked regions then add up to at least S = sum(m + |y|^2) - 2v (m: least squared norm),
@@ -94,38 +125,52 @@ class FaissLists:
         n - v, the sum of the 1 - cosine. A photo outside of all lists is outside of each, so the bounds add up.
         Float32 adds (width + 1)u sum(M|y|) to v.
         """
-        photos = next(iter(self._indices.values())).ntotal
-        least, most = sq_norms
-        square = np.einsum("rd,rd->r", probe, probe, dtype=np.float64)
-        for length in _LENGTHS:
-            wanted = min(max(length, k), photos)
-            if wanted > _LENGTHS[-1]:
-                return
-            seen, unseen_from = [], 0.0
-            for granularity, ids in REGION_IDS.items():
-                inked = [region for region in ids if weights[region] > 0]
-                if not inked:
-                    continue
-                last, rows = self._propose(granularity, probe, inked, wanted)
-                width = len(ids) * probe.shape[1]
-                norms = np.sqrt(most[inked] * square[inked])
-                last += (width + 1) * _UNIT_ROUNDOFF * float(norms.sum())
-                longest = float((np.sqrt(most[inked]) + np.sqrt(square[inked])).max())
-                total = float((least[inked] + square[inked]).sum()) - 2 * last
+        seen: list[list[Rows]] = [[] for _ in probes]
+        unseen_from = np.zeros(len(probes))
+        for granularity, ids in REGION_IDS.items():
+            inked = weights[:, ids.start : ids.stop] > 0
+            asked = np.flatnonzero(inked.any(axis=1))
+            if not len(asked):
+                continue
+            flat = np.where(inked[asked, :, None], probes[asked, ids.start : ids.stop], 0).reshape(len(asked), -1)
+            products, rows = self._search(granularity, flat, length)
+            for query, last, own in zip(asked, products[:, -1], rows, strict=True):
+                regions = ids.start + np.flatnonzero(inked[query])
+                least, most = (norms[regions] for norms in sq_norms)
                 # Within a granularity all inked regions weigh the same.
-                unseen_from += float(weights[inked[0]]) * max(total, 0.0) / max(longest, 1e-30)
-                seen.append(rows)
-            yield np.unique(np.concatenate(seen)), unseen_from * (1 - 1e-9)
-            if wanted == photos:
-                return
+                bound = _unlisted_from(float(last), probes[query, regions], least, most, flat.shape[1])
+                unseen_from[query] += weights[query, regions[0]] * bound
+                seen[query].append(own)
+        lists = (np.unique(np.concatenate(some)).astype(np.int64) for some in seen)
+        return list(zip(lists, (unseen_from * (1 - 1e-9)).tolist(), strict=True))
 
-    def _propose(
-        self, granularity: int, probe: npt.NDArray[np.float32], inked: list[int], length: int
-    ) -> tuple[float, npt.NDArray[np.int64]]:
-        """The least inner product on one list, and the list's rows."""
-        ids = REGION_IDS[granularity]
-        query = np.zeros((len(ids), probe.shape[1]), np.float32)
-        query[[region - ids.start for region in inked]] = probe[inked]
-        search, flat = self._indices[granularity].search, query.reshape(1, -1)
-        answer = search(flat, length) if self._owner is None else self._owner.submit(search, flat, length).result()
-        return float(answer[0][0, -1]), answer[1][0].astype(np.int64)
+    def _search(
+        self, granularity: int, queries: npt.NDArray[np.float32], length: int
+    ) -> tuple[npt.NDArray[np.float32], Rows]:
+        """(n, length) inner products, largest first, and the rows they belong to."""
+        search = self._indices[granularity].search
+        found = search(queries, length) if self._owner is None else self._owner.submit(search, queries, length).result()
+        products, rows = found
+        return products, rows
+
+
+def _unlisted_from(
+    last: float,
+    probe: npt.NDArray[np.float32],
+    least: npt.NDArray[np.float64],
+    most: npt.NDArray[np.float64],
+    width: int,
+) -> float:
+    """What the distances of a photo off one granularity's list add up to at least; `FaissLists.proposals` says why.
+
+    Args:
+        last: the least inner product on the list.
+        probe: (n, dim), the inked regions.
+        least: (n,) least squared norms in the gallery.
+        most: (n,) greatest ones.
+        width: numbers that FAISS added up.
+    """
+    square = np.einsum("rd,rd->r", probe, probe, dtype=np.float64)
+    last += (width + 1) * _UNIT_ROUNDOFF * float(np.sqrt(most * square).sum())
+    longest = float((np.sqrt(most) + np.sqrt(square)).max())
+    return max(float((least + square).sum()) - 2 * last, 0.0) / max(longest, 1e-30)

@@ -2,6 +2,7 @@ import importlib.util
 import itertools
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 
 from indexer.device import torch_gpus
 from indexer.errors import ConfigError, QueryError, ShapeError
-from indexer.exact import exact_distances, exact_search
+from indexer.exact import Found, exact_distances, exact_search
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
-from indexer.granular import Found, GranularIndex
+from indexer.granular import GranularIndex
 from indexer.lists import GPU_NAMES, FaissLists
 from indexer.regions import REGIONS
 from tests.conftest import unit_rows
@@ -135,13 +136,45 @@ def test_the_certificate_never_exceeds_the_distance_of_a_photo_outside() -> None
     gallery = hard_gallery(rng, 3000, 16, probe)
     index = GranularIndex.build(gallery, use_lists=True)
     assert index._lists is not None
-    for _ in range(10):
-        ink = rng.random(REGIONS) < 0.5
-        weights = region_weights(ink)
-        distances = exact_distances(gallery, probe, ink)
-        for seen, unseen_from in index._lists.widening(probe, weights, 5, (index._least, index._most)):
-            outside = np.delete(distances, seen)
+    inks = rng.random((10, REGIONS)) < 0.5
+    inks[0, 1:] = False
+    inks[1] = np.arange(REGIONS) > 4
+    weights = np.array([region_weights(ink) for ink in inks])
+    for length in (5, 256, 2048, 3000):
+        together = index._lists.proposals(np.stack([probe] * 10), weights, length, (index._least, index._most))
+        for query, (seen, unseen_from) in enumerate(together):
+            outside = np.delete(exact_distances(gallery, probe, inks[query]), seen)
             assert len(outside) == 0 or outside.min() >= unseen_from
+            assert (np.diff(seen) > 0).all()
+            alone = index._lists.proposals(probe[None], weights[[query]], length, (index._least, index._most))
+            np.testing.assert_array_equal(alone[0][0], seen)
+
+
+def test_a_batch_shares_the_calls_of_the_lists() -> None:
+    """At most one call a granularity and length, whatever the number of queries, all of them by the owner."""
+    rng = np.random.default_rng(19)
+    gallery, probes = unit_rows(rng, 3000), unit_rows(rng, 20)
+    calls, names = [], set()
+
+    class Counting:
+        def __init__(self, index: Any) -> None:
+            self._index, self.ntotal = index, index.ntotal
+
+        def search(self, queries: npt.NDArray, length: int) -> Any:
+            calls.append((len(queries), length))
+            names.add(threading.current_thread().name)
+            return self._index.search(queries, length)
+
+    index = GranularIndex.build(gallery, use_lists=True)
+    with ThreadPoolExecutor(1, thread_name_prefix="owner") as owner:
+        index._lists = FaissLists({g: Counting(one) for g, one in index._indices.items()}, owner)
+        inks = np.ones((20, REGIONS), bool)
+        found = index.search_batch(probes, inks, 3)
+    assert calls[:3] == [(20, 256)] * 3
+    assert len(calls) <= 6
+    assert names == {"owner_0"}
+    for probe, ink, ranking in zip(probes, inks, found, strict=True):
+        assert_same(ranking, exact_search(gallery, probe, ink, 3))
 
 
 @WAYS
