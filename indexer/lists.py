@@ -1,9 +1,9 @@
 """Inner-product lists of the FAISS indices, one per granularity, with a certificate of what they cannot have missed.
 
 This is how FAISS on a GPU takes part in an exact search: it answers only "the m largest inner products", at most 2048
-of them, and knows no filters. The probe's regions without ink are zeroed, so a granularity's inner product adds up the cosines
-of its inked regions, and the last one on a list bounds every photo that is not on it. The same code runs on the CPU
-indices, where the tests compare it with brute force.
+of them, and knows no filters. The probe's regions without ink are zeroed, so a granularity's inner product adds up the
+cosines of its inked regions, and the last one on a list bounds every photo that is not on it. The same code runs on the
+CPU indices, where the tests compare it with brute force.
 """
 
 from collections.abc import Callable, Mapping, Sequence
