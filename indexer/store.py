@@ -109,6 +109,11 @@ class Store:
             rows = connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash)).all()
         return {row.photo_id for row in rows}, {row.content_hash for row in rows}
 
+    def count(self) -> int:
+        """How many photos there are."""
+        with self._reading() as connection:
+            return connection.execute(sa.select(sa.func.count()).select_from(PHOTOS)).scalar_one()
+
     def photo(self, photo_id: str) -> Photo:
         """One photo's source, thumbnail and metadata.
 

@@ -1,6 +1,7 @@
 """Writes the Python stubs beside the .proto files, or lints the contract; needs the `dev` extra, no network.
 
-After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. buf lint: `--lint`.
+After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. buf lint: `--lint`. Whether
+clients of an earlier contract still understand this one: `--breaking main`, or any other git revision.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import google.rpc
 import grpc_tools
 
 HERE = Path(__file__).resolve().parent
-IMPORTS = (HERE, Path(google.rpc.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto")
-"""Where .proto files are found: ours, googleapis-common-protos, and protobuf's own."""
+IMPORTS = (Path(google.rpc.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto")
+"""Where others' .proto files are found: googleapis-common-protos, and protobuf's own."""
 
 
 def generate(out: Path) -> None:
@@ -38,12 +39,26 @@ def lint() -> int:
         return subprocess.run(["buf", "lint", image, "--config", HERE / "buf.yaml"], env=_env(), check=False).returncode
 
 
-def _sources() -> list[str]:
-    return sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("mgrl/**/*.proto"))
+def breaking(revision: str) -> int:
+    """Exit status of `buf breaking` against the contract of a git revision."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tar = subprocess.run(["git", "archive", revision], cwd=HERE, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", scratch], input=tar, check=True)
+        images = []
+        for name, root in (("new", HERE), ("old", Path(scratch))):
+            images.append(Path(scratch) / f"{name}.binpb")
+            _protoc(_sources(root), f"--descriptor_set_out={images[-1]}", "--include_imports", root=root)
+        new, old = images
+        command = ["buf", "breaking", new, "--against", old, "--config", HERE / "buf.yaml"]
+        return subprocess.run(command, env=_env(), check=False).returncode
 
 
-def _protoc(sources: list[str], *outputs: str) -> None:
-    includes = [f"-I{path}" for path in IMPORTS]
+def _sources(root: Path = HERE) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.glob("mgrl/**/*.proto"))
+
+
+def _protoc(sources: list[str], *outputs: str, root: Path = HERE) -> None:
+    includes = [f"-I{path}" for path in (root, *IMPORTS)]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *includes, *outputs, *sources], env=_env(), check=True)
 
 
@@ -57,7 +72,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="root folder of the stubs (default: beside the protos)")
     parser.add_argument("--lint", action="store_true", help="lint instead of generating")
+    parser.add_argument("--breaking", metavar="REVISION", help="compare with that git revision instead of generating")
     arguments = parser.parse_args()
+    if arguments.breaking:
+        return breaking(arguments.breaking)
     if arguments.lint:
         return lint()
     generate(arguments.out)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     photo_ids = list(dict.fromkeys(args.photo_ids))
     with StoreWriter.open(args.gallery) as store:
         store.delete(photo_ids)
-        left = len(store.known()[0])
+        left = store.count()
     write_json(args.json, {"deleted": photo_ids, "photos": left})
     print(f"deleted {len(photo_ids)} of {len(photo_ids) + left} photos from gallery {store.name}")
     return 0

@@ -35,6 +35,22 @@ def test_the_contract_passes_buf_lint():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_contract_that_breaks_its_clients_is_noticed(tmp_path):
+    if not ((Path(sys.executable).parent / "buf").exists() or shutil.which("buf")):
+        pytest.skip("buf is not installed (the `dev` extra)")
+    shutil.copytree(PROTO, tmp_path / "proto", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-C", tmp_path]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "as it is"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    compare = [sys.executable, tmp_path / "proto" / "generate.py", "--breaking", "HEAD"]
+    assert subprocess.run(compare, capture_output=True, check=False).returncode == 0
+    search = tmp_path / "proto" / "mgrl" / "v1" / "search.proto"
+    search.write_text(search.read_text().replace("optional int32 k = 1;", "optional int32 k = 9;"))
+    done = subprocess.run(compare, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "SearchOptions" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_everything_in_the_contract_has_a_comment(source):
     lines = [line.strip() for line in source.read_text().splitlines()]
