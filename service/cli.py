@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "export": ("training.commands.export", "write a trained encoder as ONNX (needs the `train` extra)"),
     "evaluate": ("training.commands.evaluate", "m@A, m@B, w@mA, w@mB and A@k on a folder in FS2K's layout"),
     "report": ("training.commands.report", "reproduce the paper's tables and figures, every system in one run"),
+    "card": ("training.commands.card", "write a model card: accuracy on every set, by group and by share of ink"),
     "bench": (
         "training.commands.bench",
         "time a stroke against the released MGRL encode, or a search against others",

@@ -62,10 +62,9 @@ def run(args: argparse.Namespace) -> int:
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.errors import ConfigError
     from training.report.jobs import dim_jobs, main_jobs, run_jobs
-    from training.report.study import draw_all, find_data_sets, run_model
+    from training.report.study import draw_all, find_data_sets, model_sets, run_model
     from training.report.write import write_report
     from training.systems import SYSTEMS
-    from training.variants import PROBE_SETS
     from training.workshop import Workshop
 
     if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
@@ -81,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
     draw_all(data_sets, _say)
     title = args.model.stem if args.model else "default model"
-    disturbed = [(name, args.stages) for name in PROBE_SETS]
-    results = [*run_model(encoder, title, data_sets, [("aligned", args.model_stages), *disturbed], cache, _say)]
+    sets = model_sets(args.model_stages, args.stages)
+    results = [*run_model(encoder, title, data_sets, sets, cache, _say)]
     dims: list[Result] = []
     if systems := [name for name in args.systems if name in SYSTEMS]:
         workshop = Workshop(cache, args.weights, args.fit_stages, _show_progress)

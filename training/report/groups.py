@@ -18,7 +18,7 @@ ATTRIBUTES: Final[Mapping[str, Mapping[int, str]]] = {
     "earring": {0: "with earring", 1: "without earring"},
     "smile": {0: "smiling", 1: "not smiling"},
     "frontal_face": {0: "frontal, within 30 degrees", 1: "turned further"},
-    "style": {0: "sketch style 1", 1: "sketch style 2", 2: "sketch style 3"},
+    "style": {0: "sketch style 0", 1: "sketch style 1", 2: "sketch style 2"},
 }
 """Attribute of FS2K's annotations -> its values. Glasses and age are not annotated there."""
 

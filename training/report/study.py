@@ -17,6 +17,7 @@ from indexer.errors import DataError
 from training.data import find_pair, read_split
 from training.evaluate import Embedded, Protocol, embed_drawings, encode_gallery
 from training.frozen import People
+from training.variants import PROBE_SETS
 
 Say = Callable[[str], None]
 """Called with what is being done."""
@@ -108,6 +109,11 @@ def draw_all(data_sets: Sequence[DataSet], say: Say) -> None:
         say(f"drawings of {data_set.name}, {data_set.fit.stages} stages")
         for people in (data_set.fit, data_set.val):
             people.draw()
+
+
+def model_sets(model_stages: int, stages: int) -> list[tuple[str, int]]:
+    """The (probe set, T) that a finished model is ranked on: aligned at its own T, and every set at that of systems."""
+    return list(dict.fromkeys([("aligned", model_stages), *((name, stages) for name in PROBE_SETS)]))
 
 
 def run_model(
