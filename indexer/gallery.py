@@ -201,7 +201,7 @@ class Gallery:
     @property
     def shares_scans(self) -> bool:
         """Whether `search_batch` costs less than its searches one by one."""
-        return self._index.compiled
+        return self._index.shares_scans
 
     def search_batch(
         self,

@@ -102,6 +102,11 @@ class GranularIndex:
         """Whether searches use the compiled scan, or the GPUs'."""
         return self._fused is not None
 
+    @property
+    def shares_scans(self) -> bool:
+        """Whether a batch of searches costs less than its searches one by one."""
+        return self._fused is not None or self._lists is not None
+
     def add(self, embeddings: npt.NDArray[np.float32]) -> None:
         """Append (photos, 14, dim) float32 rows, unit up to rounding; row numbers go on from the last photo.
 

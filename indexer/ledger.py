@@ -188,6 +188,18 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
 
 
+def empty_log(engine: sa.Engine) -> None:
+    """Bring the write-ahead log into the ledger and cut it off: until then, both hold what was overwritten.
+
+    A reader in the middle of its transaction puts that off to a later change, or to when the last reader has closed.
+    """
+    connection = engine.raw_connection()  # outside of any transaction
+    try:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+
+
 def open_engine(folder: Path) -> sa.Engine:
     """The ledger's SQLite file: write-ahead log, so that readers never wait, and a sync at every commit."""
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder.resolve() / _LEDGER)))

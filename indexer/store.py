@@ -252,6 +252,7 @@ class StoreWriter(Store):
         with self._writing("photos could not be deleted") as connection:
             if missing := edits.delete_photos(connection, photo_ids):
                 raise unknown_photo(self.name, missing[0])
+        ledger.empty_log(self._engine)
 
     def close(self) -> None:
         """Let the next writer in."""

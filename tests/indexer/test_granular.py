@@ -320,3 +320,11 @@ def test_a_gpu_index_agrees_with_brute_force() -> None:
         inks = [rng.random(REGIONS) < 0.5 for _ in range(20)]
         found = list(pool.map(lambda ink: index.search(probe, ink, 10)[0].tolist(), inks))
     assert found == [exact_search(gallery, probe, ink, 10)[0].tolist() for ink in inks]
+
+
+def test_only_what_has_something_to_share_asks_for_batches() -> None:
+    rows = unit_rows(np.random.default_rng(0), 50)
+    assert not GranularIndex.build(rows).shares_scans
+    assert GranularIndex.build(rows, use_lists=True).shares_scans
+    pytest.importorskip("numba", reason="the compiled scan needs the `fast` extra")
+    assert GranularIndex.build(rows, fused_from=1).shares_scans
