@@ -30,7 +30,7 @@ BATCHES: Final = (1, 8, 32)
 
 _LEVELS: Final = 127
 _STEP: Final = 8192
-"""Photos that plain torch takes at a time: their numbers in float32 stay in the cache."""
+"""Photos that plain torch takes at a time on a CPU: their numbers in float32 stay in the cache."""
 
 AddUp = Callable[..., None]
 """`add_up` below, or the kernel that does the same."""
@@ -70,7 +70,7 @@ class DeviceRows:
         self.photos = 0
         self.errors = np.zeros(REGIONS)
         """(14,) the greatest distance between a row and what is stored for it, over all photos."""
-        self._precision, self._chunk = precision, chunk
+        self.precision, self._chunk = precision, chunk
         self._centre = torch.from_numpy(centre).to(device)
         self._chunks: list[Chunk] = []
         self._add_up = _add_up_on(device)
@@ -79,20 +79,14 @@ class DeviceRows:
         """Add (n, 14, dim) photos, which must not cross the border of a chunk.
 
         Raises:
-            ConfigError: the device has no room for them.
+            torch.OutOfMemoryError: the device has no room for them; those added before stay as they are.
         """
         number, first = divmod(self.photos, self._chunk)
         last = first + len(embeddings)
         assert last <= self._chunk, (self.photos, len(embeddings))
-        try:
-            chunk = self._reserve(number, last)
-            offsets = torch.from_numpy(embeddings).to(self.device).double() - self._centre.double()
-            codes, scales = _encoded(offsets, self._precision)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"{self.device} has no room for more than {self.photos} photos in {self._precision}; "
-                f"use int8, more GPUs, or device cpu"
-            ) from error
+        chunk = self._reserve(number, last)
+        offsets = torch.from_numpy(embeddings).to(self.device).double() - self._centre.double()
+        codes, scales = _encoded(offsets, self.precision)
         stored = codes.double() if scales is None else codes.double() * scales.double()[..., None]
         missed = (offsets - stored).square_().sum(dim=2).amax(dim=0).sqrt_()
         self.errors = np.maximum(self.errors, missed.cpu().numpy())
@@ -159,9 +153,9 @@ class DeviceRows:
     def _empty(self, photos: int) -> Chunk:
         # Whole sixteens: a kernel then reads sixteen bytes at a time in every region.
         room = min(-(-photos // 16) * 16, self._chunk)
-        kind = torch.float16 if self._precision == "float16" else torch.int8
+        kind = torch.float16 if self.precision == "float16" else torch.int8
         codes = torch.empty((REGIONS, room, self._centre.shape[1]), dtype=kind, device=self.device)
-        if self._precision == "float16":
+        if self.precision == "float16":
             return Chunk(codes, None)
         return Chunk(codes, torch.empty((REGIONS, room), dtype=torch.float16, device=self.device))
 
@@ -184,8 +178,9 @@ def add_up(
 
     Differences are squared as they are, not expanded into products: nothing cancels, and every rounding is relative.
     """
-    for start in range(0, out.shape[1], _STEP):
-        total = out[:, start : start + _STEP]
+    step = _STEP if out.device.type == "cpu" else max(out.shape[1], 1)
+    for start in range(0, out.shape[1], step):
+        total = out[:, start : start + step]
         total.zero_()
         here = slice(start, start + total.shape[1])
         for region in regions:

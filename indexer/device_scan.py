@@ -52,18 +52,27 @@ class DeviceScan:
     Searches may run at the same time; `update` may not run beside them.
 
     Args:
-        shards: one a device; chunk number i of the gallery lies on shard i modulo their number.
+        devices: chunk number i of the gallery lies on device i modulo their number.
+        precision: one of `PRECISIONS`, or None for the first one that there is room for.
         centre: (14, dim) float32.
         chunk: photos of a chunk.
     """
 
-    def __init__(self, shards: Sequence[DeviceRows], centre: npt.NDArray[np.float32], chunk: int) -> None:
-        self._shards, self._centre, self._chunk = shards, centre, chunk
+    def __init__(
+        self, devices: Sequence[torch.device], precision: str | None, centre: npt.NDArray[np.float32], chunk: int
+    ) -> None:
+        self._devices, self._centre, self._chunk = devices, centre, chunk
+        self._precisions = list(PRECISIONS) if precision is None else [precision]
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        precision = self._precisions.pop(0)
+        self._shards = [DeviceRows(device, precision, self._centre, self._chunk) for device in self._devices]
         self._photos = 0
 
     @classmethod
     def build(
-        cls, photos: int, vectors: Vectors, devices: Sequence[str], precision: str = "float16", chunk: int = CHUNK
+        cls, photos: int, vectors: Vectors, devices: Sequence[str], precision: str | None = None, chunk: int = CHUNK
     ) -> Self:
         """A scan over a gallery.
 
@@ -71,20 +80,24 @@ class DeviceScan:
             photos: how many there are.
             vectors: gives the embeddings of rows.
             devices: torch's names, such as "cuda:0"; more than one share the photos.
-            precision: "float16", or "int8" for half the memory and more photos to rank.
+            precision: "float16", or "int8" for half the memory and some more photos to rank; by default float16 for as
+                long as there is room.
             chunk: photos that lie together, a multiple of 16.
 
         Raises:
             ConfigError: a device cannot be used or has no room, or there is no such precision.
         """
-        if precision not in PRECISIONS:
+        if precision not in (None, *PRECISIONS):
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
         centre = vectors(np.arange(min(photos, _SAMPLE))).mean(axis=0, dtype=np.float64).astype(np.float32)
-        scan = cls([DeviceRows(_usable(name), precision, centre, chunk) for name in devices], centre, chunk)
+        scan = cls([_usable(name) for name in devices], precision, centre, chunk)
         scan.update(0, photos, vectors)
-        for shard in scan._shards:
-            shard.prepare(scan._batch)
         return scan
+
+    @property
+    def precision(self) -> str:
+        """How the rows are stored: "float16" or "int8"."""
+        return self._shards[0].precision
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
         """Take in the rows from `first` on; `photos` is the size of the gallery with them.
@@ -93,11 +106,30 @@ class DeviceScan:
             ConfigError: a device has no room for them.
         """
         assert first == self._photos, (first, self._photos)
+        while not self._append(photos, vectors):
+            if not self._precisions:
+                raise ConfigError(
+                    f"{', '.join(map(str, self._devices))} has no room for {photos} photos in {self.precision}; "
+                    f"use more GPUs or device cpu"
+                )
+            first = 0
+            self._start_anew()
+        if not first:
+            for shard in self._shards:
+                shard.prepare(self._batch)
+
+    def _append(self, photos: int, vectors: Vectors) -> bool:
+        """Whether there was room."""
         while self._photos < photos:
             number, held = divmod(self._photos, self._chunk)
             last = min(self._photos + min(_ENCODED, self._chunk - held), photos)
-            self._shards[number % len(self._shards)].append(vectors(np.arange(self._photos, last)))
+            try:
+                self._shards[number % len(self._shards)].append(vectors(np.arange(self._photos, last)))
+            except torch.OutOfMemoryError:
+                # Not handled here: as long as the exception lives, so does all that was in use when it was raised.
+                return False
             self._photos = last
+        return True
 
     def candidates(
         self,

@@ -57,7 +57,7 @@ class GranularIndex:
             less time than either takes to start.
         threads: that share a compiled scan; by default as many as there are cores.
         shards: torch's names of the devices that hold the photos of a scan, instead of all GPUs; several share them.
-        precision: of the rows on those devices, "float16" or "int8".
+        precision: of the rows on GPUs, "float16" or "int8"; by default float16 for as long as there is room.
 
     Raises:
         ConfigError: the device is neither "cpu" nor "cuda", or no GPU can be used.
@@ -72,7 +72,7 @@ class GranularIndex:
         fused_from: int = _FUSED_FROM,
         threads: int | None = None,
         shards: Sequence[str] = (),
-        precision: str = "float16",
+        precision: str | None = None,
     ) -> None:
         self.dim = dim
         self.device = device

@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Iterator
 from subprocess import CalledProcessError
 from typing import Any
@@ -134,10 +135,34 @@ def test_a_gallery_for_which_there_is_no_room_is_refused_and_searched_without(mo
 
     with monkeypatch.context() as patch:
         patch.setattr("indexer.device_rows.torch.empty", full)
-        with pytest.raises(ConfigError, match="cpu has no room for more than 100 photos in float16; use int8"):
+        with pytest.raises(ConfigError, match="cpu has no room for 400 photos in int8; use more GPUs or device cpu"):
             index.add(gallery[100:])
     found = index.search(gallery[350], EVERYWHERE, 5)
     assert found[0].tolist() == exact_search(gallery, gallery[350], EVERYWHERE, 5)[0].tolist()
+
+
+def test_rows_become_int8_where_float16_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is a later photo for which there is none, and then for all of them."""
+    gallery = faces(np.random.default_rng(12), 400)
+    scan = scan_of(gallery[:100])
+    assert scan.precision == "float16"
+    empty = torch.empty
+
+    def full_of_halves(*shape: Any, **options: Any) -> Any:
+        if options.get("dtype") is torch.float16 and len(shape[0]) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return empty(*shape, **options)
+
+    monkeypatch.setattr("indexer.device_rows.torch.empty", full_of_halves)
+    held = weakref.ref(scan._shards[0])
+    scan.update(100, 400, lambda rows: gallery[rows])
+    assert held() is None, "what float16 took must be free for int8"
+    assert scan.precision == "int8"
+    assert scan._shards[0].photos == 400
+    (found,) = candidates(scan, gallery, gallery[7:8], 5)
+    assert set(exact_search(gallery, gallery[7], EVERYWHERE, 5)[0]) <= set(found)
+    with pytest.raises(ConfigError, match="no room for 400 photos in float16"):
+        scan_of(gallery, precision="float16")
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("Failed to find C compiler"), CalledProcessError(1, ["gcc"])])
