@@ -6,9 +6,9 @@ those blocks are bounded photo by photo. The k photos found so give distances th
 their largest cannot rule out, block by block and then photo by photo, is ranked in float64 by the caller.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -60,10 +60,23 @@ class FusedScan:
         quantised = QuantisedGallery(centre.astype(np.float32))
         scan = cls(quantised, threads or default_threads())
         scan.update(0, photos, vectors)
+        return scan._ready()
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None = None) -> Self:
+        """The scan that gave its `arrays`, ready to run; it can take in no more rows."""
+        return cls(QuantisedGallery.of_arrays(arrays), threads or default_threads())._ready()
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that was built, by name."""
+        return self.quantised.arrays()
+
+    def _ready(self) -> Self:
         # The first call compiles, or loads what an earlier process compiled: here and not under the first stroke.
-        nothing = quantised.prepared(np.zeros((1, *centre.shape), np.float32), np.zeros((1, REGIONS), np.float32))
-        quantised.bounds(nothing, np.arange(1))
-        return scan
+        shape = self.quantised.centre.shape
+        nothing = self.quantised.prepared(np.zeros((1, *shape), np.float32), np.zeros((1, REGIONS), np.float32))
+        self.quantised.bounds(nothing, np.arange(1))
+        return self
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
         """Take in the rows from `first` on; `photos` is the size of the gallery with them."""

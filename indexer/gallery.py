@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,10 @@ from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
 from indexer.granular import GranularIndex
+from indexer.index_files import index_key, load_index, save_index
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
-from indexer.regions import GRANULARITIES, REGION_IDS
+from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 from indexer.store import Photo, Store, check_model, unknown_photo
 
 
@@ -84,6 +86,9 @@ class Gallery:
     def open(cls, folder: Path, *, device: str = "cpu") -> Self:
         """Load a gallery made by `mgrl ingest`, verifying every checksum. An empty one opens, but finds nothing.
 
+        A large gallery's index is saved beside its segments the first time, if the disk lets it, and mapped from then
+        on: see `indexer.index_files`.
+
         Args:
             folder: the gallery's folder.
             device: where to search, "cpu" or "cuda".
@@ -95,7 +100,7 @@ class Gallery:
         store = Store.open(folder)
         try:
             contents, segments = store.snapshot()
-            return cls(store, contents, _index_of(segments, store.manifest.dim, device))
+            return cls(store, contents, _index_of(store, contents, segments, device))
         except BaseException:
             store.close()
             raise
@@ -117,7 +122,7 @@ class Gallery:
             newer = type(self)(self._store, contents, self._index)
             newer._wants_layout = self._wants_layout
             return newer
-        newer = type(self)(self._store, contents, _index_of(segments, self.dim, self._index.device))
+        newer = type(self)(self._store, contents, _index_of(self._store, contents, segments, self._index.device))
         if self._wants_layout:
             newer.build_approximate()
         return newer
@@ -304,11 +309,35 @@ class Gallery:
             )
 
 
-def _index_of(segments: Iterable[npt.NDArray[np.float32]], dim: int, device: str) -> GranularIndex:
-    index = GranularIndex(dim, device=device)
-    for embeddings in segments:
-        index.add(embeddings)
+def _index_of(
+    store: Store, contents: Contents, segments: Iterable[npt.NDArray[np.float32]], device: str
+) -> GranularIndex:
+    """The saved index of these segments; or one built from them, saved for the next time."""
+    key, dim = index_key(contents.segments, store.manifest.dim), store.manifest.dim
+    rows = sum(segment.rows for segment in contents.segments)
+    try:
+        if device == "cpu" and (saved := load_index(store.folder, key)) is not None:
+            return saved
+        index = GranularIndex(dim, device=device)
+        for embeddings in segments:
+            index.add(embeddings)
+    except MemoryError as error:
+        raise GalleryError(
+            f"gallery {store.name} does not fit into memory: its {rows} photos take about "
+            f"{rows * _bytes_a_photo(dim) >> 20} MB; free some or serve it from a larger machine"
+        ) from error
+    if device == "cpu" and index.compiled:
+        # Derived: where it cannot be written the next start takes longer, and nothing else changes.
+        with suppress(OSError):
+            save_index(store.folder, key, index)
+            # What was built grew in steps and holds more memory than it needs; what is mapped is shared.
+            return load_index(store.folder, key) or index
     return index
+
+
+def _bytes_a_photo(dim: int) -> int:
+    """Float32 rows and their copy in one byte a number."""
+    return REGIONS * (4 * dim + dim + 1)
 
 
 def _per_granularity(regions: npt.NDArray[np.float64], ink: npt.NDArray[np.bool_]) -> dict[int, float]:

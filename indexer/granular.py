@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _BLOCK: Final = 4096
 """Photos a step of the scan: a granularity's rows of a block stay in the cache while its regions pass over them."""
 
-_FUSED_FROM: Final = 10_000
+FUSED_FROM: Final = 10_000
 """Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
 than two milliseconds a search, and loading numba costs half a second, compiling for the first time five."""
 
@@ -69,7 +69,7 @@ class GranularIndex:
         *,
         device: str = "cpu",
         use_lists: bool | None = None,
-        fused_from: int = _FUSED_FROM,
+        fused_from: int = FUSED_FROM,
         threads: int | None = None,
         shards: Sequence[str] = (),
         precision: str | None = None,
@@ -86,6 +86,7 @@ class GranularIndex:
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
         self._fused: FusedScan | ApproximateScan | DeviceScan | None = None
         self._fused_from, self._threads = fused_from, threads
+        self._is_mapped = False
 
     @classmethod
     def build(cls, embeddings: npt.NDArray[np.float32], **options: Any) -> Self:
@@ -93,6 +94,22 @@ class GranularIndex:
         index = cls(embeddings.shape[-1], **options)
         index.add(embeddings)
         return index
+
+    @classmethod
+    def of_parts(cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The index that gave its `parts`, which may be mapped from files; it cannot grow."""
+        from indexer.fused import FusedScan
+
+        index = cls(indices[1].d)
+        index._indices, index._rows = dict(indices), {g: _stored(one) for g, one in indices.items()}
+        index._least, index._most = arrays["least"], arrays["most"]
+        index._fused, index._is_mapped = FusedScan.of_arrays(arrays), True
+        return index
+
+    def parts(self) -> tuple[dict[int, Any], dict[str, npt.NDArray[Any]]]:
+        """The FAISS indices and all other arrays of a compiled index that is not laid out for approximate search."""
+        scan: Any = self._fused
+        return self._indices, {"least": self._least, "most": self._most} | scan.arrays()
 
     def __len__(self) -> int:
         return len(self._rows[1])
@@ -113,6 +130,7 @@ class GranularIndex:
         Raises:
             ShapeError: another shape, or NaN or infinity.
         """
+        assert not self._is_mapped, "FAISS ends the process when an index that is mapped from a file grows"
         if embeddings.ndim != 3 or embeddings.shape[1:] != (REGIONS, self.dim):
             raise ShapeError(f"embeddings must be (photos, {REGIONS}, {self.dim}), got {embeddings.shape}")
         if not len(embeddings):
@@ -129,8 +147,7 @@ class GranularIndex:
             if self._lists is not None:
                 self._lists.add(granularity, rows)
             # FAISS may have moved its storage: the views must follow.
-            stored = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-            self._rows[granularity] = stored.reshape(index.ntotal, index.d)
+            self._rows[granularity] = _stored(index)
         self._update_fused(len(self) - len(embeddings))
 
     def build_approximate(self) -> bool:
@@ -375,6 +392,12 @@ def _compiled_scan() -> "type[FusedScan] | None":
             raise
         return None
     return FusedScan
+
+
+def _stored(index: Any) -> npt.NDArray[np.float32]:
+    """(photos, width) float32, the rows of a flat FAISS index where they lie."""
+    rows: npt.NDArray[np.float32] = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+    return rows.reshape(index.ntotal, index.d)
 
 
 def _blocks(photos: int) -> Iterator[slice]:

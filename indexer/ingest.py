@@ -21,7 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
@@ -32,7 +32,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from indexer.encoding import RegionEncoder, photo_pixels
-from indexer.errors import ConfigError, DataError, ImageError
+from indexer.errors import ConfigError, DataError, GalleryError, ImageError
+from indexer.gallery import Gallery
+from indexer.granular import FUSED_FROM
 from indexer.ledger import folder_name
 from indexer.metadata import Value
 from indexer.metadata_file import read_metadata
@@ -149,6 +151,11 @@ def ingest(
                 store.append([_new_photo(photo, job) for photo in decoded], embeddings)
                 job.added += len(decoded)
                 job.tell()
+    if job.added and len(job.known_hashes) >= FUSED_FROM:
+        # A large gallery's first opening saves its index: better here than when it is served. A failure would come
+        # again there, and be said there.
+        with suppress(GalleryError):
+            Gallery.open(gallery).close()
     described_photos = len(described.keys() & job.taken_ids)
     elapsed = time.monotonic() - started
     return IngestReport(job.added, job.already_there, tuple(job.skipped), described_photos, elapsed)

@@ -25,6 +25,7 @@ each may be too large by 2^-50). The weighted roots are summed apart from the we
 times SLACK.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -92,6 +93,26 @@ class QuantisedGallery:
     def __len__(self) -> int:
         return self._photos
 
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The copy that gave its `arrays`; they may be mapped from files, and then it must not be written to."""
+        quantised = cls(arrays["centre"])
+        quantised._codes, quantised._heads = arrays["codes"], arrays["heads"]
+        quantised._longest = arrays["longest"]
+        quantised._set_photos(int(arrays["photos"]))
+        return quantised
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that the copy is, by name."""
+        blocks = len(self._everyone)
+        return {
+            "centre": self.centre,
+            "codes": self._codes[:, :blocks],
+            "heads": self._heads[:, :blocks],
+            "longest": self._longest,
+            "photos": np.array(self._photos),
+        }
+
     @property
     def nbytes(self) -> int:
         """Memory of the copy."""
@@ -113,9 +134,12 @@ class QuantisedGallery:
         """
         assert first % BLOCK == 0, first
         assert first <= self._photos, (first, self._photos)
-        self._photos = first + len(embeddings)
-        self.reserve(self._photos)
+        self.reserve(first + len(embeddings))
         self._encode(first // BLOCK, embeddings)
+        self._set_photos(first + len(embeddings))
+
+    def _set_photos(self, photos: int) -> None:
+        self._photos = photos
         self._everyone = np.full(-(-self._photos // BLOCK), ~np.uint64(0))
         if last := self._photos % BLOCK:
             self._everyone[-1] = (1 << last) - 1

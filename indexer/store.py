@@ -4,6 +4,7 @@
     ledger.sqlite         which segments are live, and their photos: ids, sources, content hashes, thumbnails,
                           metadata; which of their rows were deleted
     segments/000001.vec   embeddings of one batch, raw little-endian float32 (photos, 14, dim), never changed
+    index/                derived from the segments, see `indexer.index_files`
     lock                  held by the one writer
 
 A segment is on disk, renamed into place and synced, before the ledger transaction that makes it live. A crash in

@@ -273,3 +273,13 @@ def test_a_writer_killed_at_any_write_loses_nothing_acknowledged(tmp_path: Path,
         ids = contents.photo_ids
         assert ids == [f"p{n}" for n in range(8)]
         np.testing.assert_array_equal(np.concatenate(list(segments)), rows)
+
+
+def test_ids_are_read_in_order_without_the_rows_that_hold_the_thumbnails(tmp_path: Path) -> None:
+    make_store(tmp_path / "g", 2)
+    with sqlite3.connect(tmp_path / "g" / "ledger.sqlite") as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT photo_id FROM photos ORDER BY segment, segment_row"
+        ).fetchall()
+    connection.close()
+    assert [step[-1] for step in plan] == ["SCAN photos USING COVERING INDEX photos_in_order"]

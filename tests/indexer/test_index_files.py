@@ -1,0 +1,161 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("numba", reason="only the compiled scan's index is saved; it needs the `fast` extra")
+
+from indexer.errors import GalleryError
+from indexer.exact import exact_search
+from indexer.gallery import Gallery
+from indexer.regions import REGIONS
+from indexer.store import StoreWriter
+from tests.conftest import unit_rows
+from tests.indexer.test_store import MODEL, new_photos
+
+PHOTOS = 10_050
+DIM = 4
+EVERY = np.ones(REGIONS, bool)
+
+Rows = npt.NDArray[np.float32]
+
+
+def append(folder: Path, first: int, rows: Rows) -> None:
+    with StoreWriter.open_or_create(folder, MODEL, DIM) as writer:
+        writer.append(new_photos(first, len(rows)), rows)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Rows:
+    return unit_rows(np.random.default_rng(0), PHOTOS + 100, DIM)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rows: Rows) -> Path:
+    append(tmp_path / "g", 0, rows[:6000])
+    append(tmp_path / "g", 6000, rows[6000:PHOTOS])
+    return tmp_path / "g"
+
+
+def saved(folder: Path) -> list[Path]:
+    return sorted((folder / "index").iterdir())
+
+
+def assert_right(gallery: Gallery, rows: Rows) -> None:
+    probe = rows[7]
+    expected = exact_search(rows, probe, EVERY, 10)
+    found = gallery.search(probe, EVERY, 10)
+    assert [hit.photo_id for hit in found.hits] == [f"p{row}" for row in expected[0]]
+    assert [hit.distance for hit in found.hits] == expected[1].tolist()
+
+
+def test_a_large_gallery_is_built_once_and_mapped_from_then_on(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_right(Gallery.open(folder), rows[:PHOTOS])
+    monkeypatch.setattr("indexer.store.Store._read_segment", lambda *_: pytest.fail("read although an index was saved"))
+    gallery = Gallery.open(folder)
+    assert_right(gallery, rows[:PHOTOS])
+    assert gallery._index._is_mapped
+    assert gallery.rank_of("p7", rows[7], EVERY) == 1
+    np.testing.assert_array_equal(gallery._index.vectors(np.arange(PHOTOS)), rows[:PHOTOS])
+    with pytest.raises(AssertionError, match="mapped"):
+        gallery._index.add(rows[:1])
+    assert gallery.build_approximate()
+    assert_right(gallery, rows[:PHOTOS])
+
+
+def test_a_small_gallery_saves_nothing(tmp_path: Path, rows: Rows) -> None:
+    append(tmp_path / "g", 0, rows[:50])
+    assert_right(Gallery.open(tmp_path / "g"), rows[:50])
+    assert not (tmp_path / "g" / "index").exists()
+
+
+@pytest.mark.parametrize("name", ["3.faiss", "1.faiss", "codes.npy", "heads.npy", "longest.npy", "header.json"])
+@pytest.mark.parametrize("damage", ["altered", "cut", "longer", "missing"])
+def test_files_that_are_not_whole_are_built_again(
+    folder: Path, rows: Rows, name: str, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Gallery.open(folder).close()
+    path = saved(folder)[0] / name
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 1 if damage == "altered" else 0
+        # Not in place: a gallery that is still open would see it.
+        path.unlink()
+        path.write_bytes({"altered": data, "cut": data[:-1], "longer": data + b"\0"}[damage])
+    built = []
+    monkeypatch.setattr("indexer.gallery.save_index", lambda *_: built.append(True))
+    assert_right(Gallery.open(folder), rows[:PHOTOS])
+    assert built == [True]
+
+
+def test_a_damaged_index_is_replaced_by_a_whole_one(folder: Path, rows: Rows) -> None:
+    Gallery.open(folder).close()
+    path = saved(folder)[0] / "codes.npy"
+    path.unlink()
+    path.write_bytes(b"nothing")
+    Gallery.open(folder).close()
+    assert path.stat().st_size > 100_000
+    assert [path.suffix for path in saved(folder)] == [""]
+
+
+def test_new_segments_get_a_new_index_while_the_old_one_serves(folder: Path, rows: Rows) -> None:
+    old = Gallery.open(folder)
+    (before,) = saved(folder)
+    append(folder, PHOTOS, rows[PHOTOS:])
+    new = old.reopened()
+    (after,) = saved(folder)
+    assert before != after
+    assert_right(old, rows[:PHOTOS])
+    assert_right(new, rows)
+
+
+def test_a_full_disk_leaves_no_files_and_serves_from_memory(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("indexer.index_files.np.save", full)
+    gallery = Gallery.open(folder)
+    assert_right(gallery, rows[:PHOTOS])
+    assert not gallery._index._is_mapped
+    assert saved(folder) == []
+
+
+def test_a_disk_that_faiss_finds_full_is_one(folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("write error: No space left on device")
+
+    monkeypatch.setattr("indexer.index_files.faiss.write_index", full)
+    assert_right(Gallery.open(folder), rows[:PHOTOS])
+    assert saved(folder) == []
+
+
+def test_out_of_memory_is_said_and_the_old_gallery_serves_on(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Gallery.open(folder)
+    append(folder, PHOTOS, rows[PHOTOS:])
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("indexer.granular.GranularIndex.add", exhausted)
+    message = r"gallery g does not fit into memory: its 10150 photos take about 2 MB; free some"
+    with pytest.raises(GalleryError, match=message):
+        old.reopened()
+    assert_right(old, rows[:PHOTOS])
+
+
+def test_several_open_it_for_the_first_time_at_once(folder: Path, rows: Rows) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for gallery in pool.map(Gallery.open, [folder] * 4):
+            assert_right(gallery, rows[:PHOTOS])
+    assert [path.suffix for path in saved(folder)] == [""]
+    assert Gallery.open(folder)._index._is_mapped
