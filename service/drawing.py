@@ -136,14 +136,13 @@ class Drawing:
         return answer
 
     def _compute(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> Answer:
-        clock = _Clock(is_abandoned)
-        pixels = self._render(snapshot)
-        ink = ink_mask(pixels)
-        raster_ms = clock.lap_ms()
-        if not region_weights(ink, self._options.weights).any():
-            return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
         with self._engine.slot:
-            clock.lap_ms()  # the wait for the slot is nobody's work
+            clock = _Clock(is_abandoned)
+            pixels = self._render(snapshot)
+            ink = ink_mask(pixels)
+            raster_ms = clock.lap_ms()
+            if not region_weights(ink, self._options.weights).any():
+                return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
             probe = self._engine.encoder.encode_sketches(pixels[None])[0]
             encode_ms = clock.lap_ms()
         ranking, search_ms = self._engine.search(Query(self._gallery, probe, ink, self._options))

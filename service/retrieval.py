@@ -80,15 +80,16 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]
     ) -> search_pb2.SearchResponse:
         drawing = Drawing(gallery, self._engine, _options_for(gallery, request.options))
-        match request.WhichOneof("sketch"):
-            case "strokes" if request.strokes.strokes:
-                drawing.add(strokes_from_wire(request.strokes.strokes))
-            case "strokes":
-                pass  # an empty canvas is a sketch too; its answer says so
-            case "raster":
-                drawing.put_raster(read_raster(request.raster.image, drawing.size_px))
-            case _:
-                raise QueryError("a search must hold strokes or a raster, this one holds neither")
+        with self._engine.slot:  # a picture may take 64 MB while it is decoded
+            match request.WhichOneof("sketch"):
+                case "strokes" if request.strokes.strokes:
+                    drawing.add(strokes_from_wire(request.strokes.strokes))
+                case "strokes":
+                    pass  # an empty canvas is a sketch too; its answer says so
+                case "raster":
+                    drawing.put_raster(read_raster(request.raster.image, drawing.size_px))
+                case _:
+                    raise QueryError("a search must hold strokes or a raster, this one holds neither")
         return answer_to_search_response(drawing.rank(is_abandoned=is_abandoned))
 
     @contextmanager

@@ -15,12 +15,13 @@ from indexer.fusion import EQUAL_WEIGHTS
 from indexer.gallery import Gallery
 from indexer.metadata import Kind
 from indexer.modes import Budget
+from indexer.sketch import read_raster
 from indexer.store import StoreWriter
 from service.answers import SearchOptions
 from service.client import Client
 from service.engine import Engine, Query, SharedRuns
 from tests.conftest import PixelEncoder, unit_rows
-from tests.service.conftest import ids, line, make_gallery, serving
+from tests.service.conftest import ids, line, make_gallery, png, serving
 from training.face_like import FaceLike
 
 PHOTOS = 12_000
@@ -196,3 +197,25 @@ def test_only_exact_searches_of_large_galleries_are_shared(large, tmp_path, monk
     engine.search(Query(large, probe, ink, SearchOptions(k=4)))
     assert shared == [(large, 4, None)]
     small.close()
+
+
+def test_no_more_pictures_are_decoded_at_once_than_there_are_threads(tmp_path, monkeypatch):
+    gallery, running_now, most = make_gallery(tmp_path / "few", PixelEncoder()), [], []
+
+    def counting(*arguments):
+        running_now.append(1)
+        most.append(len(running_now))
+        time.sleep(0.02)
+        running_now.pop()
+        return read_raster(*arguments)
+
+    monkeypatch.setattr("service.retrieval.read_raster", counting)
+    with (
+        serving([gallery], PixelEncoder(), threads=2) as running,
+        Client(running.address) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        assert all(answer.hits for answer in pool.map(lambda _: client.search(raster=png()), range(16)))
+    assert max(most) <= 2
+    assert len(most) == 16
+    gallery.close()
