@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from indexer.device_rows import BATCHES
+from indexer.device_rows import BATCHES, Asked, Chunk
 from indexer.regions import REGIONS
 
 _TILE: Final = 8192
@@ -44,7 +44,7 @@ def _add_up(  # type: ignore[no-untyped-def]  # Triton's types are its own
     scaled: tl.constexpr,
     filtered: tl.constexpr,
 ):
-    """One program adds up the regions of `block` photos for all queries; arguments as `device_rows.add_up`.
+    """One program adds up the regions of `block` photos for all queries; arguments as `device_rows.Chunk` and `Asked`.
 
     `width` is `dim` rounded up to a power of two, `some` is `queries` or more; `room` is how many photos `codes` has.
     """
@@ -73,35 +73,26 @@ def _add_up(  # type: ignore[no-untyped-def]  # Triton's types are its own
     tl.store(out + query[:, None] * out_stride + row, total, mask=asked[:, None] & (row < photos))
 
 
-def add_up_fused(
-    codes: Tensor,
-    scales: Tensor | None,
-    regions: list[int],
-    probes: Tensor,
-    shares: Tensor,
-    bits: Tensor | None,
-    out: Tensor,
-) -> None:
+def add_up_fused(chunk: Chunk, asked: Asked, bits: Tensor | None, out: Tensor) -> None:
     """What `indexer.device_rows.add_up` does, in one pass over the rows."""
     queries, photos = out.shape
-    dim = codes.shape[2]
-    sizes = tile(dim, queries)
-    with torch.cuda.device_of(codes):
+    sizes = tile(chunk.codes.shape[2], queries)
+    with torch.cuda.device_of(out):
         _add_up[(triton.cdiv(photos, sizes["block"]),)](
-            codes,
+            chunk.codes,
             # Pointers that are not followed may be any.
-            codes if scales is None else scales,
-            torch.tensor(regions, dtype=torch.int32, device=codes.device),
-            len(regions),
-            probes,
-            shares,
-            codes if bits is None else bits,
+            chunk.codes if chunk.scales is None else chunk.scales,
+            asked.region_ids,
+            len(asked.regions),
+            asked.probes,
+            asked.shares,
+            chunk.codes if bits is None else bits,
             out,
             queries,
             photos,
-            codes.shape[1],
+            chunk.room,
             out.stride(0),
-            scaled=scales is not None,
+            scaled=chunk.scales is not None,
             filtered=bits is not None,
             **sizes,
         )

@@ -9,7 +9,7 @@ this is what the tests hold against brute force. Only this module and those two 
 from collections.abc import Callable
 from dataclasses import dataclass
 from subprocess import CalledProcessError
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,6 @@ _LEVELS: Final = 127
 _STEP: Final = 8192
 """Photos that plain torch takes at a time on a CPU: their numbers in float32 stay in the cache."""
 
-AddUp = Callable[..., None]
-"""`add_up` below, or the kernel that does the same."""
-
 
 @dataclass
 class Chunk:
@@ -52,6 +49,27 @@ class Chunk:
     def room(self) -> int:
         """Photos that fit in."""
         return self.codes.shape[1]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a batch of queries looks for, on the device.
+
+    Args:
+        regions: those that count for any of them.
+        region_ids: the same as (n,) int32 on the device: copied once, since every copy waits for the kernels before it.
+        probes: (queries, 14, dim) float32, measured from the centre.
+        shares: (queries, 14) float32.
+    """
+
+    regions: list[int]
+    region_ids: Tensor
+    probes: Tensor
+    shares: Tensor
+
+
+AddUp = Callable[[Chunk, Asked, Tensor | None, Tensor], None]
+"""`add_up` below, or the kernel that does the same."""
 
 
 class DeviceRows:
@@ -108,15 +126,16 @@ class DeviceRows:
             bits: (photos / 8,) bitmap, lowest bit first, of the photos that take part, or None for all; those that do
                 not are at infinity.
         """
-        regions = np.flatnonzero(shares.any(axis=0)).tolist()
-        there = [torch.from_numpy(array).to(self.device) for array in (probes, shares)]
+        regions = np.flatnonzero(shares.any(axis=0)).astype(np.int32)
+        there = (torch.from_numpy(array).to(self.device) for array in (regions, probes, shares))
+        asked = Asked(regions.tolist(), *there)
         bitmap = None if bits is None else torch.from_numpy(bits).to(self.device)
         totals = torch.empty((len(probes), self.photos), device=self.device)
         for number, chunk in enumerate(self._chunks):
             first = number * self._chunk
             part = totals[:, first : first + self._chunk]
             some = None if bitmap is None else bitmap[first // 8 : (first + self._chunk) // 8]
-            self._add_up(chunk.codes, chunk.scales, regions, *there, some, part)
+            self._add_up(chunk, asked, some, part)
         return totals
 
     def prepare(self, queries: int) -> None:
@@ -125,12 +144,16 @@ class DeviceRows:
         Raises:
             ConfigError: the kernel cannot be compiled or run.
         """
-        shape = self._centre.shape
         everyone = np.full(-(-self.photos // 8), 255, np.uint8)
         try:
             for size in (size for size in BATCHES if size <= queries):
+                probes, shares = (
+                    np.zeros((size, *self._centre.shape), np.float32),
+                    np.zeros((size, REGIONS), np.float32),
+                )
                 for bits in (None, everyone):
-                    self.totals(np.zeros((size, *shape), np.float32), np.zeros((size, REGIONS), np.float32), bits).sum()
+                    # Looked at, because a GPU reports what went wrong only then.
+                    self.totals(probes, shares, bits).sum().item()
         except (RuntimeError, CalledProcessError) as error:
             raise ConfigError(
                 f"the search cannot be compiled for {self.device}: {error}; Triton needs a C compiler and Python's "
@@ -165,15 +188,7 @@ def gpus() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 
 
-def add_up(
-    codes: Tensor,
-    scales: Tensor | None,
-    regions: list[int],
-    probes: Tensor,
-    shares: Tensor,
-    bits: Tensor | None,
-    out: Tensor,
-) -> None:
+def add_up(chunk: Chunk, asked: Asked, bits: Tensor | None, out: Tensor) -> None:
     """Write `DeviceRows.totals` of one chunk into `out`, (queries, photos) float32.
 
     Differences are squared as they are, not expanded into products: nothing cancels, and every rounding is relative.
@@ -183,13 +198,13 @@ def add_up(
         total = out[:, start : start + step]
         total.zero_()
         here = slice(start, start + total.shape[1])
-        for region in regions:
-            rows = codes[region, here].float()
-            if scales is not None:
-                rows *= scales[region, here, None].float()
-            for query in range(len(probes)):
-                squares = (rows - probes[query, region]).square_().sum(dim=1)
-                total[query] += shares[query, region] * squares.sqrt_()
+        for region in asked.regions:
+            rows = chunk.codes[region, here].float()
+            if chunk.scales is not None:
+                rows *= chunk.scales[region, here, None].float()
+            for query in range(len(out)):
+                squares = (rows - asked.probes[query, region]).square_().sum(dim=1)
+                total[query] += asked.shares[query, region] * squares.sqrt_()
     if bits is not None:
         taking = (bits[:, None] >> torch.arange(8, device=bits.device, dtype=torch.uint8)) & 1
         out.masked_fill_(taking.flatten()[: out.shape[1]] == 0, torch.inf)
@@ -216,5 +231,4 @@ def _add_up_on(device: torch.device) -> AddUp:
         if error.name != "triton":
             raise
         return add_up
-    kernel: Any = add_up_fused
-    return kernel  # type: ignore[no-any-return]
+    return add_up_fused

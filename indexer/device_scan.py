@@ -144,11 +144,12 @@ class DeviceScan:
         shares = weights / units[:, None]
         shares = np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
         centred = probes - self._centre
-        bits = [None if allowed is None else self._bitmap(number, allowed) for number in range(len(self._shards))]
+        working = [shard for shard in self._shards if shard.photos]
+        bits = [None if allowed is None else self._bitmap(number, allowed) for number in range(len(working))]
         for start in range(0, len(probes), self._batch):
             some = slice(start, start + self._batch)
             # Every device is told before the first one is waited for.
-            told = zip(self._shards, bits, strict=True)
+            told = zip(working, bits, strict=True)
             totals = [shard.totals(centred[some], shares[some], own) for shard, own in told]
             reach = [
                 distances(start + place, rows).max() / units[start + place]

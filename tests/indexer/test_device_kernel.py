@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'mgrl[train]' or 'mgrl[gpu]'")
 triton = pytest.importorskip("triton", reason="needs Triton, which torch brings along on Linux")
 
-from indexer.device_rows import DeviceRows, add_up  # noqa: E402
+from indexer.device_rows import Asked, DeviceRows, add_up  # noqa: E402
 from indexer.regions import REGIONS  # noqa: E402
 
 PRECISIONS = {"float16": "*fp16", "int8": "*i8"}
@@ -19,7 +19,7 @@ PRECISIONS = {"float16": "*fp16", "int8": "*i8"}
 INTERPRETED = """
 import numpy as np, torch
 from indexer.device_kernel import add_up_fused
-from indexer.device_rows import DeviceRows, add_up
+from indexer.device_rows import Asked, DeviceRows, add_up
 from indexer.regions import REGIONS
 
 rng = np.random.default_rng(0)
@@ -30,13 +30,14 @@ for photos, dim, precision, queries in (
     held = DeviceRows(torch.device("cpu"), precision, rows.mean(axis=0), 1024)
     held.append(rows)
     (chunk,) = held._chunks
-    probes, shares = torch.randn(queries, REGIONS, dim), torch.rand(queries, REGIONS)
-    shares[0, 3] = 0
+    asked = Asked([0, 3, 13], torch.tensor([0, 3, 13], dtype=torch.int32), torch.randn(queries, REGIONS, dim),
+        torch.rand(queries, REGIONS))
+    asked.shares[0, 3] = 0
     taking = rng.random(photos) < 0.5
     for bits in (None, torch.from_numpy(np.packbits(taking, bitorder="little"))):
         plain, fused = torch.full((2, queries, photos), torch.nan)
         for function, out in ((add_up, plain), (add_up_fused, fused)):
-            function(chunk.codes, chunk.scales, [0, 3, 13], probes, shares, bits, out)
+            function(chunk, asked, bits, out)
         torch.testing.assert_close(fused, plain, rtol=2e-6, atol=0)
         there = torch.isfinite(fused).all(dim=0).numpy()
         assert (there == (True if bits is None else taking)).all()
@@ -95,9 +96,10 @@ def test_on_a_gpu_the_kernel_does_what_plain_torch_does(precision: str) -> None:
     (chunk,) = held._chunks
     bits = torch.from_numpy(np.packbits(rng.random(5000) < 0.5, bitorder="little")).to(device)
     for queries in (1, 5, 32):  # each with another of the kernels that are compiled
+        ids = torch.tensor([0, 3, 13], dtype=torch.int32, device=device)
         probes = torch.randn(queries, REGIONS, 16, device=device)
-        shares = torch.rand(queries, REGIONS, device=device)
+        asked = Asked([0, 3, 13], ids, probes, torch.rand(queries, REGIONS, device=device))
         plain, fused = torch.empty((2, queries, 5000), device=device)
         for function, out in ((add_up, plain), (add_up_fused, fused)):
-            function(chunk.codes, chunk.scales, [0, 3, 13], probes, shares, bits, out)
+            function(chunk, asked, bits, out)
         torch.testing.assert_close(fused, plain, rtol=2e-6, atol=0)
