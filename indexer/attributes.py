@@ -117,24 +117,19 @@ class Attributes:
 
 
 class Masks:
-    """What filters let through, evaluated once each while they are among the latest; safe to share between threads.
+    """What filters let through, evaluated once each while they are among the latest; safe to share between threads."""
 
-    Args:
-        evaluate: from a filter to its mask.
-    """
-
-    def __init__(self, evaluate: Callable[[Filter], Mask]) -> None:
-        self._evaluate = evaluate
+    def __init__(self) -> None:
         self._kept: OrderedDict[Filter, Mask] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, filter: Filter) -> Mask:
-        """The filter's mask; errors are those of `evaluate`."""
+    def of(self, filter: Filter, evaluate: Callable[[Filter], Mask]) -> Mask:
+        """The filter's mask, from `evaluate` where it is not known; errors are those of `evaluate`."""
         with self._lock:
             if filter in self._kept:
                 self._kept.move_to_end(filter)
                 return self._kept[filter]
-        mask = self._evaluate(filter)
+        mask = evaluate(filter)
         with self._lock:
             self._kept[filter] = mask
             while len(self._kept) > _KEPT_MASKS:

@@ -80,7 +80,7 @@ class Gallery:
         self._index = index
         self._wants_layout = False
         self._present = len(index) if contents.present is None else int(np.count_nonzero(contents.present))
-        self._masks = Masks(self._mask)
+        self._masks = Masks()
 
     @classmethod
     def open(cls, folder: Path, *, device: str = "cpu") -> Self:
@@ -286,7 +286,7 @@ class Gallery:
             return self._contents.present, self._present
         check_size(filter)
         check_fields(filter, self.fields)
-        mask = self._masks.of(filter)
+        mask = self._masks.of(filter, self._mask)
         return mask, int(np.count_nonzero(mask))
 
     def _mask(self, filter: Filter) -> Mask:

@@ -146,10 +146,10 @@ def test_a_filter_is_evaluated_once_while_it_is_among_the_latest() -> None:
         seen.append(filter)
         return np.zeros(3, bool)
 
-    masks = Masks(evaluate)
+    masks = Masks()
     filters = [Equals("age", float(number)) for number in range(33)]
     for filter in (*filters[:32], filters[0], filters[32], filters[0], Equals("age", 0.0)):
-        masks.of(filter)
+        masks.of(filter, evaluate)
     assert seen == filters
-    masks.of(filters[1])
+    masks.of(filters[1], evaluate)
     assert seen == [*filters, filters[1]], "the one that was asked for longest ago was given up"

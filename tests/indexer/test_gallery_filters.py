@@ -1,5 +1,7 @@
 """Filters and deletions in a gallery: the ranking of the photos that take part, as if there were no others."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +202,21 @@ def test_a_gallery_that_grows_large_is_laid_out_if_that_was_asked_for(tmp_path: 
     probe = source.sketches(rows[:1])[0]
     assert gallery.search(probe, EVERY, mode=Approximate(0.1)).unseen_from == np.inf
     assert newer.search(probe, EVERY, mode=Approximate(0.1)).unseen_from < np.inf
+
+
+def test_an_older_gallery_is_given_up_with_its_last_user(tmp_path: Path) -> None:
+    """At once, and not when Python next looks for cycles: its index takes gigabytes."""
+    rows = FaceLike(8, seed=5).photos(10_001)
+    make_many(tmp_path / "many", rows[:10_000])
+    gallery = Gallery.open(tmp_path / "many")
+    assert gallery.search(rows[0], EVERY, filter=Ids(("id3",))).hits
+    make_gallery_more(tmp_path / "many", rows[10_000:])
+    newer = gallery.reopened()
+    older = weakref.ref(gallery._index)
+    gc.disable()
+    try:
+        del gallery
+        assert older() is None
+    finally:
+        gc.enable()
+    assert newer.photos == 10_001
