@@ -9,7 +9,13 @@ photos to rank.
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from indexer.arrangement import Vectors
+
+if TYPE_CHECKING:
+    from indexer.device_scan import DeviceScan
+    from indexer.fused import FusedScan
 
 DEVICES: Final = ("auto", "cpu", "cuda")
 """What a command's --device takes; `auto` is the GPU where both the encoder and a search can use it."""
@@ -44,3 +50,26 @@ def torch_gpus() -> Sequence[str]:
     from indexer.device_rows import gpus
 
     return gpus()
+
+
+def build_scan(
+    photos: int, vectors: Vectors, threads: int | None, shards: Sequence[str], precision: str | None
+) -> "FusedScan | DeviceScan | None":
+    """The scan of a large gallery, by torch on the devices named, or compiled for the CPU; None where numba is missing.
+
+    Either is imported only now, so that small galleries never load it.
+
+    Raises:
+        ConfigError: a device cannot be used or has no room.
+    """
+    if shards:
+        from indexer.device_scan import DeviceScan
+
+        return DeviceScan.build(photos, vectors, shards, precision)
+    try:
+        from indexer.fused import FusedScan
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
+    return FusedScan.build(photos, vectors, threads)

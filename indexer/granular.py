@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.bounds import SLACK, Bounds
-from indexer.device import torch_gpus
+from indexer.device import build_scan, torch_gpus
 from indexer.errors import ShapeError
 from indexer.exact import Found, check_query
 from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
@@ -170,12 +170,8 @@ class GranularIndex:
             return
         if scan is not None:
             scan.update(first, len(self), self.vectors)
-        elif self._shards:
-            from indexer.device_scan import DeviceScan
-
-            scan = DeviceScan.build(len(self), self.vectors, self._shards, self._precision)
-        elif (compiled := _compiled_scan()) is not None:
-            scan = compiled.build(len(self), self.vectors, self._threads)
+        else:
+            scan = build_scan(len(self), self.vectors, self._threads, self._shards, self._precision)
         self._fused = scan
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -381,17 +377,6 @@ class GranularIndex:
         distances = self._distances(candidates, probe, ink, weights)
         best = np.argsort(distances, kind="stable")[:k]
         return candidates[best], distances[best]
-
-
-def _compiled_scan() -> "type[FusedScan] | None":
-    """The scan of `indexer.fused`, imported only now, so that small galleries never load numba; None without it."""
-    try:
-        from indexer.fused import FusedScan
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        return None
-    return FusedScan
 
 
 def _stored(index: Any) -> npt.NDArray[np.float32]:
