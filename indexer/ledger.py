@@ -6,6 +6,8 @@ so that another engine can stand behind the same statements.
 
 import json
 import os
+import sqlite3
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,8 +201,11 @@ def empty_log(engine: sa.Engine) -> None:
     A reader in the middle of its transaction puts that off to a later change, or to when the last reader has closed.
     """
     connection = engine.raw_connection()  # outside of any transaction
+    connection.detach()  # what is set here is for nobody else
     try:
-        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.OperationalError):
+            connection.cursor().execute("PRAGMA busy_timeout=500")
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         connection.close()
 

@@ -88,7 +88,7 @@ def _range_from_wire(message: metadata_pb2.RangeFilter) -> Range:
     ]
     for end in ends:
         if isinstance(end, str):
-            raise QueryError(f"a range of {message.field[:80]} must lie between numbers or dates, got {end[:80]!r}")
+            raise QueryError(f"a range must lie between numbers or dates, got {end[:80]!r}")
     return Range(message.field, *ends)  # type: ignore[arg-type]  # no strings, see above
 
 

@@ -124,6 +124,18 @@ def test_a_deleted_photo_leaves_nothing_but_its_vectors(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_reader_in_the_middle_of_something_holds_no_deletion_up(tmp_path: Path) -> None:
+    make_store(tmp_path / "g", 3)
+    reader = sqlite3.connect(tmp_path / "g" / "ledger.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM photos").fetchone() == (3,)
+    with StoreWriter.open(tmp_path / "g") as writer:
+        writer.delete(["p0"])
+        assert writer.count() == 2
+    assert reader.execute("SELECT count(*) FROM photos").fetchone() == (3,)
+    reader.close()
+
+
 def test_more_ids_than_a_statement_takes_can_be_deleted(tmp_path: Path) -> None:
     make_store(tmp_path / "g", 1100)
     with StoreWriter.open(tmp_path / "g") as writer:

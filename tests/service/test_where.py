@@ -104,7 +104,10 @@ def test_metadata_and_fields_survive_the_wire() -> None:
         (metadata_pb2.Filter(equals={"field": "age"}), "a value must hold text, a number, a flag, a date or tags"),
         (metadata_pb2.Filter(equals={"field": "x", "value": {"date": "2024-2-1"}}), "a date must be YYYY-MM-DD"),
         (metadata_pb2.Filter(equals={"field": "x", "value": {"tags": {"tags": ["a"]}}}), "a filter compares with one"),
-        (metadata_pb2.Filter(range={"field": "x", "least": {"text": "a"}}), "a range of x must lie between numbers or"),
+        (
+            metadata_pb2.Filter(range={"field": "x", "least": {"text": "a"}}),
+            "a range must lie between numbers or dates, got",
+        ),
     ],
 )
 def test_filters_that_say_nothing_are_refused(message: metadata_pb2.Filter, said: str) -> None:
