@@ -46,19 +46,21 @@ class SearchBench:
     statistics: dict[str, dict[int, float]]
 
     @classmethod
-    def build(cls, photos: int, dim: int, inked: int, batch: int, threads: int, seed: int = 0) -> Self:
+    def build(
+        cls, photos: int, dim: int, inked: int, batch: int, threads: int, device: str = "cpu", seed: int = 0
+    ) -> Self:
         """Make the vectors and index them; a million photos of 16 numbers take some 20 seconds and 3 GB.
 
         Raises:
-            ConfigError: numba is not installed.
+            ConfigError: numba is not installed, or the device cannot be used.
         """
         source = FaceLike(dim, seed)
         rows = source.photos(photos)
         asked = rows[np.random.default_rng(seed).integers(photos, size=max(batch, 32))]
         sample = rows[:_SAMPLE]
         measured = statistics(sample, source.sketches(sample))
-        index = GranularIndex.build(rows, fused_from=1, threads=threads)
-        if not index.compiled:
+        index = GranularIndex.build(rows, fused_from=1, threads=threads, device=device)
+        if device == "cpu" and not index.compiled:
             raise ConfigError("the compiled scan needs numba; install it with: pip install 'mgrl[fast]'")
         return cls(index, rows, source.sketches(asked), inked, batch, threads, measured)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.device import choose_device
 from indexer.errors import ConfigError
 from service.cli import main
 from training.bench_search import SearchBench, ratios
@@ -78,6 +79,13 @@ def test_options_out_of_range_are_named(
 ) -> None:
     assert main(["bench", "search", *options]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(choose_device("auto") == "cuda", reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.granular.torch_gpus", lambda: ())  # without waiting for torch's import
+    assert main(["bench", "search", "--photos", "100", "--device", "cuda"]) == 1
+    assert "device cuda needs" in capsys.readouterr().err
 
 
 def test_without_numba_the_bench_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@
 examples:
   mgrl bench stroke --photos 100000 --rounds 20 --json stroke.json
   mgrl bench search --photos 1000000 --json search.json
+  mgrl bench search --photos 10000000 --no-lists --device cuda
   mgrl bench peers --photos 100000 --peers mgrl duckdb pgvector --json peers.json
 """
 
@@ -62,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--inked", type=int, default=5, help="inked regions of the second rows (default %(default)s)")
     search.add_argument("--batch", type=int, default=32, help="queries that share a scan (default %(default)s)")
     search.add_argument("--threads", type=int, help="threads of search and baselines (default: all cores)")
+    search.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to search (default %(default)s)"
+    )
     search.add_argument(
         "--check", type=int, default=2, help="queries to compare with brute force (default %(default)s)"
     )
@@ -135,15 +139,16 @@ def _search(args: argparse.Namespace) -> int:
             f"--threads must be at least 1, --dim at least 2 and --inked 1 to {REGIONS}, "
             f"got {threads}, {args.dim} and {args.inked}"
         )
-    bench = SearchBench.build(args.photos, args.dim, args.inked, args.batch, threads)
+    bench = SearchBench.build(args.photos, args.dim, args.inked, args.batch, threads, args.device)
     rows = time_in_turn(bench.jobs(with_lists=not args.no_lists), args.rounds)
     held = ratios(rows, args.inked, args.batch)
     wrong = bench.differences(args.check)
-    title = f"top 10 of {args.photos} photos, dim {args.dim}, {threads} threads, median of {args.rounds} rounds"
+    where = f"{threads} threads" if args.device == "cpu" else args.device
+    title = f"top 10 of {args.photos} photos, dim {args.dim}, {where}, median of {args.rounds} rounds"
     print_table(title, ["row", "ms"], [[name, ms] for name, ms in rows.items()])
     print_table("ratios", ["ratio", ""], [[name, ratio] for name, ratio in held.items()])
     print(f"{wrong} of {2 * args.check} searches differ from brute force; median distances: {bench.statistics}")
-    settings = {name: getattr(args, name) for name in ("photos", "dim", "inked", "batch", "rounds")}
+    settings = {name: getattr(args, name) for name in ("photos", "dim", "inked", "batch", "rounds", "device")}
     write_json(
         args.json,
         {"bench": "search", **settings, "threads": threads, "rows": rows, "ratios": held}
