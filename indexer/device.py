@@ -66,10 +66,16 @@ def build_scan(
         from indexer.device_scan import DeviceScan
 
         return DeviceScan.build(photos, vectors, shards, precision)
+    compiled = compiled_scan()
+    return None if compiled is None else compiled.build(photos, vectors, threads)
+
+
+def compiled_scan() -> "type[FusedScan] | None":
+    """The scan of `indexer.fused`, imported only now, so that small galleries never load numba; None without it."""
     try:
         from indexer.fused import FusedScan
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
         return None
-    return FusedScan.build(photos, vectors, threads)
+    return FusedScan

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from indexer.bounds import LEAST_SHARE, SLACK
 from indexer.encoding import default_threads
 from indexer.kernels import BLOCK
-from indexer.quantised import BATCH, QuantisedGallery, Queries
+from indexer.quantised import BATCH, MakeArray, QuantisedGallery, Queries
 from indexer.regions import REGIONS
 
 Rows = npt.NDArray[np.int64]
@@ -64,12 +64,13 @@ class FusedScan:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None = None) -> Self:
-        """The scan that gave its `arrays`, ready to run; it can take in no more rows."""
+        """A scan over `QuantisedGallery.arrays`, ready to run; if they are mapped it can take in no more rows."""
         return cls(QuantisedGallery.of_arrays(arrays), threads or default_threads())._ready()
 
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """All that was built, by name."""
-        return self.quantised.arrays()
+    @staticmethod
+    def quantised_on(first: npt.NDArray[np.float32], photos: int, make: MakeArray) -> QuantisedGallery:
+        """An empty copy for rows of which `first` are the first, see `QuantisedGallery.on`."""
+        return QuantisedGallery.on(first[:_SAMPLE].mean(axis=0, dtype=np.float64).astype(np.float32), photos, make)
 
     def _ready(self) -> Self:
         # The first call compiles, or loads what an earlier process compiled: here and not under the first stroke.

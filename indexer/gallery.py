@@ -18,8 +18,8 @@ from indexer.errors import GalleryError, QueryError
 from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
-from indexer.granular import GranularIndex
-from indexer.index_files import index_key, load_index, save_index
+from indexer.granular import FUSED_FROM, GranularIndex
+from indexer.index_files import build_index, index_key, load_index
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
@@ -312,27 +312,26 @@ class Gallery:
 def _index_of(
     store: Store, contents: Contents, segments: Iterable[npt.NDArray[np.float32]], device: str
 ) -> GranularIndex:
-    """The saved index of these segments; or one built from them, saved for the next time."""
+    """The saved index of these segments, or one built from them, saved for the next time."""
     key, dim = index_key(contents.segments, store.manifest.dim), store.manifest.dim
     rows = sum(segment.rows for segment in contents.segments)
     try:
-        if device == "cpu" and (saved := load_index(store.folder, key)) is not None:
-            return saved
+        if device == "cpu" and rows >= FUSED_FROM:
+            # Derived: where it cannot be written it is made in memory at every start, and nothing else changes.
+            with suppress(OSError):
+                saved = load_index(store.folder, key) or build_index(store.folder, key, segments, rows, dim)
+                if saved is not None:
+                    return saved
+            segments = store.embeddings(contents)
         index = GranularIndex(dim, device=device)
         for embeddings in segments:
             index.add(embeddings)
+        return index
     except MemoryError as error:
         raise GalleryError(
             f"gallery {store.name} does not fit into memory: its {rows} photos take about "
             f"{rows * _bytes_a_photo(dim) >> 20} MB; free some or serve it from a larger machine"
         ) from error
-    if device == "cpu" and index.compiled:
-        # Derived: where it cannot be written the next start takes longer, and nothing else changes.
-        with suppress(OSError):
-            save_index(store.folder, key, index)
-            # What was built grew in steps and holds more memory than it needs; what is mapped is shared.
-            return load_index(store.folder, key) or index
-    return index
 
 
 def _bytes_a_photo(dim: int) -> int:

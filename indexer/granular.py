@@ -39,7 +39,7 @@ than two milliseconds a search, and loading numba costs half a second, compiling
 _APPROXIMATE_FROM: Final = 10_000
 """Photos below which leaving some out saves nothing."""
 
-_LONGEST: Final = 1e3
+LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
 
 
@@ -96,20 +96,17 @@ class GranularIndex:
         return index
 
     @classmethod
-    def of_parts(cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """The index that gave its `parts`, which may be mapped from files; it cannot grow."""
+    def of_parts(
+        cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]], threads: int | None = None
+    ) -> Self:
+        """An index mapped from files: FAISS's, and the other arrays by name. It cannot grow."""
         from indexer.fused import FusedScan
 
-        index = cls(indices[1].d)
+        index = cls(indices[1].d, threads=threads)
         index._indices, index._rows = dict(indices), {g: _stored(one) for g, one in indices.items()}
         index._least, index._most = arrays["least"], arrays["most"]
-        index._fused, index._is_mapped = FusedScan.of_arrays(arrays), True
+        index._fused, index._is_mapped = FusedScan.of_arrays(arrays, threads), True
         return index
-
-    def parts(self) -> tuple[dict[int, Any], dict[str, npt.NDArray[Any]]]:
-        """The FAISS indices and all other arrays of a compiled index that is not laid out for approximate search."""
-        scan: Any = self._fused
-        return self._indices, {"least": self._least, "most": self._most} | scan.arrays()
 
     def __len__(self) -> int:
         return len(self._rows[1])
@@ -135,9 +132,7 @@ class GranularIndex:
             raise ShapeError(f"embeddings must be (photos, {REGIONS}, {self.dim}), got {embeddings.shape}")
         if not len(embeddings):
             return
-        squares = np.einsum("prd,prd->pr", embeddings, embeddings, dtype=np.float64)
-        if not np.isfinite(squares).all():
-            raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
+        squares = squared_norms(embeddings)
         self._least = np.minimum(self._least, squares.min(axis=0))
         self._most = np.maximum(self._most, squares.max(axis=0))
         for granularity, index in self._indices.items():
@@ -166,7 +161,7 @@ class GranularIndex:
     def _update_fused(self, first: int) -> None:
         """Bring the quantised copy up to the rows from `first` on; make it where the gallery has grown large enough."""
         scan, self._fused = self._fused, None  # should a GPU have no room for them, searches do without it
-        if self._lists is not None or len(self) < self._fused_from or self._most.max() > _LONGEST**2:
+        if self._lists is not None or len(self) < self._fused_from or self._most.max() > LONGEST**2:
             return
         if scan is not None:
             scan.update(first, len(self), self.vectors)
@@ -228,7 +223,7 @@ class GranularIndex:
         for query, probe in enumerate(probes):
             if not k or not per_region[query].any():
                 found[query] = (np.arange(k) if allowed is None else np.flatnonzero(allowed)[:k]), np.zeros(k)
-            elif self._fused is not None and np.einsum("rd,rd->r", probe, probe).max() < _LONGEST**2:
+            elif self._fused is not None and np.einsum("rd,rd->r", probe, probe).max() < LONGEST**2:
                 shared.append(query)
             else:
                 alone.append(query)
@@ -270,7 +265,7 @@ class GranularIndex:
         per_region = region_weights(ink, weights)
         wanted = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         nearest = getattr(self._fused, "nearest", None)
-        too_long = np.einsum("rd,rd->r", probe, probe).max() >= _LONGEST**2
+        too_long = np.einsum("rd,rd->r", probe, probe).max() >= LONGEST**2
         if isinstance(mode, Exact) or nearest is None or not wanted or not per_region.any() or too_long:
             return self.search(probe, ink, k, weights, allowed), Certificate()
 
@@ -377,6 +372,18 @@ class GranularIndex:
         distances = self._distances(candidates, probe, ink, weights)
         best = np.argsort(distances, kind="stable")[:k]
         return candidates[best], distances[best]
+
+
+def squared_norms(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """(photos, 14) float64.
+
+    Raises:
+        ShapeError: a row holds NaN or infinity.
+    """
+    squares = np.einsum("prd,prd->pr", embeddings, embeddings, dtype=np.float64)
+    if not np.isfinite(squares).all():
+        raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
+    return np.asarray(squares)
 
 
 def _stored(index: Any) -> npt.NDArray[np.float32]:

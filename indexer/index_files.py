@@ -17,19 +17,27 @@ import json
 import mmap
 import os
 import shutil
+import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
+from indexer.device import compiled_scan
 from indexer.encoding import default_threads
-from indexer.granular import GranularIndex
-from indexer.regions import GRANULARITIES
+from indexer.granular import LONGEST, GranularIndex, squared_norms
+from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+
+if TYPE_CHECKING:
+    from indexer.fused import FusedScan
 
 _FORMAT: Final = 1
 """Of the files, and of what their numbers mean: grows with every change of the quantised copy's layout."""
@@ -38,6 +46,9 @@ _FOLDER: Final = "index"
 _HEADER: Final = "header.json"
 _PIECE: Final = 32 << 20
 """Bytes that a thread checks at a time; a file has one checksum for each such piece."""
+
+_CHUNK: Final = 65_536
+"""Photos written at a time, a multiple of a block's; the mean of the first ones is the quantised copy's centre."""
 
 _ABANDONED_S: Final = 3600
 
@@ -48,23 +59,39 @@ def index_key(segments: Sequence[Any], dim: int) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def save_index(folder: Path, key: str, index: GranularIndex) -> None:
-    """Write the files and remove those of other keys.
+def build_index(
+    folder: Path, key: str, embeddings: Iterable[npt.NDArray[np.float32]], photos: int, dim: int
+) -> GranularIndex | None:
+    """Write the files, remove those of other keys, and map them; memory does not grow with the gallery.
 
     Args:
         folder: the gallery's.
         key: of `index_key`.
-        index: a compiled one.
+        embeddings: (n, 14, dim) each, all photos in the order of rows.
+        photos: how many there are.
+        dim: numbers per region.
+
+    Returns:
+        None where the compiled scan cannot serve them: without numba, or when rows are too long for it.
 
     Raises:
         OSError: the disk refuses; nothing is left behind.
     """
+    scan = compiled_scan()
+    if scan is None:
+        return None
     home = folder / _FOLDER
     home.mkdir(exist_ok=True)
     scratch = home / f"{key}.{os.getpid()}.{time.monotonic_ns()}.tmp"
     scratch.mkdir()
     try:
-        _write(scratch, index)
+        arrays = _write(scratch, _chunks(embeddings), photos, dim, scan)
+        if arrays["most"].max() > LONGEST**2:
+            return None
+        for name, array in arrays.items():
+            np.save(scratch / f"{name}.npy", array)
+        names = [path.name for path in scratch.iterdir()]
+        (scratch / _HEADER).write_text(json.dumps(_checksums(scratch, names), indent=1))
         whole = home / key
         if whole.exists():  # found damaged, or just written by another process: either way ours is as good
             whole.rename(scratch.with_suffix(".old"))
@@ -75,12 +102,13 @@ def save_index(folder: Path, key: str, index: GranularIndex) -> None:
         is_being_written = other.suffix == ".tmp" and time.time() - other.stat().st_mtime < _ABANDONED_S
         if other.name != key and not is_being_written:
             shutil.rmtree(other, ignore_errors=True)
+    return load_index(folder, key)
 
 
-def load_index(folder: Path, key: str) -> GranularIndex | None:
-    """The index that was saved, mapped and not read into memory, or None where there is none that is whole.
+def load_index(folder: Path, key: str, threads: int | None = None) -> GranularIndex | None:
+    """The index that was built, mapped and not read into memory, or None where there is none that is whole.
 
-    It cannot grow.
+    It cannot grow. `threads` share its scans, by default as many as there are cores.
     """
     home = folder / _FOLDER / key
     try:
@@ -92,22 +120,66 @@ def load_index(folder: Path, key: str) -> GranularIndex | None:
         # Private: pages are shared with other processes until somebody writes to them, and nobody does. The compiled
         # scan would have to be compiled again for arrays that cannot be written to.
         arrays = {name.removesuffix(".npy"): np.asarray(np.load(home / name, mmap_mode="c")) for name in names}
-        return GranularIndex.of_parts(indices, arrays)
+        return GranularIndex.of_parts(indices, arrays, threads)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
-def _write(scratch: Path, index: GranularIndex) -> None:
-    indices, arrays = index.parts()
-    try:
-        for granularity, one in indices.items():
-            faiss.write_index(one, str(scratch / f"{granularity}.faiss"))
-    except RuntimeError as error:  # FAISS's word for a full disk
-        raise OSError(str(error)) from error
-    for name, array in arrays.items():
-        np.save(scratch / f"{name}.npy", array)
-    names = [path.name for path in scratch.iterdir()]
-    (scratch / _HEADER).write_text(json.dumps(_checksums(scratch, names), indent=1))
+def _write(
+    scratch: Path, chunks: Iterator[npt.NDArray[np.float32]], photos: int, dim: int, scan: type["FusedScan"]
+) -> dict[str, npt.NDArray[Any]]:
+    """Write the rows and the quantised copy; returns the small arrays, which are not written yet."""
+    least, most = np.full(REGIONS, np.inf), np.zeros(REGIONS)
+    first = next(chunks)
+    quantised = scan.quantised_on(first, photos, lambda name, shape, kind: _large_array(scratch / name, shape, kind))
+    with ExitStack() as stack:
+        files = {g: stack.enter_context((scratch / f"{g}.faiss").open("wb")) for g in GRANULARITIES}
+        for granularity, file in files.items():
+            file.write(_flat_header(dim * granularity**2, photos))
+        start = 0
+        for chunk in chain([first], chunks):
+            squares = squared_norms(chunk)
+            least, most = np.minimum(least, squares.min(axis=0)), np.maximum(most, squares.max(axis=0))
+            for granularity, ids in REGION_IDS.items():
+                np.ascontiguousarray(chunk[:, ids.start : ids.stop], "<f4").tofile(files[granularity])
+            quantised.write(start, chunk)
+            start += len(chunk)
+    assert start == photos, (start, photos)
+    written = quantised.arrays()
+    small = {name: array for name, array in written.items() if name not in ("codes", "heads")}
+    return small | {"least": least, "most": most}
+
+
+def _chunks(embeddings: Iterable[npt.NDArray[np.float32]]) -> Iterator[npt.NDArray[np.float32]]:
+    """The same rows in parts of `_CHUNK`."""
+    waiting: list[npt.NDArray[np.float32]] = []
+    rows = 0
+    for part in embeddings:
+        waiting.append(part)
+        rows += len(part)
+        while rows >= _CHUNK:
+            together = np.concatenate(waiting)
+            yield together[:_CHUNK]
+            waiting, rows = [together[_CHUNK:]], rows - _CHUNK
+    if rows:
+        yield np.concatenate(waiting)
+
+
+def _large_array(path: Path, shape: tuple[int, ...], kind: type) -> npt.NDArray[Any]:
+    """An array in a file, written to as in memory; the space is taken at once, so that a full disk is an error here."""
+    array = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.with_suffix(".npy").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+    return np.asarray(array)
+
+
+def _flat_header(width: int, photos: int) -> bytes:
+    """What FAISS writes before the rows of a flat inner-product index, which then can be as many as the disk holds."""
+    header = bytearray(faiss.serialize_index(faiss.IndexFlatIP(width)).tobytes())
+    struct.pack_into("<q", header, 8, photos)
+    struct.pack_into("<q", header, len(header) - 8, photos * width)
+    return bytes(header)
 
 
 def _checksums(home: Path, names: Sequence[str]) -> dict[str, list[int]]:

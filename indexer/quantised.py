@@ -25,7 +25,7 @@ each may be too large by 2^-50). The weighted roots are summed apart from the we
 times SLACK.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -39,6 +39,8 @@ from indexer.regions import REGIONS
 
 BATCH: Final = 32
 """Queries that share a scan: their partial sums and a block's rows fit into 32 KB of cache together."""
+
+MakeArray = Callable[[str, tuple[int, ...], type], npt.NDArray[Any]]
 
 _PROBE_LEVELS: Final = 32_767
 
@@ -92,6 +94,14 @@ class QuantisedGallery:
 
     def __len__(self) -> int:
         return self._photos
+
+    @classmethod
+    def on(cls, centre: npt.NDArray[np.float32], photos: int, make: MakeArray) -> Self:
+        """An empty copy with room for so many photos in two arrays that `make` makes, by name, shape and type."""
+        quantised, blocks = cls(centre), -(-photos // BLOCK)
+        quantised._codes = make("codes", (REGIONS, blocks, (quantised._width + 1) * BLOCK), np.int8)
+        quantised._heads = make("heads", (REGIONS, blocks, 4), np.float32)
+        return quantised
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:

@@ -92,7 +92,11 @@ class Store:
         """
         with self._reading() as connection:
             contents = read_contents(connection, self.name)
-        return Snapshot(contents, (self._read_segment(segment) for segment in contents.segments))
+        return Snapshot(contents, self.embeddings(contents))
+
+    def embeddings(self, contents: Contents) -> Iterator[npt.NDArray[np.float32]]:
+        """A snapshot's embeddings once more, see `Snapshot`."""
+        return (self._read_segment(segment) for segment in contents.segments)
 
     def version(self) -> int:
         """Grows with every change to the ledger."""

@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,6 +11,8 @@ pytest.importorskip("numba", reason="only the compiled scan's index is saved; it
 from indexer.errors import GalleryError
 from indexer.exact import exact_search
 from indexer.gallery import Gallery
+from indexer.granular import GranularIndex
+from indexer.index_files import build_index
 from indexer.regions import REGIONS
 from indexer.store import StoreWriter
 from tests.conftest import unit_rows
@@ -89,7 +92,7 @@ def test_files_that_are_not_whole_are_built_again(
         path.unlink()
         path.write_bytes({"altered": data, "cut": data[:-1], "longer": data + b"\0"}[damage])
     built = []
-    monkeypatch.setattr("indexer.gallery.save_index", lambda *_: built.append(True))
+    monkeypatch.setattr("indexer.gallery.build_index", lambda *_: built.append(True))
     assert_right(Gallery.open(folder), rows[:PHOTOS])
     assert built == [True]
 
@@ -128,13 +131,32 @@ def test_a_full_disk_leaves_no_files_and_serves_from_memory(
     assert saved(folder) == []
 
 
-def test_a_disk_that_faiss_finds_full_is_one(folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise RuntimeError("write error: No space left on device")
-
-    monkeypatch.setattr("indexer.index_files.faiss.write_index", full)
-    assert_right(Gallery.open(folder), rows[:PHOTOS])
+def test_rows_too_long_for_the_compiled_scan_are_searched_without(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("granular", "index_files"):
+        monkeypatch.setattr(f"indexer.{module}.LONGEST", 0.5)
+    gallery = Gallery.open(folder)
+    assert_right(gallery, rows[:PHOTOS])
+    assert not gallery._index.compiled
     assert saved(folder) == []
+
+
+@pytest.mark.parametrize("photos", [1, 64, 1000])
+def test_the_files_are_what_faiss_and_the_index_in_memory_make_of_the_rows(
+    tmp_path: Path, rows: Rows, photos: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.index_files._CHUNK", 128)
+    index = build_index(tmp_path, "k", np.array_split(rows[:photos], 7), photos, DIM)
+    assert index is not None
+    expected = GranularIndex.build(rows[:photos], fused_from=1)
+    for granularity, one in expected._indices.items():
+        faiss.write_index(one, str(tmp_path / "one"))
+        assert (tmp_path / "index" / "k" / f"{granularity}.faiss").read_bytes() == (tmp_path / "one").read_bytes()
+    np.testing.assert_array_equal(index._least, expected._least)
+    np.testing.assert_array_equal(index._most, expected._most)
+    for found, row in zip(index.search_batch(rows[:5], np.ones((5, REGIONS), bool), 3), rows[:5], strict=True):
+        np.testing.assert_array_equal(found[0], exact_search(rows[:photos], row, EVERY, 3)[0])
 
 
 def test_out_of_memory_is_said_and_the_old_gallery_serves_on(
@@ -146,7 +168,7 @@ def test_out_of_memory_is_said_and_the_old_gallery_serves_on(
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("indexer.granular.GranularIndex.add", exhausted)
+    monkeypatch.setattr("indexer.gallery.build_index", exhausted)
     message = r"gallery g does not fit into memory: its 10150 photos take about 2 MB; free some"
     with pytest.raises(GalleryError, match=message):
         old.reopened()
