@@ -1,6 +1,6 @@
 """Training batches: random stages of randomly disturbed drawings beside their photos."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -81,9 +81,20 @@ class Batch:
     photos: torch.Tensor
     ink: torch.Tensor
 
+    def pin_memory(self) -> Self:
+        """In memory that a GPU copies from without waiting; a DataLoader asks for it."""
+        return type(self)(*(tensor.pin_memory() for tensor in (self.sketches, self.photos, self.ink)))
 
-class EpochBatches(torch.utils.data.IterableDataset[Batch]):
-    """All batches of one epoch, in random order, the same for the same seed.
+    def to(self, device: torch.device) -> Self:
+        """On a device; where the memory is pinned, while the CPU goes on."""
+        return type(self)(*(tensor.to(device, non_blocking=True) for tensor in (self.sketches, self.photos, self.ink)))
+
+
+class EpochBatches(torch.utils.data.Dataset[Batch]):
+    """All batches of one epoch by their number, in random order, the same for the same seed.
+
+    Every pair is disturbed by its own random numbers, from (seed, epoch, data set, person): any batch, or part of one,
+    can be made without those before it, by whatever process.
 
     Args:
         sets: the data sets; a batch never mixes two, since negatives from another camera are easy.
@@ -91,27 +102,41 @@ class EpochBatches(torch.utils.data.IterableDataset[Batch]):
         augmentation: how far drawings are disturbed.
         seed: of the run.
         epoch: changes order and disturbances.
+        part: from the number of rows of a batch to those that are made of it.
     """
 
-    def __init__(self, sets: Sequence[PairSet], batch: int, augmentation: Augmentation, seed: int, epoch: int) -> None:
-        self._sets, self._batch, self._augmentation = sets, batch, augmentation
+    def __init__(
+        self,
+        sets: Sequence[PairSet],
+        batch: int,
+        augmentation: Augmentation,
+        seed: int,
+        epoch: int,
+        part: Callable[[int], slice] = slice,
+    ) -> None:
+        self._sets, self._augmentation, self._part = sets, augmentation, part
         self._seed = [seed, epoch]
-
-    def __iter__(self) -> Iterator[Batch]:
         rng = np.random.default_rng(self._seed)
         plan = [
             (number, members)
-            for number, pairs in enumerate(self._sets)
-            for members in _chunks(rng.permutation(len(pairs)), self._batch)
+            for number, pairs in enumerate(sets)
+            for members in _chunks(rng.permutation(len(pairs)), batch)
         ]
-        for index in rng.permutation(len(plan)):
-            number, members = plan[index]
-            yield self._make(number, members, rng)
+        self._plan = [plan[index] for index in rng.permutation(len(plan))]
 
-    def _make(self, number: int, members: npt.NDArray[np.int64], rng: np.random.Generator) -> Batch:
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def rows(self, index: int) -> int:
+        """Pairs in the whole of a batch."""
+        return len(self._plan[index][1])
+
+    def __getitem__(self, index: int) -> Batch:
+        number, members = self._plan[index]
         pairs = self._sets[number]
         canvases, photos = [], []
-        for member in members:
+        for member in members[self._part(len(members))]:
+            rng = np.random.default_rng([*self._seed, number, int(member)])
             flip = bool(rng.random() < 0.5)
             canvases.append(_canvas(pairs, int(member), flip, self._augmentation, rng))
             photos.append(_photo(pairs.photos[member], flip, self._augmentation, rng))
@@ -123,9 +148,9 @@ class EpochBatches(torch.utils.data.IterableDataset[Batch]):
         )
 
 
-def batches_in(pairs: int, batch: int) -> int:
-    """Batches that an epoch makes of a data set."""
-    return len(_chunks(np.arange(pairs), batch))
+def batch_sizes(pairs: int, batch: int) -> list[int]:
+    """Pairs in each of the batches that an epoch makes of a data set."""
+    return [len(chunk) for chunk in _chunks(np.arange(pairs), batch)]
 
 
 def _chunks(order: npt.NDArray[np.int64], batch: int) -> list[npt.NDArray[np.int64]]:

@@ -1,97 +1,49 @@
-"""The training loop of the single-pass encoder: resumable, selected on validation."""
+"""The training loop of the single-pass encoder: it can be stopped at any step, and is selected on validation."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import ConfigError
-from indexer.fusion import fused_distance
-from indexer.regions import ink_mask
 from training.align import fit_aligner
-from training.batches import Augmentation, Batch, EpochBatches, PairSet, Pixels, batches_in
+from training.average import WeightAverage
+from training.batches import Batch, EpochBatches, PairSet, batch_sizes
 from training.data import split_hash
 from training.encoder.single_pass import SinglePassEncoder
 from training.encoder.start import build_encoder, calibrate
-from training.encoder.trunk import STEM_LAYERS
+from training.hardware import Precision
 from training.losses import in_batch_softmax
-from training.metrics import score, target_ranks
 from training.pairs import check_people
-from training.resume import RunState, open_run, restore, save
+from training.resume import RunState, Stateful, open_run, require_room, restore, save
+from training.schedule import one_cycle, set_stem, trains_stem
+from training.settings import FitConfig, Setup
+from training.team import Team
+from training.validate import Validation, validate
 
 
-@dataclass(frozen=True)
-class FitConfig:
-    """Everything that decides a training run.
+class Watcher:
+    """What a caller sees of a run, and how it stops one; a subclass overrides what it wants.
 
-    Args:
-        dim: numbers in a region's embedding.
-        size_px: side of the network's input.
-        epochs: passes over the pairs.
-        stem_epochs: last epochs in which the stem (Conv2d_1a to 4a) is trained, too.
-        batch: pairs a step.
-        trunk_rate: peak learning rate of the trunk.
-        head_rate: peak learning rate of the heads.
-        weight_decay: AdamW's.
-        label_smoothing: share of the target spread over all photos.
-        temperature: divides distances before the softmax.
-        region_share: weight of the per-region terms.
-        validate_every: epochs between validations.
-        validate_stages: stages of T that a validation looks at.
-        seed: of order, disturbances and initial heads.
-        align_rounds: moved drawings of every person that the aligner learns from.
-        align_epochs: its passes over them; 0 leaves the drawings where they are.
-        augmentation: how drawings are disturbed.
-
-    Raises:
-        ConfigError: a number out of range.
+    Of a team only the first process's watcher is told anything; each is asked.
     """
 
-    dim: int = 16
-    size_px: int = 192
-    epochs: int = 20
-    stem_epochs: int = 8
-    batch: int = 64
-    trunk_rate: float = 2e-4
-    head_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.1
-    temperature: float = 1 / 8
-    region_share: float = 0.1
-    validate_every: int = 5
-    validate_stages: int = 10
-    seed: int = 0
-    align_rounds: int = 12
-    align_epochs: int = 6
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    def aligned(self, step: int, steps: int, loss: float) -> None:
+        """A step of the aligner, which is trained before the first step."""
 
-    def __post_init__(self) -> None:
-        for name in ("dim", "epochs", "batch", "validate_every", "validate_stages", "align_rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stem_epochs", "seed", "align_epochs", "weight_decay", "region_share"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+    def stepped(self, step: int, steps: int, loss: float, rates: Sequence[float]) -> None:
+        """A step of so many in all, its loss, and the learning rates of trunk and heads."""
 
+    def validated(self, history: Sequence[Mapping[str, Any]], step: int) -> None:
+        """A validation after so many steps: the records of all so far, earlier calls' too."""
 
-@dataclass(frozen=True)
-class Validation:
-    """What a data set's drawings are ranked among in validation.
-
-    Args:
-        name: of the data set.
-        probes: validation identities.
-        distractors: (photos, size, size, 3) uint8, further gallery photos.
-    """
-
-    name: str
-    probes: PairSet
-    distractors: np.ndarray[Any, np.dtype[np.uint8]]
+    def should_stop(self) -> bool:
+        """Asked after every step; at True the run is saved and ends."""
+        return False
 
 
 def fit(
@@ -100,86 +52,199 @@ def fit(
     validations: Sequence[Validation],
     folder: Path,
     weights: Path | None,
-    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-    on_validation: Callable[[Sequence[dict[str, Any]]], None] = lambda history: None,
-    on_align: Callable[[int, int, float], None] = lambda step, steps, loss: None,
-) -> Path:
-    """Train, or go on after the last finished epoch of an earlier call with the same folder.
+    watcher: Watcher | None = None,
+    setup: Setup | None = None,
+    team: Team | None = None,
+) -> Path | None:
+    """Train, or go on after the last checkpoint of an earlier call with the same folder.
 
     Args:
         config: of the run.
         fit_sets: data sets to train on.
         validations: data sets to select on, people that `fit_sets` do not show; never test data.
-        folder: `checkpoint.pt` is written there after every epoch, `best.pt` after the best validation.
+        folder: `checkpoint.pt` is written there every few minutes, `best.pt` after the best validation.
         weights: to start from, as `training.encoder.start.build_encoder` takes them.
-        on_step: called with step, steps in all and the loss.
-        on_validation: called after each validation with the records of all so far, earlier calls' too.
-        on_align: as `on_step`, while the aligner is trained, before the first step.
+        watcher: sees every step and may stop the run.
+        setup: how the run is computed; the device is the team's.
+        team: the processes that train together, all with the same arguments; alone by default.
 
     Returns:
-        `best.pt`: the weights with the best mean m@B over `validations`.
+        `best.pt`: the weights with the best mean m@B over `validations`. None when the watcher stopped the run.
 
     Raises:
-        DataError: no data set, one of a single pair, or people in both `fit_sets` and `validations`.
-        ConfigError: the folder holds a run with another configuration or other data.
+        DataError: the data cannot be trained on (see `check_people`), or a checkpoint cannot be written.
+        ConfigError: the folder holds a run with another configuration or other data, or a batch is too small to share.
         ModelError: the weights or the folder's checkpoint cannot be read.
     """
     check_people([pairs.names for pairs in fit_sets], [validation.probes.names for validation in validations])
-    checkpoint = folder / "checkpoint.pt"
-    run = {"config": asdict(config), "data": _fingerprint(fit_sets, validations)}
-    earlier = open_run(checkpoint, run)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
-    model = build_encoder(config.dim, config.size_px, weights)
-    model.trunk.to(memory_format=torch.channels_last)
-    steps_an_epoch = sum(batches_in(len(pairs), config.batch) for pairs in fit_sets)
-    optimiser, schedule = _optimiser(config, model, steps_an_epoch)
-    if earlier is not None:
-        state = restore(earlier, model, optimiser, schedule)
-    else:
-        state = RunState()
-        fit_aligner(
-            model.aligner,
-            fit_sets,
-            config.augmentation,
-            rounds=config.align_rounds,
-            epochs=config.align_epochs,
-            seed=config.seed,
-            on_progress=on_align,
-        )
-        exported = weights is not None and weights.suffix == ".onnx"
-        calibrate(model, *_sample(config, fit_sets), trained_heads=exported)
-    for epoch in range(state.epoch, config.epochs):
-        _train_stem(model, epoch >= config.epochs - config.stem_epochs)
-        loader = torch.utils.data.DataLoader(
-            EpochBatches(fit_sets, config.batch, config.augmentation, config.seed, epoch),
-            batch_size=None,
-            num_workers=1,
-            prefetch_factor=4,
-        )
-        for step, batch in enumerate(loader):
-            loss = _step(config, model, batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
-            on_step(epoch * steps_an_epoch + step + 1, config.epochs * steps_an_epoch, loss.item())
-        state.epoch = epoch + 1
-        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
-            _validate(config, model, validations, state, folder, on_validation)
-        state.tick()
-        save(
-            checkpoint,
-            {
-                **run,
-                "state": asdict(state),
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-            },
-        )
+    run = Run(config, fit_sets, folder, setup or Setup(), team or Team(torch.device("cpu")), watcher or Watcher())
+    run.begin(weights, {"config": asdict(config), "data": _fingerprint(fit_sets, validations)})
+    while run.state.epoch < config.epochs and not (config.patience and run.state.without_gain() >= config.patience):
+        if not run.train_epoch():
+            return None
+        if run.state.epoch % config.validate_every == 0 or run.state.epoch == config.epochs:
+            run.validate(validations)
+        run.save()
     return folder / "best.pt"
+
+
+class Run:
+    """A run between two steps: the model, what trains it, and how far it is.
+
+    Args:
+        config: of the run.
+        fit_sets: data sets to train on.
+        folder: of the checkpoints.
+        setup: workers, precision, minutes between checkpoints.
+        team: the processes that train together.
+        watcher: sees every step.
+    """
+
+    state: RunState
+    model: SinglePassEncoder
+
+    def __init__(
+        self,
+        config: FitConfig,
+        fit_sets: Sequence[PairSet],
+        folder: Path,
+        setup: Setup,
+        team: Team,
+        watcher: Watcher,
+    ) -> None:
+        self.config, self.setup, self.team, self.watcher = config, setup, team, watcher
+        self._fit_sets, self._folder = fit_sets, folder
+        self._sizes = [size for pairs in fit_sets for size in batch_sizes(len(pairs), config.batch)]
+        self._precision = Precision.choose(setup.precision, team.device)
+        self._saved_at = time.monotonic()
+
+    def begin(self, weights: Path | None, identity: Mapping[str, Any]) -> None:
+        """Build everything, from the folder's checkpoint where there is one; `identity` is what must not change."""
+        config, team = self.config, self.team
+        team.require_rows(self._sizes)
+        self._identity = identity
+        earlier = team.share(open_run(self._folder / "checkpoint.pt", identity) if team.is_first else None)
+        torch.manual_seed(config.seed)
+        self.model = build_encoder(config.dim, config.size_px, None if earlier else weights)
+        if team.is_first:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            require_room(self._folder, sum(parameter.numel() for parameter in self.model.parameters()))
+        if earlier is None:
+            self._prepare(exported=weights is not None and weights.suffix == ".onnx")
+        self.model.to(team.device)
+        self.model.trunk.to(memory_format=torch.channels_last)
+        self._average = WeightAverage(self.model, config.ema) if config.ema else None
+        self._optimiser, self._schedule = one_cycle(config, self.model, config.epochs * len(self._sizes))
+        self._scaler = self._precision.scaler()
+        self.state = RunState() if earlier is None else restore(earlier, self._parts())
+        if earlier is None:
+            self.save()  # the aligner takes minutes
+
+    def _prepare(self, *, exported: bool) -> None:
+        """Train the aligner and set the standardisation in one process, for all."""
+        if self.team.is_first:
+            fit_aligner(
+                self.model.aligner,
+                self._fit_sets,
+                self.config.augmentation,
+                rounds=self.config.align_rounds,
+                epochs=self.config.align_epochs,
+                seed=self.config.seed,
+                on_progress=self.watcher.aligned,
+            )
+            calibrate(self.model, *_sample(self.config, self._fit_sets), trained_heads=exported)
+        self.model.load_state_dict(self.team.share(self.model.state_dict()))
+
+    def train_epoch(self) -> bool:
+        """The rest of the epoch; False when the watcher stopped it."""
+        state, steps = self.state, self.config.epochs * len(self._sizes)
+        set_stem(self.model.trunk, trains_stem(self.config, state.epoch))
+        wrapped = self.team.wrap(self.model)  # anew, for what is trained has changed
+        batches = EpochBatches(
+            self._fit_sets, self.config.batch, self.config.augmentation, self.config.seed, state.epoch, self.team.own
+        )
+        for index, batch in zip(range(state.step, len(batches)), self._load(batches, state.step), strict=True):
+            loss = self._step(wrapped, batch.to(self.team.device), batches.rows(index))
+            state.step += 1
+            done = state.epoch * len(batches) + state.step
+            if self._average:
+                self._average.update(self.model, done)
+            if self.team.is_first:
+                self.watcher.stepped(done, steps, loss, [float(rate) for rate in self._schedule.get_last_lr()])
+            if self.team.any(self.watcher.should_stop()):
+                self.save()
+                return False
+            if time.monotonic() - self._saved_at >= 60 * self.setup.checkpoint_minutes:
+                self.save()
+        state.epoch, state.step = state.epoch + 1, 0
+        return True
+
+    def _load(self, batches: EpochBatches, start: int) -> "torch.utils.data.DataLoader[Batch]":
+        workers = self.setup.workers
+        return torch.utils.data.DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start, len(batches)),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self.team.device.type == "cuda",
+        )
+
+    def _step(self, wrapped: nn.Module, batch: Batch, rows: int) -> float:
+        config, team = self.config, self.team
+        with self._precision.autocast():
+            own = wrapped(batch.photos, batch.sketches).view(2, len(batch.photos), -1, config.dim)
+        both = team.gather(own.transpose(0, 1), rows)
+        ink = team.gather(batch.ink.float(), rows) > 0
+        loss: Tensor = in_batch_softmax(
+            both[:, 1], both[:, 0], ink, config.temperature, config.label_smoothing, config.region_share
+        )
+        self._optimiser.zero_grad(set_to_none=True)
+        # The team averages gradients, and each process's is that of its own rows alone: their sum is wanted.
+        self._scaler.scale(loss * team.size).backward()
+        self._scaler.unscale_(self._optimiser)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._scaler.get_scale() >= scale:  # else a gradient was no number, and the step was not taken
+            self._schedule.step()
+        return loss.item()
+
+    def validate(self, validations: Sequence[Validation]) -> None:
+        """Add a record to the history, and keep the weights if they are the best so far."""
+        self.state.tick()
+        if self.team.is_first:
+            model = cast(SinglePassEncoder, self._average.model if self._average else self.model)
+            scores = {item.name: validate(model, item, self.config.validate_stages) for item in validations}
+            record: dict[str, Any] = {
+                "epoch": self.state.epoch,
+                "seconds": round(self.state.seconds),
+                **{name: found.m_at_b for name, found in scores.items()},
+                "m_at_b": float(np.mean([found.m_at_b for found in scores.values()])),
+                "m_at_a": {name: found.m_at_a for name, found in scores.items()},
+                "w_m_at_b": {name: found.w_m_at_b for name, found in scores.items()},
+            }
+            self.state.history.append(record)
+            self.watcher.validated(self.state.history, self.state.epoch * len(self._sizes))
+            if record["m_at_b"] > self.state.best:
+                self.state.best = record["m_at_b"]
+                content = {"config": asdict(self.config), "model": model.state_dict(), "history": self.state.history}
+                save(self._folder / "best.pt", content)
+        self.state.history, self.state.best = self.team.share((self.state.history, self.state.best))
+
+    def save(self) -> None:
+        """Write the checkpoint; only the first process does."""
+        self.state.tick()
+        self._saved_at = time.monotonic()
+        if self.team.is_first:
+            parts = {name: part.state_dict() for name, part in self._parts().items()}
+            save(self._folder / "checkpoint.pt", {**self._identity, "state": asdict(self.state), **parts})
+
+    def _parts(self) -> dict[str, Stateful]:
+        parts: dict[str, Any] = {"model": self.model, "optimiser": self._optimiser, "schedule": self._schedule}
+        parts["scaler"] = self._scaler
+        return {**parts, "average": self._average.model} if self._average else parts
 
 
 def _fingerprint(fit_sets: Sequence[PairSet], validations: Sequence[Validation]) -> list[list[Any]]:
@@ -188,85 +253,11 @@ def _fingerprint(fit_sets: Sequence[PairSet], validations: Sequence[Validation])
     return [[split_hash(pairs.names), pairs.episodes[0].stages] for pairs in sets]
 
 
-def _optimiser(
-    config: FitConfig, model: SinglePassEncoder, steps_an_epoch: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    groups = [
-        {"params": list(model.trunk.parameters()), "lr": config.trunk_rate},
-        {"params": list(model.heads.parameters()), "lr": config.head_rate},
-    ]
-    optimiser = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        [config.trunk_rate, config.head_rate],
-        total_steps=config.epochs * steps_an_epoch,
-        pct_start=0.15,
-    )
-    return optimiser, schedule
-
-
-def _train_stem(model: SinglePassEncoder, train: bool) -> None:
-    for name in STEM_LAYERS:
-        model.trunk.get_submodule(name).requires_grad_(train)
-
-
-def _step(config: FitConfig, model: SinglePassEncoder, batch: Batch) -> Tensor:
-    photos, probes = model(batch.photos, batch.sketches).split(len(batch.photos))
-    return in_batch_softmax(probes, photos, batch.ink, config.temperature, config.label_smoothing, config.region_share)
-
-
 def _sample(config: FitConfig, fit_sets: Sequence[PairSet]) -> tuple[Tensor, Tensor]:
     """Some photos and sketches of every data set, for the standardisation."""
     batches = []
     for pairs in fit_sets:
         size = min(config.batch, len(pairs))
         # The epoch after the last: a sample that no step sees.
-        batches.append(next(iter(EpochBatches([pairs], size, config.augmentation, config.seed, config.epochs))))
+        batches.append(EpochBatches([pairs], size, config.augmentation, config.seed, config.epochs)[0])
     return torch.cat([batch.photos for batch in batches]), torch.cat([batch.sketches for batch in batches])
-
-
-@torch.no_grad()
-def embed_photos(model: SinglePassEncoder, photos: Pixels, batch: int = 64) -> npt.NDArray[np.float32]:
-    """(n, size, size, 3) uint8 -> (n, 14, dim) float32."""
-    none = torch.zeros(0, model.size_px, model.size_px, dtype=torch.uint8)
-    parts = torch.from_numpy(photos).split(batch)
-    return np.concatenate([model(part, none).numpy() for part in parts])
-
-
-@torch.no_grad()
-def embed_sketches(model: SinglePassEncoder, canvases: Pixels, batch: int = 64) -> npt.NDArray[np.float32]:
-    """(n, size, size) uint8, ink bright on 0 -> (n, 14, dim) float32."""
-    none = torch.zeros(0, model.size_px, model.size_px, 3, dtype=torch.uint8)
-    parts = torch.from_numpy(canvases).split(batch)
-    return np.concatenate([model(none, part).numpy() for part in parts])
-
-
-def _validate(
-    config: FitConfig,
-    model: SinglePassEncoder,
-    validations: Sequence[Validation],
-    state: RunState,
-    folder: Path,
-    on_validation: Callable[[Sequence[dict[str, Any]]], None],
-) -> None:
-    state.tick()
-    each = {validation.name: _m_at_b(config, model, validation) for validation in validations}
-    record = {"epoch": state.epoch, "seconds": round(state.seconds), **each, "m_at_b": float(np.mean([*each.values()]))}
-    state.history.append(record)
-    on_validation(state.history)
-    if record["m_at_b"] > state.best:
-        state.best = record["m_at_b"]
-        save(folder / "best.pt", {"config": asdict(config), "model": model.state_dict(), "history": state.history})
-
-
-def _m_at_b(config: FitConfig, model: SinglePassEncoder, validation: Validation) -> float:
-    probes = validation.probes
-    gallery = embed_photos(model, np.concatenate([probes.photos, validation.distractors]))
-    ranks = np.empty((len(probes), config.validate_stages), np.int64)
-    for number, episode in enumerate(probes.episodes):
-        stages = np.linspace(0, episode.stages - 1, config.validate_stages).round().astype(int)
-        canvases = episode.canvases(config.size_px)[stages]
-        rows = embed_sketches(model, canvases)
-        distances = np.stack([fused_distance(r, gallery, ink) for r, ink in zip(rows, ink_mask(canvases), strict=True)])
-        ranks[number] = target_ranks(distances, np.full(len(stages), number))
-    return score(ranks, len(gallery)).m_at_b

@@ -1,7 +1,9 @@
 """The network, its loss, its loop and its export, on a handful of drawn people; needs the `train` extra."""
 
 import json
-from collections.abc import Sequence
+import resource
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from service.cli import main
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
 
-from training.batches import Augmentation, EpochBatches, PairSet, batches_in  # noqa: E402
+from training.batches import Augmentation, EpochBatches, PairSet, batch_sizes  # noqa: E402
 from training.data import find_pair, read_split  # noqa: E402
 from training.encoder.checkpoint import load_checkpoint  # noqa: E402
 from training.encoder.mgrl import MgrlEncoder  # noqa: E402
@@ -24,8 +26,11 @@ from training.encoder.single_pass import SinglePassEncoder, pool_regions  # noqa
 from training.encoder.trunk import FrozenNormConv, inception_v3, mixed_5d  # noqa: E402
 from training.episodes import make_episodes  # noqa: E402
 from training.export import PARITY, export, parity  # noqa: E402
-from training.fit import FitConfig, Validation, fit  # noqa: E402
+from training.fit import Watcher, fit  # noqa: E402
 from training.losses import in_batch_softmax, pairwise_region_distances, region_weights  # noqa: E402
+from training.metrics import Scores  # noqa: E402
+from training.settings import FitConfig, Setup  # noqa: E402
+from training.validate import Validation  # noqa: E402
 
 
 def unit(*shape: int, seed: int = 0) -> "torch.Tensor":
@@ -114,7 +119,7 @@ def test_gradients_stay_finite_where_a_sketch_equals_its_photo() -> None:
 
 def test_batches_are_decided_by_seed_and_epoch(tiny_fs2k: Path, tmp_path: Path) -> None:
     pairs = pair_set(tiny_fs2k, "fit.txt", tmp_path)
-    one, two, other = (next(iter(EpochBatches([pairs], 4, Augmentation(), 0, e))) for e in (1, 1, 2))
+    one, two, other = (EpochBatches([pairs], 4, Augmentation(), 0, e)[0] for e in (1, 1, 2))
     assert torch.equal(one.sketches, two.sketches)
     assert torch.equal(one.photos, two.photos)
     assert not torch.equal(one.sketches, other.sketches)
@@ -122,9 +127,9 @@ def test_batches_are_decided_by_seed_and_epoch(tiny_fs2k: Path, tmp_path: Path) 
     assert one.sketches.shape == one.photos.shape[:3] == (4, 192, 192)
 
 
-@pytest.mark.parametrize(("pairs", "batch", "batches"), [(10, 4, 3), (9, 4, 2), (3, 4, 1), (8, 4, 2)])
-def test_a_small_remainder_is_dropped(pairs: int, batch: int, batches: int) -> None:
-    assert batches_in(pairs, batch) == batches
+@pytest.mark.parametrize(("pairs", "batch", "sizes"), [(10, 4, [4, 4, 2]), (9, 4, [4, 4]), (3, 4, [3]), (8, 4, [4, 4])])
+def test_a_small_remainder_is_dropped(pairs: int, batch: int, sizes: list[int]) -> None:
+    assert batch_sizes(pairs, batch) == sizes
 
 
 def test_a_flip_is_joint(tiny_fs2k: Path, tmp_path: Path) -> None:
@@ -135,7 +140,7 @@ def test_a_flip_is_joint(tiny_fs2k: Path, tmp_path: Path) -> None:
     plain = Augmentation(moved_share=0, scan_share=1, grey_share=0, thinned_share=0, wobbly_share=0)
     flips = set()
     for epoch in range(6):
-        batch = next(iter(EpochBatches([pairs], 4, plain, 0, epoch)))
+        batch = EpochBatches([pairs], 4, plain, 0, epoch)[0]
         for sketch, photo in zip(batch.sketches.float(), batch.photos.float(), strict=True):
             assert (sketch[:, :90].mean() > sketch[:, 102:].mean()) == (photo[:, :90].mean() < photo[:, 102:].mean())
             flips.add(bool(photo[:, :90].mean() < photo[:, 102:].mean()))
@@ -155,6 +160,7 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     record = json.loads((out / "run.json").read_text())
     assert record["validations"] == first["state"]["history"]
     assert (record["data"]["val"][0]["split"], record["data"]["val"][0]["pairs"], record["stages"]) == ("val", 2, 8)
+    assert list((out / "tensorboard").glob("events*"))
     assert main([*arguments, "--epochs", "2"]) == 0  # nothing is left to do, and nothing is trained again
     again = torch.load(out / "checkpoint.pt", weights_only=True)
     assert all(torch.equal(first["model"][name], again["model"][name]) for name in first["model"])
@@ -175,48 +181,138 @@ def data(tiny_fs2k: Path, tmp_path: Path) -> tuple[list[PairSet], list[Validatio
     return sets, [Validation("val", pair_set(tiny_fs2k, "val.txt", tmp_path), sets[0].photos)]
 
 
+PERFECT = Scores(100, 100, 62, 62, 100, 100, 100, 62, (), ())
+
+
+class Stopper(Watcher):
+    """Stops, or falls, after so many steps in all; remembers what validations said."""
+
+    def __init__(self, after: int, *, fall: bool = False) -> None:
+        self.after, self.fall, self.done = after, fall, 0
+        self.histories: list[list[int]] = []
+
+    def stepped(self, step: int, steps: int, loss: float, rates: Sequence[float]) -> None:
+        self.done = step
+        if self.fall and step == self.after:
+            raise ZeroDivisionError
+
+    def validated(self, history: Sequence[Mapping[str, Any]], step: int) -> None:
+        self.histories.append([record["epoch"] for record in history])
+
+    def should_stop(self) -> bool:
+        return self.done == self.after
+
+
+SMALL = FitConfig(
+    dim=4, epochs=3, stem_epochs=1, batch=2, validate_every=1, validate_stages=1, align_rounds=1, align_epochs=1
+)
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return content
+
+
 def test_resuming_reaches_the_weights_of_an_unbroken_run(
     data: tuple[list[PairSet], list[Validation]], tmp_path: Path
 ) -> None:
-    config = FitConfig(
-        dim=4, epochs=2, stem_epochs=0, batch=4, validate_every=1, validate_stages=1, align_rounds=1, align_epochs=1
-    )
+    """Two steps an epoch: stopped in the middle of the second, fallen in the middle of the third, gone on with."""
+    config = replace(SMALL, ema=0.9)
     fit(config, *data, tmp_path / "whole", None)
+    stopper, fallen, rest = Stopper(3), Stopper(6, fall=True), Stopper(0)
+    assert fit(config, *data, tmp_path / "broken", None, stopper) is None
+    assert checkpoint(tmp_path / "broken")["state"]["step"] == 1
+    with pytest.raises(ZeroDivisionError):
+        fit(config, *data, tmp_path / "broken", None, fallen, Setup(workers=0, checkpoint_minutes=0))
+    assert fit(config, *data, tmp_path / "broken", None, rest, Setup(workers=2)) == tmp_path / "broken" / "best.pt"
+    assert (stopper.histories, fallen.histories, rest.histories) == ([[1]], [[1, 2]], [[1, 2, 3]])
+    whole, broken = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "broken")
+    for part in ("model", "average"):
+        assert all(torch.equal(whole[part][name], broken[part][name]) for name in whole[part])
+    assert not torch.equal(whole["model"]["heads.0.weight"], whole["average"]["heads.0.weight"])
+    last = load_checkpoint(tmp_path / "whole" / "checkpoint.pt").model.state_dict()
+    assert torch.equal(last["heads.0.weight"], whole["average"]["heads.0.weight"])
 
-    class StoppedError(Exception):
-        pass
 
-    def stop(step: int, steps: int, loss: float) -> None:
-        if step == 2:
-            raise StoppedError
-
-    histories: list[list[int]] = []
-
-    def remember(history: Sequence[dict[str, Any]]) -> None:
-        histories.append([record["epoch"] for record in history])
-
-    with pytest.raises(StoppedError):
-        fit(config, *data, tmp_path / "broken", None, stop, remember)
-    fit(config, *data, tmp_path / "broken", None, on_validation=remember)
-    assert histories == [[1], [1, 2]]
-    whole, broken = (
-        torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)["model"] for folder in ("whole", "broken")
-    )
-    for name in whole:
-        torch.testing.assert_close(whole[name], broken[name])
+def test_a_run_of_other_settings_or_data_is_not_gone_on_with(
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path
+) -> None:
+    fit(SMALL, *data, tmp_path, None, Stopper(1))
     with pytest.raises(
-        ConfigError, match=r"other settings \(epochs 2 there, 3 now; seed 0 there, 1 now\); repeat them"
+        ConfigError, match=r"other settings \(epochs 3 there, 4 now; seed 0 there, 1 now\); repeat them"
     ):
-        fit(replace(config, epochs=3, seed=1), *data, tmp_path / "broken", None)
+        fit(replace(SMALL, epochs=4, seed=1), *data, tmp_path, None)
     data[0][0].names.reverse()
     with pytest.raises(ConfigError, match="holds a run on other people or stages"):
-        fit(config, *data, tmp_path / "broken", None)
+        fit(SMALL, *data, tmp_path, None)
+
+
+def test_training_ends_early_without_improvement(
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([50.0, 60.0, 55.0, 60.0, 70.0])
+    monkeypatch.setattr("training.fit.validate", lambda *given: replace(PERFECT, m_at_b=next(scores)))
+    config = replace(SMALL, epochs=9, batch=4, patience=2, align_epochs=0, stem_epochs=0)
+    fit(config, *data, tmp_path, None)
+    assert [record["m_at_b"] for record in checkpoint(tmp_path)["state"]["history"]] == [50, 60, 55, 60]
+    fit(config, *data, tmp_path, None)  # and stays ended
+    assert checkpoint(tmp_path)["state"]["epoch"] == 4
+    assert load_checkpoint(tmp_path / "best.pt").history[-1]["m_at_b"] == 60
+
+
+def test_half_precision_learns_nearly_the_same(data: tuple[list[PairSet], list[Validation]], tmp_path: Path) -> None:
+    """On a CPU, for what a GPU runs: the trunk in half, rows and loss in full."""
+    losses: dict[str, list[float]] = {}
+    for precision in ("float32", "bfloat16", "float16"):
+
+        class Listener(Watcher):
+            def stepped(self, step: int, steps: int, loss: float, rates: Sequence[float]) -> None:
+                losses.setdefault(precision, []).append(loss)  # noqa: B023  # called before the next round
+
+        config = replace(SMALL, epochs=1, align_epochs=0)
+        fit(config, *data, tmp_path / precision, None, Listener(), Setup(precision=precision))
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["float16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bfloat16"] != losses["float32"]
+    assert checkpoint(tmp_path / "float16")["scaler"]["scale"] > 1
+    assert all(
+        value.dtype == torch.float32
+        for value in checkpoint(tmp_path / "bfloat16")["model"].values()
+        if value.is_floating_point()
+    )
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(SMALL, *data, tmp_path, None, Stopper(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # a write beyond it fails as on a full disk
+    try:
+        with pytest.raises(
+            DataError, match=r"cannot write .*checkpoint\.pt: File too large; it takes \d+ MB .*the one before is whole"
+        ):
+            fit(SMALL, *data, tmp_path, None, Stopper(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.glob("*.tmp"))
+    assert checkpoint(tmp_path)["state"]["step"] == 1
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DataError, match=r"No space left on device; it takes \d+ MB and 3 MB are free: free some"):
+        fit(SMALL, *data, tmp_path / "other", None)
 
 
 def test_a_checkpoint_that_is_torn_is_refused(data: tuple[list[PairSet], list[Validation]], tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04torn")
     with pytest.raises(ModelError, match=r"checkpoint\.pt is torn or foreign; remove it to train anew"):
         fit(FitConfig(), *data, tmp_path, None)
+    fit(SMALL, *data, tmp_path / "run", None, Stopper(1))
+    content = checkpoint(tmp_path / "run")
+    del content["model"]["heads.0.weight"]
+    torch.save(content, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(ModelError, match=r"written by another version or network .*remove it to train anew"):
+        fit(SMALL, *data, tmp_path / "run", None)
 
 
 def test_data_that_cannot_be_trained_on_is_refused(
@@ -241,6 +337,10 @@ def test_data_that_cannot_be_trained_on_is_refused(
         (["--dim", "-1"], "dim must be at least 1, got -1"),
         (["--validate-every", "0"], "validate_every must be at least 1, got 0"),
         (["--stem-epochs", "-1"], "stem_epochs must be 0 or more, got -1"),
+        (["--ema", "1"], "ema must be 0 or a share below 1 such as 0.999, got 1.0"),
+        (["--patience", "-1"], "patience must be 0 or more, got -1"),
+        (["--workers", "4096"], "workers must be from 0 to "),
+        (["--checkpoint-minutes", "nan"], "checkpoint_minutes must be 0 (after every step) or more, got nan"),
         (["--seed", "-1"], "seed must be 0 or more, got -1"),
         (["--moved-share", "nan"], "moved_share must be a share from 0 to 1, got nan"),
         (["--moved-share", "1.5"], "moved_share must be a share from 0 to 1, got 1.5"),

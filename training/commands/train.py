@@ -1,5 +1,10 @@
 r"""Train the single-pass MGRL encoder on photo and sketch pairs; stop it whenever you like, the same command goes on.
 
+Ctrl-C saves and stops; a killed run goes back by --checkpoint-minutes at most. With the same seed, data, machine and
+versions a run on CPU reaches the same weights, stopped or not; on a GPU sums are taken in another order each time, so
+runs agree within rounding. Several GPUs or machines train together under torchrun: a step's loss is over the whole
+batch, as in one process.
+
 Without --fit and --val all pairs of --data are used: photos/NAME.jpg with sketches/NAME.png, or FS2K's layout; about
 one person in ten is kept apart to select on. The folder --out keeps checkpoint.pt (after every epoch), best.pt (the
 best validation), run.json (data, splits, settings, versions, validations) and splits/. The defaults are the shipped
@@ -14,20 +19,28 @@ examples:
       --fit fs2k/splits/dataset1-fit.txt fs2k/splits/dataset2-fit.txt \
       --val fs2k/splits/dataset1-val.txt fs2k/splits/dataset2-val.txt
   mgrl export runs/default/best.pt model.onnx
+  torchrun --nproc-per-node 2 -m service.cli train --data faces     two GPUs of one machine
+  tensorboard --logdir runs/faces/tensorboard
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from indexer.device import DEVICES
 from indexer.episode import DEFAULT_STAGES
 
 if TYPE_CHECKING:
+    from indexer.console import Update
     from training.batches import PairSet
-    from training.fit import Validation
+    from training.fit import Watcher
+    from training.team import Team
+    from training.validate import Validation
 
+INTERRUPTED: Final = 130
 
 _SETTINGS: Final = {
     "dim": "numbers a region",
@@ -37,6 +50,8 @@ _SETTINGS: Final = {
     "trunk_rate": "peak learning rate of the trunk",
     "head_rate": "peak learning rate of the heads",
     "validate_every": "epochs between validations",
+    "patience": "validations without improvement that end the run; 0 for none",
+    "ema": "average of the weights that is validated and exported, such as 0.999; 0 for none",
     "align_rounds": "moved drawings a person that the aligner learns from",
     "align_epochs": "the aligner's passes over them; 0 for no aligner",
     "seed": "of order, disturbances and heads",
@@ -53,9 +68,9 @@ _SHARES: Final = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl train`."""
     from training.batches import Augmentation
-    from training.fit import FitConfig
+    from training.settings import PRECISIONS, FitConfig, Setup
 
-    config, augmentation = FitConfig(), Augmentation()
+    config, augmentation, setup = FitConfig(), Augmentation(), Setup()
     parser.add_argument("--data", type=Path, required=True, help="folder of photos/ and sketches/, or in FS2K's layout")
     parser.add_argument("--fit", type=Path, nargs="+", help="split files to train on, one a data set (default: all)")
     parser.add_argument(
@@ -73,6 +88,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", default="default", help="default, imagenet, random or a file to start from (default: %(default)s)"
     )
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="auto takes a GPU that torch can use (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=setup.precision, help="of the trunk (default: auto, half on a GPU)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=setup.workers, help="processes that draw batches (default %(default)s)"
+    )
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=float,
+        default=setup.checkpoint_minutes,
+        help="between checkpoints within an epoch (default %(default)s)",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="write curves into OUT/tensorboard, where the package is installed (default: do)",
+    )
     parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings (default: OUT/episodes)")
     parser.add_argument("--stages", type=int, default=DEFAULT_STAGES, help="stages of a drawing (default %(default)s)")
     for options, meanings in ((config, _SETTINGS), (augmentation, _SHARES)):
@@ -84,46 +120,116 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    from training.team import joined
+
+    with joined(args.device) as team:
+        return _run(args, team)
+
+
+def _run(args: argparse.Namespace, team: "Team") -> int:
     from dataclasses import asdict
 
-    from indexer.console import progress, write_json
     from indexer.errors import ConfigError
     from training.batches import Augmentation
     from training.encoder.start import weights_file
-    from training.fit import FitConfig, fit
+    from training.fit import fit
+    from training.settings import FitConfig, Setup
+    from training.stopping import StopSignals
 
     if args.stages < 1:
         raise ConfigError(f"a drawing must have at least 1 stage, got {args.stages}")
     augmentation = Augmentation(**{name: getattr(args, name) for name in _SHARES})
     config = FitConfig(**{name: getattr(args, name) for name in _SETTINGS}, augmentation=augmentation)
+    setup = Setup(args.device, args.precision, args.workers, args.checkpoint_minutes)
     weights = weights_file(args.weights)
     args.out = args.out or Path("runs") / args.data.resolve().name
-    args.fit, args.val = _split_files(args)
-    fit_sets, validations = _load(args, config.size_px)
+    splits = team.share(_read_splits(args) if team.is_first else [])
+    with team.first_on_each_machine():
+        fit_sets, validations = _load(args, splits, config.size_px, team)
     record = {
         "config": asdict(config),
+        "setup": {**asdict(setup), "device": str(team.device), "processes": team.size},
         "stages": args.stages,
-        "data": {"fit": _splits(args.fit), "val": _splits(args.val)},
+        "data": {"fit": [_described(*fit) for fit, _ in splits], "val": [_described(*val) for _, val in splits]},
         "versions": _versions(),
     }
-
-    def on_validation(history: Sequence[dict[str, Any]]) -> None:
-        write_json(args.out / "run.json", {**record, "validations": history})
-        print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in history[-1].items()))
-
-    with progress("training", None, "steps") as update, progress("aligner", None, "steps") as update_align:
-        best = fit(
-            config,
-            fit_sets,
-            validations,
-            args.out,
-            weights,
-            lambda step, steps, loss: update(step, steps),
-            on_validation,
-            lambda step, steps, loss: update_align(step, steps),
+    with StopSignals() as signals, _watching(args, record, lambda: signals.asked, team) as watcher:
+        best = fit(config, fit_sets, validations, args.out, weights, watcher, setup, team)
+    if team.is_first and best is None:
+        print(
+            f"stopped and saved in {args.out / 'checkpoint.pt'}; the same command goes on from there", file=sys.stderr
         )
-    print(f"best weights: {best}; next: mgrl export {best} model.onnx", file=sys.stderr)
-    return 0
+    elif team.is_first:
+        print(f"best weights: {best}; next: mgrl export {best} model.onnx", file=sys.stderr)
+    return INTERRUPTED if best is None else 0
+
+
+@contextmanager
+def _watching(
+    args: argparse.Namespace, record: Mapping[str, Any], asked: Callable[[], bool], team: "Team"
+) -> Iterator["Watcher"]:
+    """Bars, run.json and curves of a run, in the first process; in the others only a way to stop."""
+    from indexer.console import write_json
+    from training.curves import Curves, tensorboard_is_there
+    from training.fit import Watcher
+
+    curves = Curves(args.out / "tensorboard") if args.tensorboard and tensorboard_is_there() else None
+    with _bar(team, "training", None, "steps") as update, _bar(team, "aligner", None, "steps") as update_align:
+
+        class Console(Watcher):
+            def aligned(self, step: int, steps: int, loss: float) -> None:
+                if asked():
+                    raise KeyboardInterrupt  # nothing to save yet
+                update_align(step, steps)
+
+            def stepped(self, step: int, steps: int, loss: float, rates: Sequence[float]) -> None:
+                update(step, steps, f"loss {loss:.2f}")
+                if curves:
+                    curves.stepped(step, steps, loss, rates)
+
+            def validated(self, history: Sequence[Mapping[str, Any]], step: int) -> None:
+                write_json(args.out / "run.json", {**record, "validations": history})
+                shown = {name: value for name, value in history[-1].items() if not isinstance(value, dict)}
+                print(", ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items()))
+                if curves:
+                    curves.validated(history[-1], step)
+
+            def should_stop(self) -> bool:
+                return asked()
+
+        try:
+            yield Console()
+        finally:
+            if curves:
+                curves.close()
+
+
+@contextmanager
+def _bar(team: "Team", label: str, total: int | None, unit: str) -> Iterator["Update"]:
+    """A progress bar in the first process of a machine."""
+    from indexer.console import progress
+
+    if team.local_rank:
+        yield lambda done, total=None, notes="": None
+        return
+    with progress(label, total, unit) as update:
+        yield update
+
+
+Split = tuple[str, list[str]]
+"""A split file's stem, which labels it, and its names."""
+
+
+def _read_splits(args: argparse.Namespace) -> list[tuple[Split, Split]]:
+    """What to train and to select on, one pair a data set."""
+    from training.data import read_split
+    from training.pairs import check_people
+
+    splits = [
+        ((fit.stem, read_split(fit)), (val.stem, read_split(val))) for fit, val in zip(*_split_files(args), strict=True)
+    ]
+    check_people([fit[1] for fit, _ in splits], [val[1] for _, val in splits])
+    return splits
 
 
 def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
@@ -156,37 +262,35 @@ def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     return files
 
 
-def _load(args: argparse.Namespace, size_px: int) -> "tuple[list[PairSet], list[Validation]]":
+def _load(
+    args: argparse.Namespace, splits: Sequence[tuple[Split, Split]], size_px: int, team: "Team"
+) -> "tuple[list[PairSet], list[Validation]]":
     """Both splits of every data set, each checked whole before the first drawing is made."""
-    from indexer.console import progress
     from training.batches import PairSet
-    from training.data import read_split
     from training.episodes import make_episodes
-    from training.fit import Validation
-    from training.pairs import check_people, check_pictures, locate
+    from training.pairs import check_pictures, locate
+    from training.validate import Validation
 
-    names = {split: read_split(split) for split in (*args.fit, *args.val)}
-    check_people([names[split] for split in args.fit], [names[split] for split in args.val])
-    pairs = {split: locate(args.data, names[split]) for split in names}
-    everybody = [pair for located in pairs.values() for pair in located]
-    with progress("checking", len(everybody), "pairs") as update:
+    located = [[(label, locate(args.data, names)) for label, names in both] for both in splits]
+    everybody = [pair for both in located for _, pairs in both for pair in pairs]
+    with _bar(team, "checking", len(everybody), "pairs") as update:
         check_pictures(everybody, update)
-    sets = {}
-    for split, located in pairs.items():
-        with progress(f"drawings of {split.stem}", len(located), "sketches") as update:
-            episodes = make_episodes(located, args.episodes or args.out / "episodes", args.stages, on_progress=update)
-        sets[split] = PairSet(located, episodes, size_px)
-    validations = [
-        Validation(val.stem, sets[val], sets[fit].photos) for val, fit in zip(args.val, args.fit, strict=True)
-    ]
-    return [sets[split] for split in args.fit], validations
+    fit_sets, validations = [], []
+    for both in located:
+        sets = []
+        for label, pairs in both:
+            with _bar(team, f"drawings of {label}", len(pairs), "sketches") as update:
+                drawings = args.episodes or args.out / "episodes"
+                sets.append(PairSet(pairs, make_episodes(pairs, drawings, args.stages, on_progress=update), size_px))
+        fit_sets.append(sets[0])
+        validations.append(Validation(both[1][0], sets[1], sets[0].photos))
+    return fit_sets, validations
 
 
-def _splits(files: Sequence[Path]) -> list[dict[str, object]]:
-    from training.data import read_split, split_hash
+def _described(label: str, names: Sequence[str]) -> dict[str, object]:
+    from training.data import split_hash
 
-    names = {file: read_split(file) for file in files}
-    return [{"split": file.stem, "pairs": len(names[file]), "sha256": split_hash(names[file])} for file in files]
+    return {"split": label, "pairs": len(names), "sha256": split_hash(names)}
 
 
 def _versions() -> dict[str, str]:

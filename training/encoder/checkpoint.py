@@ -32,7 +32,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ModelError: no such file, or not one of ours.
     """
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, weights_only=True, map_location="cpu")
         if isinstance(content["config"], dict) and isinstance(content["model"], dict):
             return dict(content)
     # Unpickling foreign bytes raises almost anything: OSError, EOFError, UnpicklingError, RuntimeError, KeyError, ...
@@ -50,7 +50,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = read_checkpoint(path)
     try:
         model = SinglePassEncoder(content["config"]["dim"], content["config"]["size_px"])
-        model.load_state_dict(content["model"])
+        # Where the run averages its weights, the average is the model.
+        model.load_state_dict(content.get("average") or content["model"])
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise _foreign(path) from error
     return Checkpoint(model.eval(), content["config"], content.get("history", []))

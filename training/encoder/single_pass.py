@@ -5,6 +5,7 @@ ranks better: FS2K's sketches lie pixel for pixel on their photos, and shallow f
 """
 
 import functools
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,20 @@ class SinglePassEncoder(nn.Module):
             (n + m, 14, dim) float32, unit rows in region-id order.
         """
         pooled = self._pooled(photos, sketches)  # (n + m, 14, 1440)
-        rows = [
-            head(norm(pooled[:, REGION_IDS[granularity].start : REGION_IDS[granularity].stop]))
-            for granularity, norm, head in zip(GRANULARITIES, self.norms, self.heads, strict=True)
-        ]
-        return F.normalize(torch.cat(rows, dim=1), dim=-1)
+        with _float32(pooled):
+            rows = [
+                head(norm(pooled[:, REGION_IDS[granularity].start : REGION_IDS[granularity].stop]))
+                for granularity, norm, head in zip(GRANULARITIES, self.norms, self.heads, strict=True)
+            ]
+            return F.normalize(torch.cat(rows, dim=1), dim=-1)
 
     def _pooled(self, photos: Tensor, sketches: Tensor) -> Tensor:
         # A sketch is shown as dark lines on white paper, so that hair is dark in sketch and photo alike.
-        paper = 1 - self.aligner.align(sketches)[:, None].expand(-1, 3, -1, -1)
-        return pool_regions(self.trunk(torch.cat([photos.permute(0, 3, 1, 2).float() / 255, paper])))
+        with _float32(sketches):
+            paper = 1 - self.aligner.align(sketches)[:, None].expand(-1, 3, -1, -1)
+        features = self.trunk(torch.cat([photos.permute(0, 3, 1, 2).float() / 255, paper]))
+        with _float32(features):
+            return pool_regions(features.float())
 
     @torch.no_grad()
     def calibrate(self, photos: Tensor, sketches: Tensor) -> None:
@@ -103,6 +108,11 @@ class Standardise(nn.Module):
         self.mean.copy_(rows.mean(dim=0))
         # A tenth of the mean spread keeps a nearly dead channel from being blown up to noise.
         self.scale.copy_(1 / (spread + 0.1 * spread.mean()) / rows.shape[1] ** 0.5)
+
+
+def _float32(tensor: Tensor) -> AbstractContextManager[object]:
+    """Out of a caller's autocast: half precision is for the trunk, not for places on the canvas and unit rows."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def pool_regions(features: Tensor) -> Tensor:
