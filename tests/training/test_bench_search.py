@@ -1,14 +1,17 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from indexer.device import choose_device
 from indexer.errors import ConfigError
+from indexer.exact import exact_search
 from service.cli import main
 from training.bench_search import SearchBench, ratios
+from training.exactness import differences
 
 
 def test_ratios_are_those_of_the_named_rows_and_only_of_measured_ones() -> None:
@@ -44,24 +47,39 @@ def test_every_job_does_what_its_row_says(monkeypatch: pytest.MonkeyPatch) -> No
     rows, _ = jobs["exact_14_inked"]()  # type: ignore[misc]
     monkeypatch.setattr("training.bench_search._LIST_LENGTH", 3000)  # with whole lists nothing can be missed
     assert list(rows) == list(jobs["14_lists_14_inked"]())  # type: ignore[call-overload]
+    monkeypatch.setattr("training.bench_search._REFINED", 3000)
+    assert list(bench.jobs(with_lists=True)["concatenated_14_inked"]()) == list(rows)  # type: ignore[call-overload]
     assert len(jobs["exact_batch3_5_inked"]()) == 3  # type: ignore[arg-type]
 
 
 def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "search.json"
     options = ["--photos", "2000", "--dim", "8", "--inked", "3", "--batch", "4", "--threads", "1", "--rounds", "2"]
-    assert main(["bench", "search", *options, "--json", str(file)]) == 0
+    more = ["--check", "30", "--larger", "3000", "--open"]
+    assert main(["bench", "search", *options, *more, "--json", str(file)]) == 0
     written = json.loads(file.read_text())
     assert written["differences_from_brute_force"] == 0
+    assert set(written["recalls"]) == {
+        f"{name}_{inked}_inked"
+        for name in ("14_lists", "concatenated", "approximate", "budget_2ms")
+        for inked in (3, 14)
+    }
+    assert written["recalls"]["approximate_14_inked"] == 1  # too few photos to leave any out
+    assert 0.2 < written["recalls"]["14_lists_14_inked"] <= 1
     assert set(written["ratios"]) == {
         "exact_over_read",
         "exact_3_inked_over_read",
         "exact_over_14_lists",
         "batch4_over_single",
         "filtered_over_unfiltered",
+        "exact_3k_over_2k",
+        "approximate_over_exact",
+        "open_2k_s",
     }
+    # Eight numbers are padded to sixteen: one byte each and a norm's, beside eight of four bytes.
+    assert all(14 * 8 * 4 + 14 * 17 < of["bytes_a_photo"] < 800 for of in written["sizes"].values())
     assert all(ms > 0 for ms in written["rows"].values())
-    assert "0 of 4 searches differ from brute force" in capsys.readouterr().out
+    assert "0 searches of 30 and 4 differ from brute force" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -94,3 +112,19 @@ def test_without_numba_the_bench_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(ConfigError, match=r"pip install 'mgrl\[fast\]'"):
         SearchBench.build(photos=100, dim=4, inked=5, batch=3, threads=1)
+
+
+def test_a_wrong_answer_is_counted_among_random_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert differences(60, 300) == 0
+
+    def swapped(*arguments: Any) -> Any:
+        rows, distances = exact_search(*arguments)
+        return rows[::-1], distances
+
+    monkeypatch.setattr("training.exactness.exact_search", swapped)
+    assert differences(60, 300) > 30
+
+
+@pytest.mark.slow
+def test_a_thousand_random_queries_over_galleries_of_all_sizes_are_exact() -> None:
+    assert differences(1000, 20_000, seed=1) == 0
