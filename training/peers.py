@@ -83,6 +83,7 @@ def _duckdb(photos: Photos, folder: Path, threads: int) -> Iterator[Search]:
 
     dim = photos.shape[2]
     with duckdb.connect(folder / "photos.duckdb", config={"threads": threads}) as connection:
+        connection.execute("SET enable_progress_bar = false")
         columns = {f"r{r}_{d}": np.ascontiguousarray(photos[:, r, d]) for r in range(REGIONS) for d in range(dim)}
         connection.register("numbers", {"id": np.arange(len(photos))} | columns)
         arrays = (f"array_value({', '.join(f'r{r}_{d}' for d in range(dim))}) AS r{r}" for r in range(REGIONS))

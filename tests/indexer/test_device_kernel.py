@@ -45,10 +45,43 @@ print("same")
 """
 
 
-def test_the_kernel_does_what_plain_torch_does() -> None:
+SEARCHED = """
+import numpy as np
+from indexer import device_rows
+from indexer.device_kernel import add_up_fused
+from indexer.exact import exact_search
+from indexer.granular import GranularIndex
+from indexer.regions import REGIONS
+
+calls = []
+def counted(*arguments):
+    calls.append(len(arguments[-1]))
+    add_up_fused(*arguments)
+device_rows._add_up_on = lambda device: counted
+
+rng = np.random.default_rng(1)
+rows = (rng.normal(size=(1, REGIONS, 16)) + 0.3 * rng.normal(size=(600, REGIONS, 16))).astype(np.float32)
+rows /= np.linalg.norm(rows, axis=-1, keepdims=True)
+rows[50:60] = rows[40]
+index = GranularIndex.build(rows, fused_from=1, shards=["cpu", "cpu"])
+calls.clear()
+inks, allowed = rng.random((9, REGIONS)) < 0.6, rng.random(600) < 0.5
+for some in (None, allowed):
+    there = np.arange(600) if some is None else np.flatnonzero(some)
+    found = index.search_batch(rows[37:46], inks, 12, None, some)
+    for probe, ink, (ids, distances) in zip(rows[37:46], inks, found, strict=True):
+        expected, exactly = exact_search(rows[there], probe, ink, 12)
+        assert (ids == there[expected]).all() and (distances == exactly).all()
+assert calls == [9, 9], calls
+print("same")
+"""
+
+
+@pytest.mark.parametrize("script", [INTERPRETED, SEARCHED], ids=["as plain torch", "a search as brute force"])
+def test_the_kernel_adds_up_right(script: str) -> None:
     """In a process of its own: Triton decides when it is imported whether it interprets."""
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-c", INTERPRETED]
+    command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "same\n", done.stderr
 
