@@ -154,10 +154,10 @@ class DeviceRows:
                 for bits in (None, everyone):
                     # Looked at, because a GPU reports what went wrong only then.
                     self.totals(probes, shares, bits).sum().item()
-        except (RuntimeError, CalledProcessError) as error:
+        except (RuntimeError, CalledProcessError, OSError) as error:
             raise ConfigError(
-                f"the search cannot be compiled for {self.device}: {error}; Triton needs a C compiler and Python's "
-                f"headers (on Debian gcc, libc6-dev and python3-dev)"
+                f"the search cannot be compiled for {self.device}: {error}; Triton needs a C compiler, Python's "
+                f"headers (on Debian gcc, libc6-dev and python3-dev) and a folder to write to (TRITON_CACHE_DIR)"
             ) from error
 
     def _reserve(self, number: int, photos: int) -> Chunk:

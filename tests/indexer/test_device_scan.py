@@ -165,7 +165,9 @@ def test_rows_become_int8_where_float16_has_no_room(monkeypatch: pytest.MonkeyPa
         scan_of(gallery, precision="float16")
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("Failed to find C compiler"), CalledProcessError(1, ["gcc"])])
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("Failed to find C compiler"), CalledProcessError(1, ["gcc"]), PermissionError("/.triton")]
+)
 def test_a_kernel_that_cannot_be_compiled_is_named_before_the_first_search(
     failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
