@@ -10,7 +10,7 @@ from training.baselines.b2 import fit_b2
 from training.baselines.b3 import PolicyNetwork, fit_b3
 from training.baselines.b4 import StageNetwork, fit_b4
 from training.baselines.regions import fit_mgrl, fit_single_pass
-from training.loop import Drawn
+from training.loop import Recipe, TrainingSet
 from training.networks import FrozenNetwork, PassNetwork, RegionNetwork, WholeNetwork
 
 
@@ -22,14 +22,14 @@ class System:
         title: for tables.
         features: "crops" or "pass": which frozen layers it reads.
         build: an untrained network of so many dimensions.
-        fit: trains one: (data set, seed, dim).
+        fit: trains one: (data set, seed, dim, recipe; None for its own, made for a frozen trunk).
         code: raised whenever the same training would end elsewhere.
     """
 
     title: str
     features: str
     build: Callable[[int], FrozenNetwork]
-    fit: Callable[[Drawn, int, int], FrozenNetwork]
+    fit: Callable[[TrainingSet, int, int, Recipe | None], FrozenNetwork]
     code: int = 1
 
 

@@ -13,22 +13,27 @@ from training.networks import FrozenNetwork
 from training.systems import SYSTEMS
 
 
-def keep_trained(path: Path, name: str, network: FrozenNetwork, layers: str) -> None:
+def keep_trained(path: Path, name: str, network: FrozenNetwork, layers: Layers | str) -> None:
     """Write a trained system.
 
     Args:
         path: file to write; the old one stays until the new one is whole.
         name: one of `SYSTEMS`.
         network: trained.
-        layers: name of the layers that it was trained on.
+        layers: that were trained with it, or the name of the frozen ones that it was trained on.
 
     Raises:
         DataError: the disk.
     """
     scratch = path.with_suffix(".tmp")
+    content = {"system": name, "dim": network.dim, "model": network.state_dict()}
+    if isinstance(layers, Layers):
+        content |= {"layers": layers.name, "trunk": layers.state_dict()}
+    else:
+        content["layers"] = layers
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"system": name, "dim": network.dim, "layers": layers, "model": network.state_dict()}, scratch)
+        torch.save(content, scratch)
         scratch.replace(path)
     except (OSError, RuntimeError) as error:  # torch tells a full disk as a RuntimeError
         scratch.unlink(missing_ok=True)
@@ -38,7 +43,7 @@ def keep_trained(path: Path, name: str, network: FrozenNetwork, layers: str) -> 
 def read_trained(path: Path) -> dict[str, Any] | None:
     """What `keep_trained` wrote; None where there is no such file, or only a torn one."""
     try:
-        content = torch.load(path, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         return dict(content) if content["system"] in SYSTEMS and isinstance(content["model"], dict) else None
     except Exception:  # unpickling foreign bytes raises almost anything
         return None
@@ -63,11 +68,14 @@ def system_encoder(content: Mapping[str, Any], weights: Path | None) -> SystemEn
 
     Args:
         content: of the file.
-        weights: Inception-V3, the same as in training; None stands for random ones, in tests.
+        weights: Inception-V3, the same as in training; None stands for random ones, in tests. A file that holds its
+            trunk needs none.
 
     Raises:
         ModelError: other weights than it was trained on.
     """
+    if "trunk" in content:
+        return SystemEncoder(trained_layers(content), trained_network(content)).eval()
     kind = CropLayers if SYSTEMS[content["system"]].features == "crops" else PassLayers
     layers: Layers = kind(weights)
     if content.get("layers") != layers.name:
@@ -76,3 +84,17 @@ def system_encoder(content: Mapping[str, Any], weights: Path | None) -> SystemEn
             f" {layers.name}; name the file that `mgrl report` was given"
         )
     return SystemEncoder(layers, trained_network(content)).eval()
+
+
+def trained_layers(content: Mapping[str, Any]) -> CropLayers:
+    """The layers that were trained with a system, in evaluation mode.
+
+    Raises:
+        ModelError: they are not those of the paper.
+    """
+    layers = CropLayers(None, None)
+    try:
+        layers.load_state_dict(content["trunk"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"the trunk of {content['system']} is damaged; train it again with `mgrl report`") from error
+    return layers.eval()

@@ -89,7 +89,7 @@ class Workshop:
             return network, 0.0
         drawn = Drawn(self._frozen(system, people, self._fit_stages))
         start = time.monotonic()
-        network = system.fit(drawn, seed, dim)
+        network = system.fit(drawn, seed, dim, None)
         seconds = time.monotonic() - start
         keep_trained(path, name, network, extractor.name)
         return network, seconds

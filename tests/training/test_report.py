@@ -181,15 +181,10 @@ def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None
         find_data_sets(tiny_fs2k, tmp_path, ["tiny"], tmp_path, 6)
 
 
-def test_an_out_that_is_a_file_and_full_without_a_gpu_are_refused(
-    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_out_that_is_a_file_is_refused(tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").touch()
     assert main(["report", "--data", str(tiny_fs2k), "--out", str(tmp_path / "out")]) == 1
     assert "--out must be a folder" in capsys.readouterr().err
-    if not torch.cuda.is_available():
-        assert main(["report", "--data", str(tiny_fs2k), "--full"]) == 1
-        assert "--full takes days without a GPU" in capsys.readouterr().err
 
 
 def result(probe_set: str, rank: int, seed: int = 0) -> Result:

@@ -1,7 +1,6 @@
 """Every system as one ONNX graph: it says what the cached features and the head say, and it is served as any other."""
 
 import json
-from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -9,8 +8,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
-
-from torch import Tensor, nn  # noqa: E402
 
 from indexer.encoding import OnnxEncoder, stack_photos  # noqa: E402
 from indexer.errors import ModelError  # noqa: E402
@@ -20,8 +17,9 @@ from indexer.regions import REGIONS, ink_mask  # noqa: E402
 from indexer.sketch import ink_on_black, square  # noqa: E402
 from service.cli import main  # noqa: E402
 from tests.service.conftest import serving  # noqa: E402
+from tests.training.small_layers import SmallLayers  # noqa: E402
 from training.data import open_image, read_split  # noqa: E402
-from training.encoder.layers import CropLayers, Layers  # noqa: E402
+from training.encoder.layers import CropLayers  # noqa: E402
 from training.encoder.system import SystemEncoder, ink_regions  # noqa: E402
 from training.export import export  # noqa: E402
 from training.features import CropFeatures, in_batches  # noqa: E402
@@ -30,21 +28,6 @@ from training.loop import in_chunks  # noqa: E402
 from training.systems import SYSTEMS  # noqa: E402
 from training.trained import keep_trained, read_trained, system_encoder  # noqa: E402
 from training.workshop import Workshop  # noqa: E402
-
-
-class SmallLayers(Layers):
-    """The maps of the real layers, made from 60 px by one convolution each."""
-
-    name, size_px = "small", 60
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole, self.cells, self.regions = (nn.Conv2d(3, n, 30, 30) for n in (2048, 13 * 768, REGIONS * 1440))
-
-    def forward(self, pixels: Tensor, ink: Tensor, reads: Collection[str]) -> dict[str, Tensor]:
-        cells = self.cells(pixels).amax(dim=(2, 3)).view(-1, 13, 768) * ink[:, 1:, None]
-        regions = self.regions(pixels).amax(dim=(2, 3)).view(-1, REGIONS, 1440)
-        return {"whole": self.whole(pixels).relu(), "cells": cells, "regions": regions}
 
 
 def images(side: int, seed: int = 0) -> "tuple[np.ndarray, np.ndarray]":  # type: ignore[type-arg]

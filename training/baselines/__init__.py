@@ -1,1 +1,1 @@
-"""The systems that are trained on a frozen trunk: the paper's baselines, one file each, and MGRL itself."""
+"""The systems of the paper, one file each: the baselines, and MGRL itself. The trunk below may be frozen or not."""

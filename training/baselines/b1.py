@@ -3,20 +3,20 @@
 import torch
 from torch import Tensor
 
-from training.loop import Drawn, Recipe, train
+from training.loop import Recipe, TrainingSet, train
 from training.networks import WholeNetwork
 from training.triplets import negatives, region_distances, triplet
 
 
-def fit_b1(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = None) -> WholeNetwork:
+def fit_b1(drawn: TrainingSet, seed: int, dim: int = 16, recipe: Recipe | None = None) -> WholeNetwork:
     """Train on complete sketches."""
     return fit_whole(drawn, seed, dim, recipe or Recipe(), complete_only=True)
 
 
-def fit_whole(drawn: Drawn, seed: int, dim: int, recipe: Recipe, *, complete_only: bool) -> WholeNetwork:
+def fit_whole(drawn: TrainingSet, seed: int, dim: int, recipe: Recipe, *, complete_only: bool) -> WholeNetwork:
     """Train the whole-image network: on complete sketches (B1) or on random stages (B2)."""
     torch.manual_seed(seed)
-    network = WholeNetwork(dim)
+    network = WholeNetwork(dim).to(drawn.device)
 
     def step(people: Tensor, generator: torch.Generator) -> Tensor:
         stages = torch.randint(drawn.stages, people.shape, generator=generator)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.baselines.b1 import fit_b1
-from training.loop import Drawn, Recipe
+from training.loop import Recipe, TrainingSet
 from training.networks import FrozenNetwork, Maps, WholeNetwork, for_every_region
 
 CLIP = 0.2
@@ -51,9 +51,10 @@ class PolicyNetwork(FrozenNetwork):
         return for_every_region(F.normalize(self.policy(self.base.head.attention(maps["whole"]))))
 
 
-def fit_b3(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = None) -> PolicyNetwork:
+def fit_b3(drawn: TrainingSet, seed: int, dim: int = 16, recipe: Recipe | None = None) -> PolicyNetwork:
     """Train B1, freeze it, and improve its linear layer by proximal policy optimisation."""
-    network = PolicyNetwork(fit_b1(drawn, seed, dim, recipe))
+    network = PolicyNetwork(fit_b1(drawn, seed, dim, recipe)).to(drawn.device)
+    drawn.freeze()
     network.eval()
     recipe = recipe or Recipe()
     generator = torch.Generator().manual_seed(seed)
@@ -83,7 +84,7 @@ def _improve(
     """Act once, then take a few clipped steps on what came of it."""
     with torch.no_grad():
         mean, std = network.policy(states), network.log_std.exp()
-        actions = mean + std * torch.randn(mean.shape, generator=generator)
+        actions = mean + std * torch.randn(mean.shape, generator=generator).to(mean)
         before = torch.distributions.Normal(mean, std).log_prob(actions).sum(-1)
         gained = rewards(F.normalize(actions, dim=-1), people, gallery)
         advantage = (gained - gained.mean(dim=0)) / (gained.std() + 1e-6)
@@ -108,7 +109,8 @@ def rewards(actions: Tensor, people: Tensor, gallery: Tensor) -> Tensor:
     distance, here between the orders of at most 64 photos.
     """
     distances = torch.cdist(actions, gallery[None].expand(len(actions), -1, -1))
-    own = distances.gather(2, people[:, None, None].expand(-1, distances.shape[1], 1))
+    targets = people.to(distances.device)[:, None, None]
+    own = distances.gather(2, targets.expand(-1, distances.shape[1], 1))
     gained = 1 / (distances <= own).sum(dim=2).float()
     watched = distances[:, :, :_WATCHED]
     order = torch.sign(watched[..., :, None] - watched[..., None, :])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.baselines.b2 import fit_b2
-from training.loop import Drawn, Recipe, train
+from training.loop import Recipe, TrainingSet, train
 from training.networks import FrozenNetwork, Maps, WholeNetwork, for_every_region
 from training.triplets import negatives, region_distances, triplet
 
@@ -77,9 +77,10 @@ class _Second(nn.Module):
         return rows
 
 
-def fit_b4(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = None, *, causal: bool) -> StageNetwork:
+def fit_b4(drawn: TrainingSet, seed: int, dim: int = 16, recipe: Recipe | None = None, *, causal: bool) -> StageNetwork:
     """Train B2, freeze it, and train the LSTM by the triplet loss over all stages of each drawing."""
-    network = StageNetwork(fit_b2(drawn, seed, dim, recipe), causal=causal)
+    network = StageNetwork(fit_b2(drawn, seed, dim, recipe), causal=causal).to(drawn.device)
+    drawn.freeze()
     network.base.eval()
 
     def step(people: Tensor, generator: torch.Generator) -> Tensor:

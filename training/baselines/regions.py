@@ -1,4 +1,4 @@
-"""MGRL's own fourteen crops in three variants, and the single-pass heads, on a frozen trunk.
+"""MGRL's own fourteen crops in three variants, and the single-pass heads; the trunk below may be frozen.
 
 - `as_released`: the 3x3 term is computed and never added to the loss, a negative may be the positive, and at test a
   sketch's cells are normalised across cells first.
@@ -10,17 +10,19 @@
 import torch
 from torch import Tensor
 
-from training.loop import Drawn, Recipe, train
+from training.loop import Recipe, TrainingSet, train
 from training.losses import in_batch_softmax
 from training.networks import PassNetwork, RegionNetwork
 from training.triplets import fused, negatives, region_distances, triplet
 
 
-def fit_mgrl(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = None, *, variant: str) -> RegionNetwork:
+def fit_mgrl(
+    drawn: TrainingSet, seed: int, dim: int = 16, recipe: Recipe | None = None, *, variant: str
+) -> RegionNetwork:
     """Train one of the variants `as_released`, `as_written`, `corrected`."""
     torch.manual_seed(seed)
     released = variant == "as_released"
-    network = RegionNetwork(dim, across_cells=released)
+    network = RegionNetwork(dim, across_cells=released).to(drawn.device)
 
     def step(people: Tensor, generator: torch.Generator) -> Tensor:
         stages = torch.randint(drawn.stages, people.shape, generator=generator)
@@ -39,10 +41,10 @@ def fit_mgrl(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = Non
     return network.eval()
 
 
-def fit_single_pass(drawn: Drawn, seed: int, dim: int = 16, recipe: Recipe | None = None) -> PassNetwork:
+def fit_single_pass(drawn: TrainingSet, seed: int, dim: int = 16, recipe: Recipe | None = None) -> PassNetwork:
     """Train the single-pass encoder's heads alone."""
     torch.manual_seed(seed)
-    network = PassNetwork(dim)
+    network = PassNetwork(dim).to(drawn.device)
     sample = torch.arange(min(drawn.people, 64))
     complete = torch.full_like(sample, drawn.stages - 1)
     network.calibrate(torch.cat([drawn.photos(sample)["regions"], drawn.sketches(sample, complete)["regions"]]))

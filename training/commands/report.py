@@ -12,6 +12,7 @@ examples:
   mgrl report --data fs2k --weights inception_v3.safetensors --out report
   mgrl report --data fs2k --weights inception_v3.safetensors --out report --data-sets dataset2 --seeds 1
   mgrl report --data fs2k --out quick --systems none
+  mgrl report --data fs2k --weights inception_v3.safetensors --out full --full
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from indexer.episode import DEFAULT_STAGES
 
 if TYPE_CHECKING:
+    from training.full import FullWorkshop
     from training.report.study import DataSet, Result
 
 _SOME_STAGES: Final = 20
@@ -53,7 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit-stages", type=int, default=4, help="stages a training drawing that frozen systems see (default 4)"
     )
-    parser.add_argument("--full", action="store_true", help="all stages in training and evaluation; needs a GPU")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="the paper's own setting: trunks trained, too, on all stages; for a GPU, has not run on one yet",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="of --full (default: a GPU, or nothing)"
+    )
     parser.add_argument("--json", type=Path, help="write the result there, too")
 
 
@@ -70,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
         raise ConfigError("--seeds must be at least 1, --stages and --fit-stages at least 2")
     if args.full:
-        _require_gpu()
         args.stages = args.fit_stages = args.model_stages
+    full = _full_workshop(args) if args.full else None
     if args.out.is_file():
         raise ConfigError(f"--out must be a folder, {args.out} is a file; name another")
     cache = args.out / "cache"
@@ -83,8 +92,9 @@ def run(args: argparse.Namespace) -> int:
     sets = model_sets(args.model_stages, args.stages)
     results = [*run_model(encoder, title, data_sets, sets, cache, _say)]
     dims: list[Result] = []
-    if systems := [name for name in args.systems if name in SYSTEMS]:
-        workshop = Workshop(cache, args.weights, args.fit_stages, _show_progress)
+    # The finished model is what --full would make of the single pass: `mgrl train` trains all of it.
+    if systems := [name for name in args.systems if name in SYSTEMS and not (full and name == "single-pass")]:
+        workshop = Workshop(cache, args.weights, args.fit_stages, _show_progress) if full is None else full
         results += run_jobs(workshop, main_jobs(data_sets, systems, args.seeds, args.model_stages), _say)
         dims += run_jobs(workshop, dim_jobs(data_sets, systems), _say)
     content = write_report(args.out, results, dims, _manifest(args, data_sets, encoder.model_hash))
@@ -95,13 +105,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _require_gpu() -> None:
+def _full_workshop(args: argparse.Namespace) -> "FullWorkshop":
     import torch
 
     from indexer.errors import ConfigError
+    from training.full import FullWorkshop
 
-    if not torch.cuda.is_available():
-        raise ConfigError("--full takes days without a GPU, and this machine has none; leave it out")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--full takes days without a GPU, and torch finds none here; leave it out, or wait for it with --device cpu"
+        )
+    return FullWorkshop(args.out / "cache", args.weights, torch.device("cpu" if args.device == "cpu" else "cuda"))
 
 
 def _say(what: str) -> None:
@@ -132,6 +146,7 @@ def _manifest(args: argparse.Namespace, data_sets: "list[DataSet]", model_hash: 
         "stages": args.stages,
         "model_stages": args.model_stages,
         "fit_stages": args.fit_stages,
+        "full": args.full,
         "data": {
             data_set.name: {
                 part: {"people": len(people.names), "split_sha256": split_hash(people.names), "sha256": people.key}

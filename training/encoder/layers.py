@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from indexer.regions import REGIONS
 from training.encoder.mgrl import MgrlTrunk, crop_pixels, whole_pixels
 from training.encoder.single_pass import pool_regions
-from training.encoder.trunk import FrozenNormConv, mixed_5d
+from training.encoder.trunk import STEM_LAYERS, FrozenNormConv, mixed_5d
 
 WHOLE_GRID: Final = 2
 """Side to which a frozen trunk's map of the whole image is pooled."""
@@ -41,6 +41,17 @@ class Layers(nn.Module):
 
         Returns:
             Name -> (n, ...).
+        """
+        raise NotImplementedError
+
+    def train_upper(self, *, norms: bool) -> list[nn.Parameter]:
+        """Make ready for training all but the lowest layers.
+
+        Args:
+            norms: whether batch norms gather statistics, too.
+
+        Returns:
+            What is trained.
         """
         raise NotImplementedError
 
@@ -73,6 +84,12 @@ class CropLayers(Layers):
         if "cells" in reads:
             maps["cells"] = self._cells(pixels, ink)
         return maps
+
+    def train_upper(self, *, norms: bool) -> list[nn.Parameter]:
+        """As `Layers.train_upper`; the stem, Conv2d_1a to 4a, stays as it is."""
+        self.train(norms)
+        self.trunk.until_mixed_6e[: len(STEM_LAYERS)].eval().requires_grad_(False)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _cells(self, pixels: Tensor, ink: Tensor) -> Tensor:
         crops = torch.cat([crop_pixels(pixels, region) for region in range(1, REGIONS)])  # (13 * n, 3, 170, 170)
