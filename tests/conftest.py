@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def unit_rows(rng: np.random.Generator, photos: int, dim: int = 16) -> npt.NDArr
     """(photos, 14, dim) float32 random unit rows."""
     rows = rng.normal(size=(photos, REGIONS, dim)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """For many small operations: torch's threads wait for each other at every one, long on a machine that is busy."""
+    torch = pytest.importorskip("torch", reason="needs torch: pip install 'mgrl[train]' or 'mgrl[gpu]'")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

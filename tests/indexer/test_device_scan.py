@@ -18,6 +18,7 @@ from indexer.granular import GranularIndex  # noqa: E402
 from indexer.regions import REGIONS  # noqa: E402
 from tests.conftest import unit_rows  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 BOTH = pytest.mark.parametrize("precision", PRECISIONS)
 EVERYWHERE = np.ones(REGIONS, bool)
 

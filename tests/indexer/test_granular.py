@@ -38,9 +38,10 @@ WAYS = pytest.mark.parametrize("way", OPTIONS)
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Devices hold more than one chunk, and devices beyond the first hold any at all, in galleries of a hundred."""
+def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices hold more than one chunk, and those beyond the first hold any at all, in galleries of a hundred."""
     if HAS_TORCH:
+        request.getfixturevalue("one_torch_thread")
         build = importlib.import_module("indexer.device_scan").DeviceScan.build
         monkeypatch.setattr("indexer.device_scan.DeviceScan.build", partial(build, chunk=64))
 
