@@ -6,6 +6,7 @@ $calibration. `card.md` beside a model is its own template; `card.md` beside thi
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -22,7 +23,7 @@ from training.metrics import METRICS, bootstrap, found_by_ink, score, stage_weig
 from training.report.groups import group_table, read_attributes
 from training.report.study import DataSet, Result
 from training.report.table import Table
-from training.report.tables import HEADINGS, robustness
+from training.report.tables import HEADINGS, PROBE_SETS_SAY, robustness
 
 GENERAL_TEMPLATE: Final = Path(__file__).parent / "card.md"
 
@@ -73,7 +74,7 @@ def card_values(
         "facts": _facts(model, encoder, data_sets),
         "training": _training(record),
         "accuracy": _section(_accuracy(results)),
-        "robustness": _section(robustness(results)),
+        "robustness": _section(replace(robustness(results), remark=PROBE_SETS_SAY)),
         "groups": _section(group_table(ranked, attributes)),
         "calibration": _section(_calibration(data_sets, list(longest.values()))),
     }
