@@ -4,6 +4,12 @@ A scan gives the least lower bound of every block of 64 photos. The k smallest p
 smallest least bound (a block with a smaller least bound than the k-th photo holds one of the k photos itself), so only
 those blocks are bounded photo by photo. The k photos found so give distances that the true k-th cannot exceed; what
 their largest cannot rule out, block by block and then photo by photo, is ranked in float64 by the caller.
+
+A drawing's next search starts anew. Keeping the columns of regions that did not change, and the last ten photos for a
+first reach, was measured and left out: over 1656 strokes of 24 FS2K drawings every inked region's embedding changed at
+every stroke (99.6 % by more than 0.001; a third of the regions had new ink of their own), since the network sees the
+whole canvas at once and moves it into the photos' frame first. A first reach saves no reading either: the scan reads
+all blocks whatever the reach is, and finds its own for the price of bounding ten blocks.
 """
 
 from collections.abc import Callable, Iterator, Mapping

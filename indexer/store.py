@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from indexer.errors import GalleryError, ModelMismatchError, ShapeError, Unknown
 from indexer.ledger import PHOTOS, SEGMENTS, Manifest, folder_name, manifest_path, read_manifest, segment_path
 from indexer.metadata import Kind, Value
 from indexer.regions import REGIONS
+
+_UNIT_WITHIN: Final = 0.01
+"""Far above what float16 or a GPU rounds a unit row to."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ class StoreWriter(Store):
             embeddings: (photos, 14, dim) float32, finite, unit rows.
 
         Raises:
-            ShapeError: embeddings do not fit the photos or the gallery.
+            ShapeError: embeddings do not fit the photos or the gallery, or are no finite unit rows.
             GalleryError: an id or content is there already, or the disk refuses (nothing of the batch is kept).
         """
         if embeddings.shape != (len(photos), REGIONS, self.manifest.dim):
@@ -216,6 +219,10 @@ class StoreWriter(Store):
             raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
         if not photos:
             return
+        lengths = np.linalg.norm(embeddings, axis=2)
+        if np.abs(lengths - 1).max() > _UNIT_WITHIN:
+            wrong = lengths.flat[np.abs(lengths - 1).argmax()]
+            raise ShapeError(f"embeddings must be rows of length 1, one is {wrong:.4g} long; the encoder is broken")
         data = np.ascontiguousarray(embeddings, "<f4").tobytes()
         try:
             with self._writing(f"{len(photos)} photos could not be stored") as connection:

@@ -156,6 +156,10 @@ def test_a_batch_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None
             writer.append(new_photos(2, 3), rows)
         with pytest.raises(ShapeError, match="finite"):
             writer.append(new_photos(2, 2), rows * np.float32(np.inf))
+        longer = rows.copy()
+        longer[1, 13] *= 1.05
+        with pytest.raises(ShapeError, match=r"embeddings must be rows of length 1, one is 1.05 long"):
+            writer.append(new_photos(2, 2), longer)
         with pytest.raises(GalleryError, match="gallery g has a photo of this batch already"):
             writer.append(new_photos(1, 2), rows)
         assert writer.snapshot().contents.photo_ids == ["p0", "p1"]
