@@ -22,6 +22,7 @@ from training.pairs import check_people
 from training.resume import RunState, Stateful, open_run, require_room, restore, save
 from training.schedule import one_cycle, set_stem, trains_stem
 from training.settings import FitConfig, Setup
+from training.stopping import leave_to_parent
 from training.team import Team
 from training.validate import Validation, validate
 
@@ -186,6 +187,7 @@ class Run:
             batch_size=None,
             sampler=range(start, len(batches)),
             num_workers=workers,
+            worker_init_fn=leave_to_parent,
             prefetch_factor=4 if workers else None,
             pin_memory=self.team.device.type == "cuda",
         )

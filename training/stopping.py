@@ -8,10 +8,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """While it is entered, the first SIGINT or SIGTERM sets `asked`; the second raises KeyboardInterrupt.
-
-    Processes forked meanwhile, such as those that draw batches, pass over Ctrl-C likewise.
-    """
+    """While it is entered, the first SIGINT or SIGTERM sets `asked`; the second raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -29,3 +26,9 @@ class StopSignals:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+
+def leave_to_parent(worker: int = 0) -> None:
+    """In a process that draws batches: pass over the signals, which Ctrl-C and torchrun send to the whole group."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -84,7 +84,7 @@ class Team:
         if self.size == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, devices)
 
     def require_rows(self, batches: Sequence[int]) -> None:
         """Refuse batches of which some process would get nothing.

@@ -13,7 +13,6 @@ import pytest
 
 from indexer.encoding import OnnxEncoder
 from indexer.errors import ConfigError, DataError, ModelError
-from indexer.fusion import fused_distance
 from service.cli import main
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
@@ -27,14 +26,9 @@ from training.encoder.trunk import FrozenNormConv, inception_v3, mixed_5d  # noq
 from training.episodes import make_episodes  # noqa: E402
 from training.export import PARITY, export, parity  # noqa: E402
 from training.fit import Watcher, fit  # noqa: E402
-from training.losses import in_batch_softmax, pairwise_region_distances, region_weights  # noqa: E402
 from training.metrics import Scores  # noqa: E402
 from training.settings import FitConfig, Setup  # noqa: E402
 from training.validate import Validation  # noqa: E402
-
-
-def unit(*shape: int, seed: int = 0) -> "torch.Tensor":
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
 def pair_set(root: Path, split: str, folder: Path) -> PairSet:
@@ -88,33 +82,6 @@ def test_pooling_equals_a_slow_loop() -> None:
     torch.testing.assert_close(pooled[:, 10, 12:], cell[:, :, 3:, 3:].mean(dim=(2, 3)))
     lower_left = features[:, :, 10:, :11]  # 2x2 cells overlap by one row and column of the 21
     torch.testing.assert_close(pooled[:, 3, :3], lower_left.amax(dim=(2, 3)))
-
-
-def test_the_loss_ranks_by_eq_3() -> None:
-    probes, photos = unit(5, 14, 16), unit(7, 14, 16, seed=1)
-    ink = torch.rand(5, 14, generator=torch.Generator().manual_seed(2)) > 0.5
-    fused = torch.einsum("rbn,br->bn", pairwise_region_distances(probes, photos), region_weights(ink))
-    for number in range(5):
-        expected = fused_distance(probes[number].numpy(), photos.numpy(), ink[number].numpy())
-        np.testing.assert_allclose(fused[number].numpy(), expected, atol=1e-3)
-
-
-def test_the_loss_is_cross_entropy_over_the_photos_of_the_batch() -> None:
-    probes, photos = unit(6, 14, 16), unit(6, 14, 16, seed=1)
-    ink = torch.ones(6, 14, dtype=torch.bool)
-    found = in_batch_softmax(probes, photos, ink, 0.125, label_smoothing=0, region_share=0)
-    fused = torch.einsum("rbn,br->bn", pairwise_region_distances(probes, photos), region_weights(ink))
-    each = []
-    for row in range(6):
-        scores = [-float(fused[row, n]) * 8 for n in range(6)]
-        each.append(np.log(np.sum(np.exp(scores))) + float(fused[row, row]) * 8)
-    assert float(found) == pytest.approx(float(np.mean(each)), rel=1e-4)
-
-
-def test_gradients_stay_finite_where_a_sketch_equals_its_photo() -> None:
-    rows = unit(4, 14, 16).requires_grad_()
-    in_batch_softmax(rows, rows.detach(), torch.ones(4, 14, dtype=torch.bool)).backward()
-    assert torch.isfinite(rows.grad).all()
 
 
 def test_batches_are_decided_by_seed_and_epoch(tiny_fs2k: Path, tmp_path: Path) -> None:
@@ -357,11 +324,6 @@ def test_settings_out_of_range_are_refused_in_one_line(
     found = capsys.readouterr().err
     assert found.startswith(f"mgrl train: {message}")
     assert found.count("\n") == 1
-
-
-def test_sketches_without_ink_do_not_spoil_the_loss() -> None:
-    loss = in_batch_softmax(unit(3, 14, 16), unit(3, 14, 16, seed=1), torch.zeros(3, 14, dtype=torch.bool))
-    assert float(loss) == pytest.approx(np.log(3), rel=1e-5)
 
 
 def test_export_keeps_the_model_and_the_batch_is_dynamic(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def run(program: Sequence[str], arguments: Sequence[str]) -> subprocess.Complete
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
@@ -133,6 +133,7 @@ def test_torchrun_trains_as_one_process_does(command: list[str], tmp_path: Path)
     together = run(torchrun, [*command, "--out", str(tmp_path / "together")])
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("epoch 2") == 1
+    assert "Warning" not in together.stderr
     one, two = weights_of(tmp_path / "alone"), weights_of(tmp_path / "together")
     # Adam divides by a gradient's size, so that rounding shows in weights with hardly any.
     assert float((one - two).norm() / one.norm()) < 1e-3
@@ -159,13 +160,15 @@ def test_a_run_that_is_killed_or_stopped_reaches_the_weights_of_an_unbroken_one(
         out = tmp_path / number.name
         arguments = [sys.executable, "-m", "service.cli", *command, "--out", str(out)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 200
+        with subprocess.Popen(
+            arguments, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            deadline = time.monotonic() + 600
             while steps_done(out) < 3:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            process.send_signal(number)
-            _, said = process.communicate(timeout=100)
+            os.killpg(process.pid, number)  # all of them, as a terminal and torchrun do
+            _, said = process.communicate(timeout=300)
         assert 3 <= steps_done(out) < 10
         if number == signal.SIGTERM:
             assert process.returncode == 130
@@ -175,25 +178,3 @@ def test_a_run_that_is_killed_or_stopped_reaches_the_weights_of_an_unbroken_one(
         assert done.returncode == 0, done.stderr
     for folder in ("SIGKILL", "SIGTERM"):
         assert torch.equal(weights_of(tmp_path / folder), weights_of(tmp_path / "whole"))
-
-
-@pytest.mark.e2e
-def test_curves_hold_loss_rates_and_validations_once(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs the train extra: pip install 'mgrl[train]'")
-    from training.curves import Curves
-
-    for first in (1, 16):  # the second call goes on from step 15, the first had come to 20
-        curves = Curves(tmp_path)
-        for step in range(first, 21 if first == 1 else 31):
-            curves.stepped(step, 30, loss=float(first), rates=(0.1, 0.2))
-        record = {"seconds": 5, "m_at_b": 50.0, "val": 50.0, "m_at_a": {"val": 90.0}, "w_m_at_b": {"val": 30.0}}
-        curves.validated(record, 10 * first)
-        curves.close()
-        time.sleep(1.1)  # event files are named by the second
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert [(point.step, point.value) for point in events.Scalars("loss")] == [(10, 1.0), (20, 16.0), (30, 16.0)]
-    tags = {"loss", "rate/trunk", "rate/heads", "seconds", "validation/m_at_b", "val/m_at_a", "val/m_at_b"}
-    assert set(events.Tags()["scalars"]) == {*tags, "val/w_m_at_b"}
