@@ -200,6 +200,52 @@ def _add_many(  # type: ignore[no-untyped-def]
         add_roots(dots, norms, 0, base, np.float32(1), factor, share, totals, (query * run + place) * BLOCK)
 
 
+def _encode(rows, centre, region, first, levels, least_step, larger, codes, heads):  # type: ignore[no-untyped-def]
+    """Write one region of some photos as `indexer.quantised` says; returns the greatest squared norm.
+
+    Args:
+        rows: (photos, 14, dim) float32.
+        centre: (14, dim) float32.
+        region: which one.
+        first: block of the first photo; the last one may not be full.
+        levels: greatest integer of a code.
+        least_step: see `indexer.quantised`.
+        larger: what errors are multiplied by.
+        codes: as `scan_blocks` takes them, out.
+        heads: as `scan_blocks` takes them, out.
+    """
+    width, dim, longest = codes.shape[2] // BLOCK - 1, rows.shape[2], 0.0
+    offsets, squares = np.empty((BLOCK, width)), np.empty(BLOCK)
+    for start in range(0, rows.shape[0], BLOCK):
+        block = first + start // BLOCK
+        count = min(BLOCK, rows.shape[0] - start)
+        offsets[:], largest, error = 0, 0.0, 0.0
+        for i in range(count):
+            for d in range(dim):
+                offsets[i, d] = np.float64(rows[start + i, region, d]) - np.float64(centre[region, d])
+                largest = max(largest, abs(offsets[i, d]))
+        step = np.float64(np.float32(max(largest / levels, least_step)))
+        for i in range(BLOCK):
+            square, missed = 0.0, 0.0
+            for d in range(width):
+                code = min(max(np.rint(offsets[i, d] / step), -levels), levels)
+                square += (code * step) ** 2
+                missed += (offsets[i, d] - code * step) ** 2
+                codes[region, block, (d // 2 * BLOCK + i) * 2 + d % 2] = np.int8(code)
+            squares[i], error = square, max(error, missed)
+        # Rounded towards 0, so that every stored norm stays below the true one; see the floor for the last ulp.
+        least, most = squares.min(), squares.max()
+        norm = np.float64(np.float32(least * (1 - 1e-6)))
+        norm_step = np.float64(np.float32(max((most - norm) / 255, least_step**2)))
+        for i in range(BLOCK):
+            level = min(max(np.floor((squares[i] - norm) / norm_step - 1e-9), 0.0), 255.0)
+            codes[region, block, width * BLOCK + i] = np.int8(level - 128)
+        heads[region, block, 0], heads[region, block, 1] = 2 * step, norm + 128 * norm_step
+        heads[region, block, 2], heads[region, block, 3] = norm_step, np.sqrt(error) * larger
+        longest = max(longest, most)
+    return longest
+
+
 @intrinsic
 def _dot_avx2(typing, code, at, probe, pair, dots, more, ahead):  # type: ignore[no-untyped-def]
     """`_dot`, eight photos at a time, the sums in registers."""
@@ -304,3 +350,4 @@ unpack: Final = _compiled(_unpack, forceinline=True)
 add_one: Final = _compiled(_add_one, forceinline=True)
 add_many: Final = _compiled(_add_many, forceinline=True)
 scan_blocks: Final = _compiled(_scan_blocks)
+encode: Final = _compiled(_encode, fastmath=False)

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.bounds import UNIT_ROUNDOFF
-from indexer.kernels import BLOCK, GROUP, scan_blocks
+from indexer.kernels import BLOCK, GROUP, encode, scan_blocks
 from indexer.regions import REGIONS
 
 BATCH: Final = 32
@@ -155,16 +155,10 @@ class QuantisedGallery:
             self._everyone[-1] = (1 << last) - 1
 
     def _encode(self, block: int, embeddings: npt.NDArray[np.float32]) -> None:
-        blocks = -(-len(embeddings) // BLOCK)
+        rows = np.ascontiguousarray(embeddings)
         for region in range(REGIONS):
-            offsets = np.zeros((blocks * BLOCK, self._width))
-            offsets[: len(embeddings), : self.centre.shape[1]] = (
-                embeddings[:, region].astype(np.float64) - self.centre[region]
-            )
-            codes, heads, longest = _quantise(offsets.reshape(blocks, BLOCK, self._width))
-            self._codes[region, block : block + blocks] = codes
-            self._heads[region, block : block + blocks] = heads
-            self._longest[region] = max(self._longest[region], longest)
+            longest = encode(rows, self.centre, region, block, _LEVELS, _LEAST_STEP, _LARGER, self._codes, self._heads)
+            self._longest[region] = max(self._longest[region], np.sqrt(longest))
 
     def bounds(
         self,
@@ -241,23 +235,3 @@ def _bitmap(taking: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
     padded = np.zeros(-(-len(taking) // BLOCK) * BLOCK, np.bool_)
     padded[: len(taking)] = taking
     return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64, copy=False)
-
-
-def _quantise(
-    offsets: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], float]:
-    """Codes, heads and the longest coded row of one region's (blocks, 64, width) float64 offsets."""
-    steps = np.maximum(np.abs(offsets).max(axis=(1, 2)) / _LEVELS, _LEAST_STEP).astype(np.float32).astype(np.float64)
-    coded = np.clip(np.rint(offsets / steps[:, None, None]), -_LEVELS, _LEVELS)
-    coded_offsets = coded * steps[:, None, None]
-    missed = offsets - coded_offsets
-    errors = np.sqrt(np.einsum("bpd,bpd->bp", missed, missed).max(axis=1))
-    squares = np.einsum("bpd,bpd->bp", coded_offsets, coded_offsets)
-    # Rounded towards 0, so that every stored norm stays below the true one; see the clip for the last ulp.
-    least = np.maximum(squares.min(axis=1) * (1 - 1e-6), 0).astype(np.float32).astype(np.float64)
-    norm_steps = np.maximum((squares.max(axis=1) - least) / 255, _LEAST_STEP**2).astype(np.float32).astype(np.float64)
-    levels = np.clip(np.floor((squares - least[:, None]) / norm_steps[:, None] - 1e-9), 0, 255)
-    heads = np.stack([2 * steps, least + 128 * norm_steps, norm_steps, errors * _LARGER], axis=1)
-    pairs = coded.reshape(len(coded), BLOCK, -1, 2).transpose(0, 2, 1, 3).reshape(len(coded), -1)
-    codes = np.concatenate([pairs, levels - 128], axis=1).astype(np.int8)
-    return codes, heads.astype(np.float32), float(np.sqrt(squares.max()))

@@ -184,3 +184,24 @@ def test_roots_are_never_larger_than_the_true_ones() -> None:
     true = np.sqrt(squares.astype(np.float64))
     assert (roots <= true * SLACK).all()
     assert (roots >= true * (1 - 2.0**-10)).all()
+
+
+@pytest.mark.parametrize("dim", [5, 16])
+def test_codes_and_errors_are_what_their_definition_says(dim: int) -> None:
+    """The stored integers times their step, norm and error, against numpy over whole blocks."""
+    gallery = unit_rows(np.random.default_rng(8), 130, dim)
+    quantised = built(gallery)
+    region = 9
+    rows = gallery[BLOCK : 2 * BLOCK, region].astype(np.float64) - quantised.centre[region]
+    twice_step, norm, norm_step, error = quantised._heads[region, 1].astype(np.float64)
+    coded = quantised._codes[region, 1, :-BLOCK].reshape(-1, BLOCK, 2).transpose(1, 0, 2).reshape(BLOCK, -1)
+    assert not coded[:, dim:].any()
+    np.testing.assert_allclose(twice_step, 2 * np.abs(rows).max() / 127, rtol=1e-6)
+    steps = coded[:, :dim] * (twice_step / 2)
+    assert np.abs(rows - steps).max() <= twice_step / 4 * (1 + 1e-6)
+    np.testing.assert_allclose(error, np.linalg.norm(rows - steps, axis=1).max(), rtol=1e-5)
+    assert error >= np.linalg.norm(rows - steps, axis=1).max()
+    squares = np.square(steps).sum(axis=1)
+    norms = norm + norm_step * quantised._codes[region, 1, -BLOCK:].astype(np.float64)
+    assert (norms <= squares).all()
+    assert (norms > squares - 1.01 * norm_step).all()
