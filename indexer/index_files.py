@@ -117,8 +117,8 @@ def load_index(folder: Path, key: str, threads: int | None = None) -> GranularIn
         if _checksums(home, header) != header:
             return None
         indices = {g: faiss.read_index(str(home / f"{g}.faiss"), faiss.IO_FLAG_MMAP_IFC) for g in GRANULARITIES}
-        # Read, not mapped: a mapping has pages of 4 KB, and a scan of it took 28 ms where one of numpy's memory, in pages
-        # of 2 MB, takes 20.
+        # Read, not mapped: a mapping has pages of 4 KB, and a scan of it took 28 ms where one of numpy's memory, in
+        # pages of 2 MB, takes 20.
         arrays = {name.removesuffix(".npy"): np.load(home / name) for name in names}
         return GranularIndex.of_parts(indices, arrays, threads)
     except (OSError, ValueError, TypeError, AttributeError):
