@@ -14,7 +14,7 @@ from training.align import fit_aligner
 from training.average import WeightAverage
 from training.batches import Batch, EpochBatches, PairSet, batch_sizes
 from training.data import split_hash
-from training.encoder.single_pass import SinglePassEncoder
+from training.encoder.single_pass import SPREADS, SinglePassEncoder
 from training.encoder.start import build_encoder, calibrate
 from training.hardware import Precision
 from training.losses import in_batch_softmax
@@ -198,9 +198,8 @@ class Run:
             own = wrapped(batch.photos, batch.sketches).view(2, len(batch.photos), -1, config.dim)
         both = team.gather(own.transpose(0, 1), rows)
         ink = team.gather(batch.ink.float(), rows) > 0
-        loss: Tensor = in_batch_softmax(
-            both[:, 1], both[:, 0], ink, config.temperature, config.label_smoothing, config.region_share
-        )
+        how = config.temperature, config.label_smoothing, config.region_share
+        loss: Tensor = in_batch_softmax(both[:, 1], both[:, 0], ink, *how, SPREADS)
         self._optimiser.zero_grad(set_to_none=True)
         # The team averages gradients, and each process's is that of its own rows alone: their sum is wanted.
         self._scaler.scale(loss * team.size).backward()

@@ -1,9 +1,12 @@
 """The training loss: in-batch softmax over Eq. (3), plus a smaller softmax per region."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from indexer.fusion import EQUAL_WEIGHTS
 from indexer.regions import GRANULARITIES, REGION_IDS
 
 
@@ -29,6 +32,7 @@ def in_batch_softmax(
     temperature: float = 1 / 8,
     label_smoothing: float = 0.1,
     region_share: float = 0.1,
+    spreads: Mapping[int, float] = EQUAL_WEIGHTS,
 ) -> Tensor:
     """Cross-entropy of each sketch against all photos of the batch; sketch i shows the person of photo i.
 
@@ -39,6 +43,7 @@ def in_batch_softmax(
         temperature: divides the distances.
         label_smoothing: share of the target spread over the photos: early stages identify nobody.
         region_share: weight of the per-region terms.
+        spreads: granularity -> what the encoder multiplied its distances with; the per-region terms undo it.
 
     Returns:
         Scalar.
@@ -49,7 +54,8 @@ def in_batch_softmax(
     loss = F.cross_entropy(-fused / temperature, targets, label_smoothing=label_smoothing)
     if region_share and ink.any():  # the mean over no region would be NaN and spoil every weight
         regions, sketches = torch.nonzero(ink.T, as_tuple=True)
-        # A region alone is worth about a third of the fused distance, so it is weighted three times.
-        logits = -3 * distances[regions, sketches] / temperature
+        # A region alone stands for the whole sum, so it weighs as much as all granularities together.
+        undone = torch.cat([torch.full((len(ids),), 1 / spreads[g]) for g, ids in REGION_IDS.items()]).to(distances)
+        logits = -sum(spreads.values()) * undone[regions][:, None] * distances[regions, sketches] / temperature
         loss = loss + region_share * F.cross_entropy(logits, targets[sketches], label_smoothing=label_smoothing)
     return loss

@@ -43,14 +43,14 @@ class FitConfig:
 
     dim: int = 16
     size_px: int = 192
-    epochs: int = 20
-    stem_epochs: int = 8
+    epochs: int = 16
+    stem_epochs: int = 6
     batch: int = 64
     trunk_rate: float = 2e-4
     head_rate: float = 2e-3
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
-    temperature: float = 1 / 8
+    temperature: float = 1 / 20
     region_share: float = 0.1
     validate_every: int = 5
     validate_stages: int = 10

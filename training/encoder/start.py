@@ -53,7 +53,7 @@ def build_encoder(dim: int, size_px: int, weights: Path | None) -> SinglePassEnc
         return SinglePassEncoder(dim, size_px, weights)
     model = SinglePassEncoder(dim, size_px)
     state = _exported_state(weights)
-    found = len(state.get("heads.0.bias", ()))
+    found = len(state.get("heads.2.bias", ()))  # the 3x3 head's; the others' are shorter by the number they share
     if found != dim:
         raise ModelError(
             f"{weights} has {found} numbers a region, the run asks for {dim}; use --dim {found or 16}, or start from "
