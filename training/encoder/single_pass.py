@@ -101,7 +101,7 @@ class SinglePassEncoder(nn.Module):
 
 
 def draw_together(rows: Tensor, spread: float) -> Tensor:
-    """(..., n) unit rows -> (..., n + 1) unit rows whose distances are `spread` times theirs; 1 leaves them as they are.
+    """(..., n) unit rows -> (..., n + 1) unit rows whose distances are `spread` times theirs; 1 changes nothing.
 
     They move towards one point of the sphere, by a last number that is the same for all.
     """
