@@ -107,8 +107,8 @@ def draw_together(rows: Tensor, spread: float) -> Tensor:
     """
     if spread == 1:
         return rows
-    height = torch.full_like(rows[..., :1], math.sqrt(1 - spread**2))
-    return torch.cat([spread * rows, height], dim=-1)
+    # Padded, and not concatenated with a constant, whose length an export would fix.
+    return F.pad(spread * rows, (0, 1), value=math.sqrt(1 - spread**2))
 
 
 class Standardise(nn.Module):
