@@ -89,7 +89,7 @@ class RegionNetwork(FrozenNetwork):
 
 
 class PassNetwork(FrozenNetwork):
-    """The single-pass encoder's heads, without its aligner.
+    """The single-pass encoder's heads, without its aligner; all rows as far apart as they come, see `SPREADS` there.
 
     Args:
         dim: numbers in a region's embedding.

@@ -29,7 +29,8 @@ SPREADS: Final[Mapping[int, float]] = {1: 0.2, 2: 0.45, 3: 1.0}
 
 Under Eq. (3) with equal weights the whole face and the quarters so get less say than the ninths: they tell apart the
 people that a network was trained on, the ninths also those that it never saw. Learnt as weights of Eq. (3) along with
-heads on a frozen trunk they came to 0.36, 0.86 and 1.78, from fit photos alone; these are their ratios, rounded.
+heads on a frozen trunk they came to 0.36, 0.86 and 1.78, from fit photos alone, at a temperature that val had chosen;
+these are their ratios, rounded.
 """
 
 
