@@ -21,15 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.arrangement import Rows, Vectors, arranged
-from indexer.bounds import LEAST_SHARE, SLACK
+from indexer.bounds import SLACK, shares_of
 from indexer.calibration import Calibration, calibrated
 from indexer.encoding import default_threads
-from indexer.fused import Distances, FusedScan
+from indexer.fused import Bounds, Distances, FusedScan, smallest
 from indexer.kernels import BLOCK
 from indexer.modes import Approximate, Budget
-from indexer.quantised import QuantisedGallery, Queries
-
-Bounds = npt.NDArray[np.float32]
+from indexer.quantised import QuantisedGallery
 
 _CHUNK: Final = 256
 """Blocks whose centres are computed at a time: some 15 MB."""
@@ -116,7 +114,7 @@ class ApproximateScan:
         """
         started = time.perf_counter()
         unit = float(weights.max())
-        shares = _shares(weights)
+        shares = shares_of(weights)
         words = self._scan.quantised.words(None if allowed is None else allowed[self._order])
         taking = words[: self._arranged] != 0
         to_centres = self._to_centres(probe, shares)
@@ -134,7 +132,7 @@ class ApproximateScan:
             share = self._calibration.share(int(np.count_nonzero(shares)), k / part, mode.recall)
             # A block that takes part holds a photo that does: k blocks hold k of them.
             wanted = min(max(math.ceil(share * blocks), k), blocks)
-            chosen = np.sort(_smallest(to_centres, wanted))
+            chosen = np.sort(smallest(to_centres, wanted))
             some = np.concatenate([chosen, later])
             least = scan(some)
         else:
@@ -144,29 +142,8 @@ class ApproximateScan:
         left_out = taking
         left_out[chosen] = False
         unseen = self._unseen_from(to_centres, shares, left_out)
-        places = self._refined(query, unit, k, words, (some, least), distances)
+        places = self._scan.survivors(query, words, (some, least), k, lambda rows: distances(self._order[rows]) / unit)
         return np.sort(self._order[places]), unseen * unit
-
-    def _refined(
-        self,
-        query: Queries,
-        unit: float,
-        k: int,
-        words: npt.NDArray[np.uint64],
-        scanned: tuple[Rows, Bounds],
-        distances: Callable[[Rows], npt.NDArray[np.float64]],
-    ) -> Rows:
-        """Places that the bounds of the scanned blocks cannot rule out, as `FusedScan.candidates` finds them."""
-        blocks, least = scanned
-
-        def bounds(some: Rows) -> tuple[Rows, Bounds]:
-            lower = self._scan.quantised.photo_bounds(query, some, words)
-            return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
-
-        places, lower = bounds(blocks[_smallest(least, k)])
-        reach = distances(self._order[places[_smallest(lower, k)]]).max() / unit * SLACK
-        places, lower = bounds(blocks[least <= reach])
-        return np.asarray(places[lower <= reach])
 
     def _to_centres(self, probe: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> Bounds:
         """(arranged blocks,) float32 lower bounds of the distance to the centres, over the greatest weight."""
@@ -213,7 +190,7 @@ class ApproximateScan:
         shares_of_blocks = []
         for query, rows in enumerate(self.candidates(probes, weights, k, None, distances)):
             nearest = rows[np.argsort(distances(query, rows), kind="stable")[:k]]
-            to_centres = self._to_centres(probes[query], _shares(weights[query]))
+            to_centres = self._to_centres(probes[query], shares_of(weights[query]))
             rank = np.empty(self._arranged)
             rank[np.argsort(to_centres, kind="stable")] = np.arange(1, self._arranged + 1)
             blocks = place_of[nearest] // BLOCK
@@ -236,13 +213,3 @@ def _until(deadline: float, blocks: Rows, later: Rows, k: int, scan: Callable[[R
             break
         step = int(np.clip(len(some) * (deadline - now) / (now - before), BLOCK, 4 * step))
     return np.concatenate([*scanned, later]), np.concatenate([*least, scan(later)])
-
-
-def _shares(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    shares = weights / weights.max()
-    return np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
-
-
-def _smallest(values: Bounds, k: int) -> Rows:
-    """Places of the k smallest values, or of all if there are fewer."""
-    return np.argpartition(values, k - 1)[:k] if k < len(values) else np.arange(len(values))

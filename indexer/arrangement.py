@@ -16,6 +16,7 @@ from indexer.regions import REGIONS
 
 Rows = npt.NDArray[np.int64]
 Vectors = Callable[[Rows], npt.NDArray[np.float32]]
+"""From rows to their (n, 14, dim) embeddings."""
 
 AXES: Final = 24
 """Principal axes that are kept: of real faces they hold four fifths of the variance of all regions together."""

@@ -14,6 +14,12 @@ LEAST_SHARE: Final = 1e-30
 """Regions below this share of the largest weight are left out of a bound, so that it never meets subnormals."""
 
 
+def shares_of(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """(..., 14) region weights of queries, none all 0, as shares of each query's largest; those left out are 0."""
+    shares = weights / weights.max(axis=-1, keepdims=True)
+    return np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What a scan adds up per region: a lower bound of Eq. (3) over `unit`, in float32, for rows x and a probe y.

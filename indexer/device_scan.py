@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from indexer.arrangement import Rows, Vectors
-from indexer.bounds import LEAST_SHARE, UNIT_ROUNDOFF
+from indexer.bounds import UNIT_ROUNDOFF, shares_of
 from indexer.device_rows import BATCHES, CHUNK, PRECISIONS, DeviceRows
 from indexer.errors import ConfigError
 
@@ -141,8 +141,7 @@ class DeviceScan:
     ) -> Iterator[Rows]:
         """For each query the ascending rows of photos among which the k nearest are: as `FusedScan.candidates`."""
         units = weights.max(axis=1)
-        shares = weights / units[:, None]
-        shares = np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
+        shares = shares_of(weights)
         centred = probes - self._centre
         working = [shard for shard in self._shards if shard.photos]
         bits = [None if allowed is None else self._bitmap(number, allowed) for number in range(len(working))]

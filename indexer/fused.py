@@ -19,17 +19,15 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from indexer.bounds import LEAST_SHARE, SLACK
+from indexer.arrangement import Rows, Vectors
+from indexer.bounds import SLACK, shares_of
 from indexer.encoding import default_threads
 from indexer.kernels import BLOCK
 from indexer.quantised import BATCH, MakeArray, QuantisedGallery, Queries
 from indexer.regions import REGIONS
 
-Rows = npt.NDArray[np.int64]
 Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
 """From a query's place in the batch and some rows to their exact distances."""
-Vectors = Callable[[Rows], npt.NDArray[np.float32]]
-"""From rows to their (n, 14, dim) embeddings."""
 Bounds = npt.NDArray[np.float32]
 
 _CHUNK: Final = 64 * BLOCK
@@ -113,8 +111,7 @@ class FusedScan:
         if len(probes) == 1 and len(blocks) * _SKIP_FROM > len(words):
             blocks = np.arange(len(words))
         units = weights.max(axis=1)
-        shares = weights / units[:, None]
-        shares = np.where(shares > LEAST_SHARE, shares, 0).astype(np.float32)
+        shares = shares_of(weights)
         for start in range(0, len(probes), BATCH):
             batch = slice(start, start + BATCH)
             queries = self.quantised.prepared(probes[batch], shares[batch])
@@ -122,16 +119,41 @@ class FusedScan:
             for offset, row in enumerate(least):
                 query = start + offset
 
-                def bounds(some: Rows, one: Queries = queries[offset : offset + 1]) -> tuple[Rows, Bounds]:
-                    lower = self.quantised.photo_bounds(one, some, words)
-                    return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
+                def relative(some: Rows, query: int = query) -> npt.NDArray[np.float64]:
+                    return np.asarray(distances(query, some) / units[query])
 
-                rows, lower = bounds(blocks[_smallest(row, k)])
-                reach = distances(query, rows[_smallest(lower, k)]).max() / units[query] * SLACK
-                rows, lower = bounds(blocks[row <= reach])
-                yield rows[lower <= reach]
+                one = queries[offset : offset + 1]
+                yield self.survivors(one, words, (blocks, row), k, relative)
+
+    def survivors(
+        self,
+        query: Queries,
+        words: npt.NDArray[np.uint64],
+        scanned: tuple[Rows, Bounds],
+        k: int,
+        distances: Callable[[Rows], npt.NDArray[np.float64]],
+    ) -> Rows:
+        """Ascending rows of the scanned blocks that their bounds cannot rule out of the k nearest.
+
+        Args:
+            query: one, prepared.
+            words: which photos take part.
+            scanned: blocks, ascending or not, and the least bound of each.
+            k: at most the number of photos in these blocks that take part.
+            distances: exact ones, over the query's largest weight.
+        """
+        blocks, least = scanned
+
+        def bounds(some: Rows) -> tuple[Rows, Bounds]:
+            lower = self.quantised.photo_bounds(query, some, words)
+            return (some[:, None] * BLOCK + np.arange(BLOCK)).ravel(), lower.ravel()
+
+        rows, lower = bounds(blocks[smallest(least, k)])
+        reach = distances(rows[smallest(lower, k)]).max() * SLACK
+        rows, lower = bounds(blocks[least <= reach])
+        return np.asarray(rows[lower <= reach])
 
 
-def _smallest(values: npt.NDArray[np.float32], k: int) -> Rows:
+def smallest(values: npt.NDArray[np.float32], k: int) -> Rows:
     """Places of the k smallest values, or of all if there are fewer."""
     return np.argpartition(values, k - 1)[:k] if k < len(values) else np.arange(len(values))

@@ -14,6 +14,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from indexer.arrangement import Rows
+from indexer.bounds import UNIT_ROUNDOFF
 from indexer.errors import ConfigError
 from indexer.exact import Found
 from indexer.regions import REGION_IDS
@@ -24,11 +26,9 @@ GPU_NAMES: Final = ("StandardGpuResources", "GpuClonerOptions", "index_cpu_to_gp
 _LENGTHS: Final = (256, 2048)
 """Proposals per granularity, tried in turn before a full scan; FAISS on a GPU gives at most 2048."""
 
-Rows = npt.NDArray[np.int64]
 SqNorms = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 _GPU_SCRATCH_BYTES: Final = 256 << 20
-_UNIT_ROUNDOFF: Final = 2.0**-24
 
 
 class FaissLists:
@@ -171,6 +171,6 @@ def _unlisted_from(
         width: numbers that FAISS added up.
     """
     square = np.einsum("rd,rd->r", probe, probe, dtype=np.float64)
-    last += (width + 1) * _UNIT_ROUNDOFF * float(np.sqrt(most * square).sum())
+    last += (width + 1) * UNIT_ROUNDOFF * float(np.sqrt(most * square).sum())
     longest = float((np.sqrt(most) + np.sqrt(square)).max())
     return max(float((least + square).sum()) - 2 * last, 0.0) / max(longest, 1e-30)
