@@ -3,7 +3,6 @@
 It has run on a CPU only, on a handful of people: no GPU was at hand.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from training.live import LiveSet
 from training.loop import Recipe
 from training.networks import FrozenNetwork
 from training.systems import SYSTEMS
-from training.trained import keep_trained, read_trained, trained_network
+from training.trained import keep_trained, read_trained, trained_network, trained_path
 
 _CODE: Final = 1
 """Raised whenever the same training would end elsewhere."""
@@ -97,7 +96,7 @@ class FullWorkshop:
         layers = self._make_layers(self._weights).to(self._device)
         recipe, system = self._recipe(people), SYSTEMS[name]
         key = f"{_CODE}/{system.code}/{name}/{dim}/{layers.name}/{people.key}/{seed}/{recipe}"
-        path = self._cache / "trained" / f"{name}-{dim}-full-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
+        path = trained_path(self._cache, f"{name}-{dim}-full", key)
         if (kept := self._read(path, layers)) is not None:
             return kept, layers, 0.0
         start = time.monotonic()

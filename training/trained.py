@@ -1,5 +1,6 @@
 """Files of systems that `mgrl report` trained: written by its workshop, read by it and by `mgrl export`."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from training.encoder.layers import CropLayers, Layers, PassLayers
 from training.encoder.system import SystemEncoder
 from training.networks import FrozenNetwork
 from training.systems import SYSTEMS
+
+
+def trained_path(cache: Path, name: str, key: str) -> Path:
+    """Where a trained system lies: `name` is for people, `key` holds all that decides its weights."""
+    return cache / "trained" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
 
 
 def keep_trained(path: Path, name: str, network: FrozenNetwork, layers: Layers | str) -> None:

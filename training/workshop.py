@@ -1,6 +1,5 @@
 """Trains systems on frozen features, and says what they make of a data set's drawings and photos."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from training.frozen import FrozenSet, People, Progress, frozen_set
 from training.loop import Drawn, in_chunks
 from training.networks import FrozenNetwork
 from training.systems import SYSTEMS, System
-from training.trained import keep_trained, read_trained, trained_network
+from training.trained import keep_trained, read_trained, trained_network, trained_path
 
 
 class Workshop:
@@ -84,7 +83,7 @@ class Workshop:
         system = SYSTEMS[name]
         extractor = self._extractor(system.features)
         key = f"{system.code}/{name}/{dim}/{extractor.name}/{people.key}/{self._fit_stages}/{seed}"
-        path = self._cache / "trained" / f"{name}-{dim}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
+        path = trained_path(self._cache, f"{name}-{dim}", key)
         if (network := _read(path)) is not None:
             return network, 0.0
         drawn = Drawn(self._frozen(system, people, self._fit_stages))
