@@ -155,21 +155,12 @@ def test_a_ledger_that_lost_a_deletion_is_noticed(tmp_path: Path) -> None:
 
 
 EDITOR = """
-import os, signal, sys
+import sys
 from pathlib import Path
-from indexer.metadata import Kind
 from indexer.store import StoreWriter
+from tests.crash import Fatal
 
-fatal, calls = int(sys.argv[2]), 0
-
-def dying(function):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
+dying = Fatal(at=int(sys.argv[2]))
 
 with StoreWriter.open(Path(sys.argv[1])) as writer:
     dialect = writer._engine.dialect

@@ -30,20 +30,8 @@ def make_gallery(folder: Path, embeddings: npt.NDArray[np.float32], batch: int =
 
 
 @pytest.fixture
-def embeddings() -> npt.NDArray[np.float32]:
-    rows = unit_rows(np.random.default_rng(0), 60)
-    rows[30:34] = rows[0]
-    return rows
-
-
-@pytest.fixture
 def gallery(tmp_path: Path, embeddings: npt.NDArray[np.float32]) -> Gallery:
     return make_gallery(tmp_path / "faces", embeddings)
-
-
-@pytest.fixture
-def probe() -> npt.NDArray[np.float32]:
-    return unit_rows(np.random.default_rng(1), 1)[0]
 
 
 def ink_of(*regions: int) -> npt.NDArray[np.bool_]:

@@ -25,13 +25,6 @@ EVERY = np.ones(REGIONS, bool)
 
 
 @pytest.fixture
-def embeddings() -> npt.NDArray[np.float32]:
-    rows = unit_rows(np.random.default_rng(0), 60)
-    rows[30:34] = rows[0]
-    return rows
-
-
-@pytest.fixture
 def folder(tmp_path: Path, embeddings: npt.NDArray[np.float32]) -> Path:
     make_gallery(tmp_path / "faces", embeddings).close()
     with StoreWriter.open(tmp_path / "faces") as writer:
@@ -43,11 +36,6 @@ def folder(tmp_path: Path, embeddings: npt.NDArray[np.float32]) -> Path:
             }
         )
     return tmp_path / "faces"
-
-
-@pytest.fixture
-def probe() -> npt.NDArray[np.float32]:
-    return unit_rows(np.random.default_rng(1), 1)[0]
 
 
 def names(ranking) -> list[str]:

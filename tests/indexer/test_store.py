@@ -225,24 +225,15 @@ def test_a_reader_keeps_its_moment_while_a_writer_goes_on(tmp_path: Path) -> Non
 
 
 APPENDER = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 import numpy as np
 from indexer.store import StoreWriter
+from tests.crash import Fatal
 from tests.indexer.test_store import MODEL, new_photos
 from tests.conftest import unit_rows
 
-fatal = int(sys.argv[2])
-calls = 0
-
-def dying(function):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
+dying = Fatal(at=int(sys.argv[2]))
 
 os.fsync, os.replace = dying(os.fsync), dying(os.replace)
 rows = unit_rows(np.random.default_rng(0), 8)
