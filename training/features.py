@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from indexer.encoding import default_threads
+from indexer.encoding import default_threads, sketch_as_photo
 from indexer.errors import DataError
 from indexer.ledger import replace_file
 from indexer.regions import REGIONS, ink_mask
@@ -212,7 +212,7 @@ def in_batches(
         for part in parts[first // rows_each :]:
             images = part()
             if is_sketch:
-                yield np.repeat(255 - images[..., None], 3, axis=-1), ink_mask(images)
+                yield sketch_as_photo(images), ink_mask(images)
             else:
                 yield images, np.ones((len(images), REGIONS), bool)
 

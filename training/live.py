@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from indexer.encoding import photo_pixels
+from indexer.encoding import photo_pixels, sketch_as_photo
 from indexer.episode import render_stages
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS, ink_mask
 from training.data import find_pair, open_image
@@ -101,7 +101,7 @@ class LiveSet:
         return canvas
 
     def _sketches(self, canvases: npt.NDArray[np.uint8], people: Tensor, ink: Tensor) -> Maps:
-        paper = torch.from_numpy(255 - canvases)[..., None].expand(-1, -1, -1, 3)
+        paper = torch.from_numpy(sketch_as_photo(canvases))
         return self._maps(paper, self._mirrored[people], ink)
 
     def _maps(self, images: Tensor, mirrored: Tensor, ink: Tensor) -> Maps:
