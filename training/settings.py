@@ -68,6 +68,8 @@ class FitConfig:
         for name in ("stem_epochs", "seed", "align_epochs", "patience", "weight_decay", "region_share"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.dim < 2:
+            raise ConfigError("dim must be at least 2, got 1: of most rows one number is the same for all photos")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must be 0 or a share below 1 such as 0.999, got {self.ema}")
 

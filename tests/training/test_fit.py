@@ -302,6 +302,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--batch", "0"], "batch must be at least 1, got 0"),
         (["--dim", "-1"], "dim must be at least 1, got -1"),
+        (["--dim", "1"], "dim must be at least 2, got 1"),
         (["--validate-every", "0"], "validate_every must be at least 1, got 0"),
         (["--stem-epochs", "-1"], "stem_epochs must be 0 or more, got -1"),
         (["--ema", "1"], "ema must be 0 or a share below 1 such as 0.999, got 1.0"),
