@@ -3,13 +3,17 @@ PYTHON ?= python3
 BASE := .venv/base
 DEV := .venv/dev
 
-.PHONY: demo test lint proto clean
+.PHONY: demo test test-long lint proto clean
 
 demo: $(BASE)/installed
 	$(BASE)/bin/mgrl demo
 
 test: $(DEV)/installed
 	$(DEV)/bin/python -m pytest
+
+# The tests that take minutes each: hundreds of kills, tens of thousands of random messages.
+test-long: $(DEV)/installed
+	$(DEV)/bin/python -m pytest -m long
 
 lint: $(DEV)/installed
 	$(DEV)/bin/ruff check .
