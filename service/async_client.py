@@ -57,9 +57,12 @@ class AsyncClient:
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
         filter: Filter | None = None,
+        purpose: str = "",
     ) -> Answer:
         """The photos for one sketch."""
-        request = search_request(gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode, filter))
+        request = search_request(
+            gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode, filter), purpose
+        )
         try:
             return answer_from_search_response(await self._sketches.Search(request, timeout=self._timeout_s))
         except grpc.aio.AioRpcError as error:
@@ -74,10 +77,11 @@ class AsyncClient:
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
         filter: Filter | None = None,
+        purpose: str = "",
     ) -> "AsyncClientDrawing":
         """A drawing to be opened with `async with`."""
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return AsyncClientDrawing(self._sketches, self._target, gallery, options)
+        return AsyncClientDrawing(self._sketches, self._target, gallery, options, purpose)
 
     async def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -111,11 +115,12 @@ class AsyncClient:
 class AsyncClientDrawing:
     """A drawing in progress, for one task at a time; see `service.client.ClientDrawing`."""
 
-    def __init__(self, stub: Any, target: str, gallery: str, options: SearchOptions) -> None:
+    def __init__(self, stub: Any, target: str, gallery: str, options: SearchOptions, purpose: str = "") -> None:
         self._stub = stub
         self._target = target
         self._gallery = gallery
         self._options = options
+        self._purpose = purpose
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._has_ended = False
@@ -166,7 +171,7 @@ class AsyncClientDrawing:
 
     async def __aenter__(self) -> Self:
         self._call = self._stub.Draw()
-        await self.answer(await self._send(self._outbox.begin(self._gallery, self._options)))
+        await self.answer(await self._send(self._outbox.begin(self._gallery, self._options, self._purpose)))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -61,9 +61,9 @@ class Outbox:
         """Whether `finish` has been sent."""
         return self._is_finished
 
-    def begin(self, gallery: str, options: SearchOptions) -> search_pb2.DrawRequest:
+    def begin(self, gallery: str, options: SearchOptions, purpose: str = "") -> search_pb2.DrawRequest:
         """Opens the drawing."""
-        begin = search_pb2.DrawBegin(gallery=gallery, options=options_to_wire(options))
+        begin = search_pb2.DrawBegin(gallery=gallery, options=options_to_wire(options), purpose=purpose)
         return search_pb2.DrawRequest(sequence=self._next(), begin=begin)
 
     def strokes(self, strokes: Iterable[Stroke | Points]) -> search_pb2.DrawRequest:
@@ -132,16 +132,21 @@ class Inbox:
 
 
 def search_request(
-    gallery: str, strokes: Iterable[Stroke | Points] | None, raster: bytes | None, options: SearchOptions
+    gallery: str,
+    strokes: Iterable[Stroke | Points] | None,
+    raster: bytes | None,
+    options: SearchOptions,
+    purpose: str = "",
 ) -> search_pb2.SearchRequest:
     """The message for a search, with strokes or with a picture."""
     if (strokes is None) == (raster is None):
         raise TypeError("search takes either strokes or raster")
+    request = search_pb2.SearchRequest(gallery=gallery, options=options_to_wire(options), purpose=purpose)
     if strokes is None:
-        picture = sketch_pb2.RasterSketch(image=raster or b"")
-        return search_pb2.SearchRequest(gallery=gallery, raster=picture, options=options_to_wire(options))
-    drawn = sketch_pb2.StrokeSketch(strokes=strokes_to_wire(map(as_stroke, strokes)))
-    return search_pb2.SearchRequest(gallery=gallery, strokes=drawn, options=options_to_wire(options))
+        request.raster.image = raster or b""
+    else:
+        request.strokes.CopyFrom(sketch_pb2.StrokeSketch(strokes=strokes_to_wire(map(as_stroke, strokes))))
+    return request
 
 
 def gallery_info(summary: gallery_pb2.GallerySummary) -> GalleryInfo:

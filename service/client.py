@@ -65,6 +65,7 @@ class Client:
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
         filter: Filter | None = None,
+        purpose: str = "",
     ) -> Answer:
         """The photos for one sketch, given as strokes or as a PNG, JPEG or WebP file.
 
@@ -77,6 +78,7 @@ class Client:
             include_thumbnails: whether every hit carries its thumbnail.
             mode: `Exact()`, `Approximate(recall)` or `Budget(ms)` of `indexer.modes`.
             filter: which photos take part, of `indexer.filters`; all if None.
+            purpose: what the search is for, such as a case number; kept in the audit log, required by some galleries.
 
         Raises:
             SketchError: the sketch cannot be drawn.
@@ -86,7 +88,7 @@ class Client:
             ServiceError: the service cannot answer.
         """
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        request = search_request(gallery, strokes, raster, options)
+        request = search_request(gallery, strokes, raster, options, purpose)
         try:
             return answer_from_search_response(self._sketches.Search(request, timeout=self._timeout_s))
         except grpc.RpcError as error:
@@ -101,11 +103,11 @@ class Client:
         include_thumbnails: bool = False,
         mode: Mode = EXACT,
         filter: Filter | None = None,
+        purpose: str = "",
     ) -> "ClientDrawing":
         """A drawing to be opened with `with`; the arguments are those of `search`."""
-        return ClientDrawing(
-            self._sketches, self._target, gallery, SearchOptions(k, weights, include_thumbnails, mode, filter)
-        )
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
+        return ClientDrawing(self._sketches, self._target, gallery, options, purpose)
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -147,12 +149,18 @@ class ClientDrawing:
     """
 
     def __init__(
-        self, stub: search_pb2_grpc.SketchSearchServiceStub, target: str, gallery: str, options: SearchOptions
+        self,
+        stub: search_pb2_grpc.SketchSearchServiceStub,
+        target: str,
+        gallery: str,
+        options: SearchOptions,
+        purpose: str = "",
     ) -> None:
         self._stub = stub
         self._target = target
         self._gallery = gallery
         self._options = options
+        self._purpose = purpose
         self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         self._outbox = Outbox()
         self._inbox = Inbox()
@@ -207,7 +215,7 @@ class ClientDrawing:
 
     def __enter__(self) -> Self:
         self._call: Any = self._stub.Draw(self._requests())
-        self._answered(self._outbox.begin(self._gallery, self._options))
+        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

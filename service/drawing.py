@@ -57,14 +57,15 @@ class Drawing:
         self._raster: npt.NDArray[np.uint8] | None = None
         self._epoch = 0
         self._version = 0
-        self._canvas = Canvas(engine.encoder.size_px)
+        self._encoder = engine.encoders.for_gallery(gallery)
+        self._canvas = Canvas(self._encoder.size_px)
         self._drawn = Snapshot((), None, 0, 0)
         self._answer: tuple[int, Answer] | None = None
 
     @property
     def size_px(self) -> int:
         """Side of the canvas in pixels."""
-        return self._engine.encoder.size_px
+        return self._encoder.size_px
 
     def add(self, strokes: Sequence[Stroke]) -> None:
         """Draw on top; all of the strokes or, when they are too many, none.
@@ -143,7 +144,7 @@ class Drawing:
             raster_ms = clock.lap_ms()
             if not region_weights(ink, self._options.weights).any():
                 return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
-            probe = self._engine.encoder.encode_sketches(pixels[None])[0]
+            probe = self._encoder.encode_sketches(pixels[None])[0]
             encode_ms = clock.lap_ms()
         ranking, search_ms = self._engine.search(Query(self._gallery, probe, ink, self._options))
         clock.lap_ms()

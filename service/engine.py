@@ -1,4 +1,4 @@
-"""What the sessions of a service share: the encoder, a limit on how much runs at once, and scans.
+"""What the sessions of a service share: the encoders, a limit on how much runs at once, and scans.
 
 A scan of a large gallery uses every core and mostly waits for memory, so two of them side by side take twice as long,
 and one for two queries hardly longer than for one. So only one runs at a time for each kind of ranking, and takes in
@@ -21,6 +21,7 @@ from indexer.encoding import RegionEncoder
 from indexer.gallery import Gallery, Ranking
 from indexer.modes import Exact
 from service.answers import SearchOptions
+from service.encoders import Encoders
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,12 +44,12 @@ class Engine:
     """Encodes and searches for every session of a service.
 
     Args:
-        encoder: made the galleries' embeddings.
+        encoders: made the galleries' embeddings.
         threads: pieces of work that run at once, at least 1.
     """
 
-    def __init__(self, encoder: RegionEncoder, threads: int = 1) -> None:
-        self.encoder = encoder
+    def __init__(self, encoders: RegionEncoder | Encoders, threads: int = 1) -> None:
+        self.encoders = Encoders.of(encoders)
         self.slot = threading.BoundedSemaphore(threads)
         self._scans: SharedRuns[Query, Ranking] = SharedRuns(_scan, self.slot, MAX_SHARING)
 

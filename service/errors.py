@@ -9,11 +9,11 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from indexer.errors import (
@@ -45,6 +45,31 @@ class ServiceError(PublicError):
     """The service cannot answer: it is not there, it is stopping, or it failed."""
 
 
+class AuthenticationError(PublicError):
+    """Nobody knows who calls: no key or token, or one that is wrong, expired or revoked."""
+
+
+class ForbiddenError(PublicError):
+    """The caller is known and may not do this: its role is another, or the gallery is none of its own."""
+
+
+class LimitError(PublicError):
+    """The caller has used up what it may ask for; the same call succeeds after `retry_after_s` seconds, 0 if never."""
+
+    retry_after_s: float = 0.0
+
+    @classmethod
+    def after(cls, retry_after_s: float, message: str) -> Self:
+        """An error that says when to come back."""
+        error = cls(message)
+        error.retry_after_s = retry_after_s
+        return error
+
+
+class AuditError(PublicError):
+    """A search that must be on record cannot be recorded."""
+
+
 CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     ShapeError: grpc.StatusCode.INVALID_ARGUMENT,
     SketchError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -58,6 +83,10 @@ CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     DataError: grpc.StatusCode.FAILED_PRECONDITION,
     ConfigError: grpc.StatusCode.FAILED_PRECONDITION,
     ServiceError: grpc.StatusCode.UNAVAILABLE,
+    AuthenticationError: grpc.StatusCode.UNAUTHENTICATED,
+    ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
+    LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    AuditError: grpc.StatusCode.UNAVAILABLE,
 }
 
 
@@ -77,7 +106,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         error = QueryError("a message cannot be decoded: it is none of this contract, or nested more than 100 deep")
     for kind in type(error).__mro__:
         if kind in CATALOG:
-            return _status(CATALOG[kind], str(error), reason(kind))
+            return _status(CATALOG[kind], str(error), reason(kind), *_details(error))
     request_id = uuid.uuid4().hex[:12]
     logger.error("request %s failed", request_id, exc_info=error)
     message = f"internal error {request_id}; the service's log tells more under this id"
@@ -98,12 +127,15 @@ async def public_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncI
 def error_from_status(status: status_pb2.Status) -> PublicError:
     """The exception that the service raised, with its message; ServiceError where it is none of ours."""
     info = error_details_pb2.ErrorInfo()
+    found: PublicError | None = None
     for detail in status.details:
         if detail.Unpack(info) and info.domain == DOMAIN:
-            for kind in CATALOG:
-                if reason(kind) == info.reason:
-                    return kind(status.message)
-    return ServiceError(status.message)
+            found = next((kind(status.message) for kind in CATALOG if reason(kind) == info.reason), None)
+    if isinstance(found, LimitError):
+        retry = error_details_pb2.RetryInfo()
+        if any(detail.Unpack(retry) for detail in status.details):
+            found.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return found or ServiceError(status.message)
 
 
 def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> PublicError:
@@ -125,7 +157,21 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")
 
 
-def _status(code: grpc.StatusCode, message: str, reason: str) -> status_pb2.Status:
-    detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
-    return status_pb2.Status(code=code.value[0], message=message, details=[detail])
+def _details(error: Exception) -> list[Message]:
+    if not isinstance(error, LimitError) or not error.retry_after_s:
+        return []
+    return [error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s))]
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def _status(code: grpc.StatusCode, message: str, reason: str, *more: Message) -> status_pb2.Status:
+    details = []
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN), *more):
+        details.append(any_pb2.Any())
+        details[-1].Pack(detail)
+    return status_pb2.Status(code=code.value[0], message=message, details=details)

@@ -1,10 +1,11 @@
-"""The galleries that one service answers for, all made by the model at hand."""
+"""The galleries that one service answers for, each with the model that made it."""
 
 from collections.abc import Iterable, Iterator
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, QueryError
 from indexer.gallery import Gallery
+from service.encoders import Encoders
 from service.errors import UnknownGalleryError
 
 
@@ -14,17 +15,18 @@ class Galleries:
     Raises:
         ConfigError: no galleries, or two of the same name.
         GalleryError: one has no photos.
-        ModelMismatchError: one was made by another model.
+        ModelMismatchError: one was made by a model that is not at hand.
     """
 
-    def __init__(self, galleries: Iterable[Gallery], encoder: RegionEncoder) -> None:
+    def __init__(self, galleries: Iterable[Gallery], encoders: RegionEncoder | Encoders) -> None:
+        self.encoders = Encoders.of(encoders)
         self._by_name: dict[str, Gallery] = {}
         for gallery in galleries:
             if gallery.name in self._by_name:
                 raise ConfigError(f"galleries must have different names, two are named {gallery.name}; rename one")
             if gallery.photos == 0:
                 raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
-            gallery.check_model(encoder)
+            self.encoders.for_gallery(gallery)
             self._by_name[gallery.name] = gallery
         if not self._by_name:
             raise ConfigError("a service needs at least one gallery, got none")

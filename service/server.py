@@ -9,7 +9,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.config import MAX_MESSAGE_BYTES, ServerConfig, split_address
@@ -121,11 +120,11 @@ class SketchServer:
         await self.stop()
 
 
-def build_server(config: ServerConfig, galleries: Galleries, encoder: RegionEncoder) -> SketchServer:
+def build_server(config: ServerConfig, galleries: Galleries) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it."""
     workers = Workers()
     server = grpc.aio.server(options=_OPTIONS)
-    sketches = SketchSearchServicer(galleries, Engine(encoder, config.threads), workers)
+    sketches = SketchSearchServicer(galleries, Engine(galleries.encoders, config.threads), workers)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
     health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs

@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sketch", metavar="SKETCH", type=Path, help="a picture, or a drawing (.json)")
     parser.add_argument("--address", default=DEFAULT_ADDRESS, help="HOST:PORT of the service (default: %(default)s)")
     parser.add_argument("--gallery", default="", help="which one (default: the only one that is served)")
+    parser.add_argument("--purpose", default="", help="what the search is for; some galleries require it")
     parser.add_argument("-k", type=int, default=DEFAULT_K, help="photos to return (default: %(default)s)")
     parser.add_argument(
         "--weights", metavar=("A", "B", "G"), type=float, nargs=3, default=(1.0, 1.0, 1.0),
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         "include_thumbnails": arguments.save_thumbnails is not None,
         "mode": _mode(arguments),
         "filter": filter_of(arguments.where),
+        "purpose": arguments.purpose,
     }
     answers = []
     with Client(arguments.address) as client:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             "can search these galleries",
             file=sys.stderr,
         )
-    asyncio.run(_serve(config, galleries, encoder))
+    asyncio.run(_serve(config, galleries))
     return 0
 
 
@@ -80,8 +80,8 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: ServerConfig, galleries: Galleries, encoder: OnnxEncoder) -> None:
-    server = build_server(config, galleries, encoder)
+async def _serve(config: ServerConfig, galleries: Galleries) -> None:
+    server = build_server(config, galleries)
     await server.start()
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"

@@ -83,6 +83,6 @@ def replay(client: Client, gallery: Gallery, encoder: RegionEncoder, episode: Ep
 
 
 async def _started(gallery: Gallery, encoder: RegionEncoder) -> SketchServer:
-    server = build_server(ServerConfig("127.0.0.1:0", grace_s=1.0), Galleries([gallery], encoder), encoder)
+    server = build_server(ServerConfig("127.0.0.1:0", grace_s=1.0), Galleries([gallery], encoder))
     await server.start()
     return server

@@ -87,7 +87,7 @@ def serving(galleries, encoder, **config) -> Iterator[Serving]:
     try:
 
         async def start():
-            server = build_server(settings, Galleries(galleries, encoder), encoder)
+            server = build_server(settings, Galleries(galleries, encoder))
             await server.start()
             return server
 

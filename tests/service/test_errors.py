@@ -9,7 +9,7 @@ from google.rpc import code_pb2
 import indexer.errors
 import service.errors
 from indexer.errors import GalleryError, PublicError
-from service.errors import CATALOG, ServiceError, error_from_status, reason, status_of
+from service.errors import CATALOG, LimitError, ServiceError, error_from_status, reason, status_of
 
 
 def below(kind: type) -> set[type]:
@@ -30,6 +30,14 @@ def test_every_public_error_survives_the_wire(kind):
     back = error_from_status(status)
     assert type(back) is kind
     assert str(back) == "what must hold, what was found"
+
+
+def test_a_limit_says_when_to_come_back():
+    back = error_from_status(status_of(LimitError.after(1.25, "60 strokes a second are allowed")))
+    assert isinstance(back, LimitError)
+    assert (back.retry_after_s, str(back)) == (1.25, "60 strokes a second are allowed")
+    never = status_of(LimitError("a message may have 1024 bytes, this one has 2048"))
+    assert not any(detail.type_url.endswith("RetryInfo") for detail in never.details)
 
 
 def test_reasons_tell_errors_apart():

@@ -423,7 +423,7 @@ def test_drawings_that_outlast_the_grace_are_told(gallery, encoder):
 
 def test_a_port_in_use_is_refused(service, gallery, encoder):
     async def start():
-        await build_server(ServerConfig(address=service.address), Galleries([gallery], encoder), encoder).start()
+        await build_server(ServerConfig(address=service.address), Galleries([gallery], encoder)).start()
 
     with pytest.raises(ConfigError, match=rf"cannot listen on {service.address}: the port is in use"):
         asyncio.run(start())

@@ -188,8 +188,13 @@ class SearchRequest(_message.Message):
     STROKES_FIELD_NUMBER: _builtins.int
     RASTER_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Name of a gallery. Default, when empty: the only gallery that is served."""
+    purpose: _builtins.str
+    """What the search is for, such as a case number: printable text of at most 200 characters, kept in the audit log.
+    Default: empty, which a gallery may refuse.
+    """
     @_builtins.property
     def strokes(self) -> _sketch_pb2.StrokeSketch:
         """Drawn with strokes."""
@@ -209,10 +214,11 @@ class SearchRequest(_message.Message):
         strokes: _sketch_pb2.StrokeSketch | None = ...,
         raster: _sketch_pb2.RasterSketch | None = ...,
         options: Global___SearchOptions | None = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "raster", b"raster", "sketch", b"sketch", "strokes", b"strokes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options", "raster", b"raster", "sketch", b"sketch", "strokes", b"strokes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options", "purpose", b"purpose", "raster", b"raster", "sketch", b"sketch", "strokes", b"strokes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_sketch: _TypeAlias = _typing.Literal["strokes", "raster"]  # noqa: Y015
     _WhichOneofArgType_sketch: _TypeAlias = _typing.Literal["sketch", b"sketch"]  # noqa: Y015
@@ -466,8 +472,11 @@ class DrawBegin(_message.Message):
 
     GALLERY_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Name of a gallery. Default, when empty: the only gallery that is served."""
+    purpose: _builtins.str
+    """What the drawing is for, as in SearchRequest."""
     @_builtins.property
     def options(self) -> Global___SearchOptions:
         """Default, when absent: the defaults of each option."""
@@ -477,10 +486,11 @@ class DrawBegin(_message.Message):
         *,
         gallery: _builtins.str = ...,
         options: Global___SearchOptions | None = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
