@@ -1,10 +1,16 @@
 """Lower bounds of Eq. (3) over the float32 rows themselves, and the constants that every bound shares."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from indexer.regions import REGION_IDS
+
+_BLOCK: Final = 4096
+"""Photos a step of a pass: a granularity's rows of a block stay in the cache while its regions pass over them."""
 
 UNIT_ROUNDOFF: Final = 2.0**-24
 SLACK: Final = 1 + 32 * UNIT_ROUNDOFF
@@ -62,3 +68,36 @@ class Bounds:
         gap = float(shares @ np.sqrt(most - least + 2 * error))
         base = (least + square - error).astype(np.float32)
         return cls(regions, base, shares.astype(np.float32), unit, gap)
+
+    def lower(
+        self, rows: Mapping[int, npt.NDArray[np.float32]], probe: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """(photos,) float32 lower bounds over `unit`; regions without weight are never read.
+
+        Args:
+            rows: granularity -> (photos, regions x dim) float32.
+            probe: (14, dim) float32, the one of `of`.
+        """
+        photos, dim = len(rows[1]), probe.shape[1]
+        total = np.zeros(photos, np.float32)
+        turned = probe * np.float32(-2)  # exact: a power of two
+        for block in blocks_of(photos):
+            for granularity, stored in rows.items():
+                first = REGION_IDS[granularity].start
+                for region in self.regions:
+                    if region not in REGION_IDS[granularity]:
+                        continue
+                    column = (region - first) * dim
+                    term = stored[block, column : column + dim] @ turned[region]
+                    term += self.base[region]
+                    np.maximum(term, 0, out=term)
+                    np.sqrt(term, out=term)
+                    term *= self.shares[region]
+                    total[block] += term
+        return total
+
+
+def blocks_of(photos: int) -> Iterator[slice]:
+    """The photos in pieces that a cache holds."""
+    for start in range(0, photos, _BLOCK):
+        yield slice(start, start + _BLOCK)

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from indexer.arrangement import Rows, Vectors
 from indexer.bounds import SLACK, shares_of
 from indexer.encoding import default_threads
+from indexer.gathered import candidates
 from indexer.kernels import BLOCK
 from indexer.quantised import BATCH, MakeArray, QuantisedGallery, Queries
-from indexer.regions import REGIONS
+from indexer.regions import GRANULARITIES, REGIONS
 
 Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
 """From a query's place in the batch and some rows to their exact distances."""
@@ -81,6 +82,8 @@ class FusedScan:
         shape = self.quantised.centre.shape
         nothing = self.quantised.prepared(np.zeros((1, *shape), np.float32), np.zeros((1, REGIONS), np.float32))
         self.quantised.bounds(nothing, np.arange(1))
+        one = {g: np.zeros((1, g * g * shape[1]), np.float32) for g in GRANULARITIES}
+        candidates(one, np.arange(1), np.zeros(shape, np.float32), np.ones(REGIONS), 1)
         return self
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:

@@ -2,20 +2,21 @@
 
 FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x dim and 9 x dim for the grids. It never
 ranks, because its float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which
-photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are four ways to ask:
+photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are five ways to ask:
 a scan over the stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them
-(`indexer.fused`; needs the `fast` extra), the same on GPUs (`indexer.device_scan`; needs torch), and inner-product
-lists with a stop certificate (`indexer.lists`; FAISS on a GPU). `indexer.device` says which of them a GPU gets.
+(`indexer.fused`; needs the `fast` extra) or, where a filter leaves few, over their rows alone (`indexer.gathered`), the
+scan on GPUs (`indexer.device_scan`; needs torch), and inner-product lists with a stop certificate (`indexer.lists`;
+FAISS on a GPU). `indexer.device` says which of them a GPU gets.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from indexer.bounds import SLACK, Bounds
+from indexer.bounds import SLACK, Bounds, blocks_of
 from indexer.device import build_scan, torch_gpus
 from indexer.errors import ShapeError
 from indexer.exact import Found, check_query
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
     from indexer.device_scan import DeviceScan
     from indexer.fused import FusedScan
 
-_BLOCK: Final = 4096
-"""Photos a step of the scan: a granularity's rows of a block stay in the cache while its regions pass over them."""
-
 FUSED_FROM: Final = 10_000
 """Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
 than two milliseconds a search, and loading numba costs half a second, compiling for the first time five."""
 
 _APPROXIMATE_FROM: Final = 10_000
 """Photos below which leaving some out saves nothing."""
+
+_GATHER_FROM: Final = 32
+"""Photos are read on their own if at most one in so many takes part: of a million 1 % in 3 ms and 3 % in 13, where
+the scan of all takes 13."""
 
 LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
@@ -237,7 +239,11 @@ class GranularIndex:
                 query = shared[place]
                 return self._distances(rows, probes[query], inks[query], weights[query])
 
-            candidates = self._fused.candidates(probes[shared], per_region[shared], k, allowed, distances)
+            candidates: Iterable[npt.NDArray[np.int64]]
+            if allowed is not None and self._gathers(allowed):
+                candidates = self._gathered(np.flatnonzero(allowed), probes[shared], per_region[shared], k)
+            else:
+                candidates = self._fused.candidates(probes[shared], per_region[shared], k, allowed, distances)
             found |= {query: rank(query, rows) for query, rows in zip(shared, candidates, strict=True)}
         if self._lists is not None and allowed is None:
             found |= self._lists.proven(alone, probes, per_region, k, (self._least, self._most), rank)
@@ -266,7 +272,8 @@ class GranularIndex:
         wanted = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
         nearest = getattr(self._fused, "nearest", None)
         too_long = np.einsum("rd,rd->r", probe, probe).max() >= LONGEST**2
-        if isinstance(mode, Exact) or nearest is None or not wanted or not per_region.any() or too_long:
+        is_exact = isinstance(mode, Exact) or (allowed is not None and self._gathers(allowed))
+        if is_exact or nearest is None or not wanted or not per_region.any() or too_long:
             return self.search(probe, ink, k, weights, allowed), Certificate()
 
         def distances(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -275,6 +282,19 @@ class GranularIndex:
         rows, unseen_from = nearest(probe, per_region, wanted, allowed, distances, mode)
         found = self._rank(rows, probe, ink, wanted, weights)
         return found, Certificate.of(unseen_from, float(found[1][-1]))
+
+    def _gathers(self, allowed: npt.NDArray[np.bool_]) -> bool:
+        """Whether the photos that take part are so few that their own rows are read sooner than everyone's copy."""
+        is_compiled = self._fused is not None and not self._shards
+        return is_compiled and int(np.count_nonzero(allowed)) * _GATHER_FROM <= len(self)
+
+    def _gathered(
+        self, rows: npt.NDArray[np.int64], probes: npt.NDArray[np.float32], weights: npt.NDArray[np.float64], k: int
+    ) -> Iterable[npt.NDArray[np.int64]]:
+        """For each query the candidates among a few photos, see `indexer.gathered`, which is imported only now."""
+        from indexer.gathered import candidates
+
+        return (candidates(self._rows, rows, probe, each, k) for probe, each in zip(probes, weights, strict=True))
 
     def _candidates(
         self,
@@ -287,7 +307,7 @@ class GranularIndex:
     ) -> npt.NDArray[np.int64]:
         """Ascending rows that a scan over the float32 rows cannot rule out; `k` photos are known to be there."""
         bounds = Bounds.of(probe, per_region, self._least, self._most)
-        lower = self._scan(probe, bounds)
+        lower = bounds.lower(self._rows, probe)
         if allowed is not None:
             lower[~allowed] = np.inf
         # The k photos of least bound give a distance that the true k-th cannot exceed.
@@ -320,32 +340,13 @@ class GranularIndex:
             return len(self) if allowed is None else int(np.count_nonzero(allowed))
         own = self._distances(np.array([row]), probe, ink, weights)[0]
         bounds = Bounds.of(probe, per_region, self._least, self._most)
-        lower = self._scan(probe, bounds)
+        lower = bounds.lower(self._rows, probe)
         if allowed is not None:
             lower[~allowed] = np.inf
         reach = own / bounds.unit
         nearer = (lower + bounds.gap) * SLACK < reach
         unsure = np.flatnonzero(~nearer & (lower <= reach * SLACK))
         return int(nearer.sum() + (self._distances(unsure, probe, ink, weights) <= own).sum())
-
-    def _scan(self, probe: npt.NDArray[np.float32], bounds: Bounds) -> npt.NDArray[np.float32]:
-        """(photos,) float32 lower bounds of Eq. (3) over `bounds.unit`; regions without weight are never read."""
-        total = np.zeros(len(self), np.float32)
-        turned = probe * np.float32(-2)  # exact: a power of two
-        for block in _blocks(len(self)):
-            for granularity, rows in self._rows.items():
-                first = REGION_IDS[granularity].start
-                for region in bounds.regions:
-                    if region not in REGION_IDS[granularity]:
-                        continue
-                    column = (region - first) * self.dim
-                    term = rows[block, column : column + self.dim] @ turned[region]
-                    term += bounds.base[region]
-                    np.maximum(term, 0, out=term)
-                    np.sqrt(term, out=term)
-                    term *= bounds.shares[region]
-                    total[block] += term
-        return total
 
     def _distances(
         self,
@@ -356,7 +357,7 @@ class GranularIndex:
     ) -> npt.NDArray[np.float64]:
         """(n,) float64 reference distances of some photos."""
         blocks = [
-            fused_distance(probe, self.vectors(rows[block]), ink, weights) for block in _blocks(max(len(rows), 1))
+            fused_distance(probe, self.vectors(rows[block]), ink, weights) for block in blocks_of(max(len(rows), 1))
         ]
         return np.concatenate(blocks)
 
@@ -390,8 +391,3 @@ def _stored(index: Any) -> npt.NDArray[np.float32]:
     """(photos, width) float32, the rows of a flat FAISS index where they lie."""
     rows: npt.NDArray[np.float32] = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
     return rows.reshape(index.ntotal, index.d)
-
-
-def _blocks(photos: int) -> Iterator[slice]:
-    for start in range(0, photos, _BLOCK):
-        yield slice(start, start + _BLOCK)

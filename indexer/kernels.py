@@ -331,7 +331,8 @@ def _instruction(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: 
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
-def _compiled(function: Callable[..., Any], **more: Any) -> Any:
+def compiled(function: Callable[..., Any], **more: Any) -> Any:
+    """A function as numba compiles it here: without the interpreter's lock, and once for all processes where it may."""
     # Reordering and fused multiply-adds are covered by the error bound, and NaN never occurs; infinity does, and roots
     # must be IEEE's.
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "nnan"}, **more}
@@ -343,11 +344,11 @@ def _compiled(function: Callable[..., Any], **more: Any) -> Any:
 
 
 # Inlined: counting references to their arguments would take a third of the scan.
-dot: Final[Any] = _dot_avx2 if SIMD else _compiled(_dot, forceinline=True)
-add_roots: Final[Any] = _add_roots_avx2 if SIMD else _compiled(_add_roots, forceinline=True)
-finish: Final = _compiled(_finish, forceinline=True)
-unpack: Final = _compiled(_unpack, forceinline=True)
-add_one: Final = _compiled(_add_one, forceinline=True)
-add_many: Final = _compiled(_add_many, forceinline=True)
-scan_blocks: Final = _compiled(_scan_blocks)
-encode: Final = _compiled(_encode, fastmath=False)
+dot: Final[Any] = _dot_avx2 if SIMD else compiled(_dot, forceinline=True)
+add_roots: Final[Any] = _add_roots_avx2 if SIMD else compiled(_add_roots, forceinline=True)
+finish: Final = compiled(_finish, forceinline=True)
+unpack: Final = compiled(_unpack, forceinline=True)
+add_one: Final = compiled(_add_one, forceinline=True)
+add_many: Final = compiled(_add_many, forceinline=True)
+scan_blocks: Final = compiled(_scan_blocks)
+encode: Final = compiled(_encode, fastmath=False)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexer.bounds import Bounds
 from indexer.device import torch_gpus
 from indexer.errors import ConfigError, QueryError, ShapeError
 from indexer.exact import Found, exact_distances, exact_search
@@ -126,7 +127,7 @@ def test_lists_certify_a_clear_case_without_a_scan(monkeypatch: pytest.MonkeyPat
     gallery = unit_rows(rng, 4000)
     probe = gallery[17]
     index = GranularIndex.build(gallery, use_lists=True)
-    monkeypatch.setattr(index, "_scan", lambda *_: pytest.fail("scanned although the lists were enough"))
+    monkeypatch.setattr(Bounds, "lower", lambda *_: pytest.fail("scanned although the lists were enough"))
     rows, distances = index.search(probe, np.ones(REGIONS, bool), k=1)
     assert (rows.tolist(), distances.tolist()) == ([17], [0.0])
 
@@ -199,14 +200,12 @@ def test_regions_without_ink_are_never_read() -> None:
     expected = index.search(probe, ink, 30)
     index._rows[2][:, :16] = np.nan
     index._rows[3][:, : 4 * 16] = np.nan
-    total = index._scan(probe, _bounds(index, probe, ink))
+    total = _bounds(index, probe, ink).lower(index._rows, probe)
     assert np.isfinite(total).all()
     assert np.argmin(total) == expected[0][0]
 
 
 def _bounds(index: GranularIndex, probe: npt.NDArray[np.float32], ink: npt.NDArray[np.bool_]):  # type: ignore[no-untyped-def]
-    from indexer.bounds import Bounds
-
     return Bounds.of(probe, region_weights(ink), index._least, index._most)
 
 
@@ -217,7 +216,7 @@ def test_lower_bounds_lie_below_the_distance_and_close_to_it() -> None:
     index = GranularIndex.build(gallery)
     ink = np.ones(REGIONS, bool)
     bounds = _bounds(index, probe, ink)
-    lower = index._scan(probe, bounds).astype(np.float64) * bounds.unit
+    lower = bounds.lower(index._rows, probe).astype(np.float64) * bounds.unit
     distances = exact_distances(gallery, probe, ink)
     assert (lower <= distances * (1 + 2e-6)).all()
     assert (distances - lower).max() < 0.006
