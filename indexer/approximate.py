@@ -163,8 +163,9 @@ class ApproximateScan:
         """What no photo of the blocks left out is nearer than, over the greatest weight."""
         if not left_out.any():
             return math.inf
-        lower = to_centres[left_out].astype(np.float64) / SLACK - (self._radii[left_out] @ shares) * SLACK
-        return max(float(lower.min()), 0.0) * (1 - 1e-6)
+        # Of all blocks, in one pass: to gather the radii of those left out takes ten times as long.
+        lower = to_centres.astype(np.float64) / SLACK - (self._radii @ shares) * SLACK
+        return max(float(lower[left_out].min()), 0.0) * (1 - 1e-6)
 
     def _measure_blocks(self, vectors: Vectors) -> None:
         """Centres and radii of the arranged blocks that are full."""
