@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "ingest": ("service.commands.ingest", "encode folders of photos into a gallery"),
     "delete": ("service.commands.delete", "delete photos from a gallery"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
+    "config": ("service.commands.config", "check or show the settings of a service"),
     "query": ("service.commands.query", "search a running service from the terminal"),
     "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),
     "train": ("training.commands.train", "train the encoder (needs the `train` extra)"),

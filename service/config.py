@@ -1,16 +1,21 @@
-"""How a service runs: read once, checked, passed down."""
+"""How a service runs: one tree of settings, frozen, checked, passed down.
+
+`service.settings` fills it from a file, the environment and flags. The `Args` of each class are what `mgrl config
+schema` shows of its settings.
+"""
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from indexer.device import DEVICES
 from indexer.encoding import default_threads
 from indexer.errors import ConfigError
+from service.config_access import AuditConfig, AuthConfig, GalleryConfig, JwtConfig, LimitsConfig, TlsConfig
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
-
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
-"""Of a request: gRPC's own default, stated. A 3 MiB picture and 300,000 points fit."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,10 @@ class ServerConfig:
         threads: rankings computed at once, at least 1.
         grace_s: seconds that open calls get to finish when the service stops, at least 0.
         refresh_s: seconds between two looks whether a gallery's folder has changed, above 0.
+        device: where to encode and search: auto, cpu or cuda.
+        model: the ONNX file that made the galleries that name none; the built-in model if not set.
+        approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
+        insecure: whether the service may listen beyond this machine without authentication or without encryption.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -31,6 +40,10 @@ class ServerConfig:
     threads: int = field(default_factory=default_threads)
     grace_s: float = 10.0
     refresh_s: float = 0.5
+    device: str = "auto"
+    model: Path | None = None
+    approximate: bool = False
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         split_address(self.address)
@@ -40,15 +53,74 @@ class ServerConfig:
             raise ConfigError(f"grace_s must be at least 0, got {self.grace_s}")
         if not self.refresh_s > 0:
             raise ConfigError(f"refresh_s must be above 0, got {self.refresh_s}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        host, _ = split_address(self.address)
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(self.address)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a service.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    jwt: JwtConfig = field(default_factory=JwtConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    galleries: Mapping[str, GalleryConfig] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, gallery in self.galleries.items():
+            if gallery.audit_required and self.audit.file is None:
+                raise ConfigError(f"gallery {name} requires an audit log, but [audit] file is not set")
+        check_exposure(self.server.address, self.asks_who_calls, self.tls.is_on, self.server.insecure)
+
+    @property
+    def asks_who_calls(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.auth.keys is not None or self.jwt.is_on or self.tls.client_ca is not None
+
+
+def check_exposure(address: str, asks_who_calls: bool, is_encrypted: bool, insecure: bool) -> None:
+    """Refuse to listen where others can reach faces without a key, or read keys on the way.
+
+    Raises:
+        ConfigError: it would, and nobody said that it may.
+    """
+    if insecure or is_loopback(address):
+        return
+    if not asks_who_calls:
+        raise ConfigError(
+            f"whoever reaches {address} could search these galleries without a key; make one (mgrl keys add) and name "
+            "its file, listen on 127.0.0.1, or say --insecure"
+        )
+    if not is_encrypted:
+        raise ConfigError(
+            f"keys and faces would pass {address} unencrypted; set a certificate and its key, listen on 127.0.0.1, "
+            "or, behind a proxy that encrypts, say --insecure"
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can connect to an address.
+
+    Raises:
+        ConfigError: the address is not HOST:PORT.
+    """
+    host, _ = split_address(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def split_address(address: str) -> tuple[str, int]:

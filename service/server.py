@@ -11,7 +11,8 @@ from grpc_reflection.v1alpha import reflection
 
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
-from service.config import MAX_MESSAGE_BYTES, ServerConfig, split_address
+from service.config import ServerConfig, split_address
+from service.config_access import MAX_MESSAGE_BYTES
 from service.engine import Engine
 from service.galleries import Galleries
 from service.retrieval import GalleryServicer, SketchSearchServicer

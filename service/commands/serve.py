@@ -4,70 +4,104 @@ Example:
     mgrl serve ./gallery
     mgrl serve ./staff ./visitors --address 127.0.0.1:0 --threads 1
     mgrl serve ./gallery --approximate      then: mgrl query sketch.png --recall 0.99
+    mgrl serve --config mgrl.toml           keys, certificates, several galleries: see `mgrl config schema`
 
 Prints one line when it answers. SIGTERM and Ctrl-C stop it: new calls are turned away, open drawings may finish.
+SIGHUP reads the settings again.
 """
 
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from indexer.device import DEVICES, choose_device
-from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, default_threads
-from indexer.gallery import Gallery
+from indexer.device import DEVICES
+from indexer.errors import ConfigError
+from indexer.ledger import folder_name
 from service.config import DEFAULT_ADDRESS, ServerConfig
+from service.config_access import GalleryConfig
 from service.galleries import Galleries
+from service.opening import Opener
 from service.server import build_server
+from service.settings import Loaded, assignments, load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `mgrl serve`."""
-    parser.add_argument("galleries", metavar="GALLERY", type=Path, nargs="+", help="a folder written by `mgrl ingest`")
+    """The options of `mgrl serve`; what is not given is None, so that the settings file may say it."""
+    parser.add_argument("galleries", metavar="GALLERY", type=Path, nargs="*", help="a folder written by `mgrl ingest`")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings (default: MGRL_CONFIG, or none)")
+    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="any setting")
+    parser.add_argument("--address", help=f"HOST:PORT; port 0 takes a free one (default: {DEFAULT_ADDRESS})")
+    parser.add_argument("--model", type=Path, help="an ONNX file that made the galleries (default: the built-in)")
+    parser.add_argument("--threads", help="cores to use (default: all)")
     parser.add_argument(
-        "--address", default=DEFAULT_ADDRESS, help="HOST:PORT; port 0 takes a free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--model", type=Path, default=DEFAULT_MODEL, help="an ONNX file that made the galleries (default: the built-in)"
-    )
-    parser.add_argument("--threads", type=int, default=default_threads(), help="cores to use (default: all)")
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where to encode and search (default: a GPU if there is one)"
+        "--device", choices=DEVICES, help="where to encode and search (default: auto, a GPU if there is one)"
     )
     parser.add_argument(
         "--approximate",
         action="store_true",
+        default=None,
         help="also prepare galleries of 10,000 photos and more for approximate searches; starting takes longer by "
         "some 30 s a million photos",
     )
+    parser.add_argument("--grace", metavar="SECONDS", help="for open drawings at a stop (default: 10)")
     parser.add_argument(
-        "--grace",
-        metavar="SECONDS",
-        type=float,
-        default=10.0,
-        help="for open drawings at a stop (default: %(default)s)",
+        "--insecure",
+        action="store_true",
+        default=None,
+        help="listen beyond this machine without authentication or without encryption",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
-    config = ServerConfig(address=arguments.address, threads=arguments.threads, grace_s=arguments.grace)
+    loaded = read_settings(arguments)
+    config = loaded.config
+    if (
+        config.asks_who_calls
+        or config.tls.is_on
+        or config.audit.file
+        or config.galleries
+        != {name: GalleryConfig(gallery.path, gallery.model) for name, gallery in config.galleries.items()}
+    ):
+        raise ConfigError("this version knows the settings of keys, encryption and audit, but does not serve them yet")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    device = choose_device(arguments.device)
-    opened = [Gallery.open(path, device=device) for path in arguments.galleries]
-    encoder = OnnxEncoder.open(arguments.model, threads=config.threads, device=device)
-    galleries = Galleries(opened, encoder)
-    if arguments.approximate:
+    galleries = Opener(config).open_all(config)
+    if config.server.approximate:
         _lay_out(galleries)
-    if not config.is_loopback:
-        print(
-            f"mgrl serve: warning: there is no authentication and no encryption yet; whoever reaches {config.address} "
-            "can search these galleries",
-            file=sys.stderr,
-        )
-    asyncio.run(_serve(config, galleries))
+    asyncio.run(_serve(config.server, galleries))
     return 0
+
+
+def read_settings(arguments: argparse.Namespace) -> Loaded:
+    """The settings of file, environment and flags.
+
+    Raises:
+        ConfigError: see `load_settings`; or two galleries of the same name.
+    """
+    flags = assignments(arguments.set)
+    for key, value, flag in (
+        ("server.address", arguments.address, "--address"),
+        ("server.model", arguments.model, "--model"),
+        ("server.threads", arguments.threads, "--threads"),
+        ("server.device", arguments.device, "--device"),
+        ("server.approximate", arguments.approximate, "--approximate"),
+        ("server.grace_s", arguments.grace, "--grace"),
+        ("server.insecure", arguments.insecure, "--insecure"),
+    ):
+        if value is not None:
+            flags[key] = (value, flag)
+    named: dict[str, tuple[Any, str]] = {}
+    for path in arguments.galleries:
+        key = f"galleries.{folder_name(path)}.path"
+        if key in named:
+            raise ConfigError(f"galleries must have different names, two are named {folder_name(path)}; rename one")
+        named[key] = (path, "GALLERY")
+    file = arguments.config or (Path(os.environ["MGRL_CONFIG"]) if os.environ.get("MGRL_CONFIG") else None)
+    return load_settings(file, os.environ, {**flags, **named})
 
 
 def _lay_out(galleries: Galleries) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from indexer.encoding import OnnxEncoder
 from indexer.episode import Episode
 from service import cli
 from service.client import Client
-from service.commands import serve
 from service.errors import ServiceError
 from tests.conftest import PixelEncoder
 from tests.service.conftest import line, make_gallery, png, serving
@@ -22,15 +22,15 @@ SERVE = """
 import sys
 from tests.conftest import PixelEncoder
 from service import cli
-from service.commands import serve
-serve.OnnxEncoder.open = lambda *_, **__: PixelEncoder()
+from indexer.encoding import OnnxEncoder
+OnnxEncoder.open = lambda *_, **__: PixelEncoder()
 sys.exit(cli.main(["serve", *sys.argv[1:]]))
 """
 
 
 @pytest.fixture
 def pixel_model(monkeypatch):
-    monkeypatch.setattr(serve.OnnxEncoder, "open", lambda *_, **__: PixelEncoder())
+    monkeypatch.setattr(OnnxEncoder, "open", lambda *_, **__: PixelEncoder())
 
 
 @pytest.fixture
@@ -92,10 +92,17 @@ def test_a_port_in_use_ends_the_command(mgrl, folder, service):
     assert errors.startswith(f"mgrl serve: cannot listen on {service.address}: the port is in use")
 
 
-def test_serving_beyond_this_machine_warns(mgrl, folder, service):
+def test_serving_beyond_this_machine_is_refused_unless_said(mgrl, folder, service):
     port = service.address.rpartition(":")[2]
-    _, _, errors = mgrl("serve", folder, "--address", f"0.0.0.0:{port}")
-    assert "warning: there is no authentication and no encryption yet; whoever reaches 0.0.0.0" in errors
+    status, _, errors = mgrl("serve", folder, "--address", f"0.0.0.0:{port}")
+    assert (status, errors) == (
+        1,
+        f"mgrl serve: whoever reaches 0.0.0.0:{port} could search these galleries without a key; make one (mgrl keys "
+        "add) and name its file, listen on 127.0.0.1, or say --insecure\n",
+    )
+    # Said explicitly it goes on, to the port that is in use.
+    _, _, errors = mgrl("serve", folder, "--address", f"0.0.0.0:{port}", "--insecure")
+    assert errors.startswith(f"mgrl serve: cannot listen on 0.0.0.0:{port}")
 
 
 def test_galleries_that_cannot_be_served_are_refused(mgrl, tmp_path, folder):
