@@ -1,6 +1,6 @@
 """What a ledger says a gallery holds, read in one transaction: segments, photos, deletions and metadata together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from indexer.attributes import Attributes
 from indexer.errors import GalleryError
-from indexer.ledger import DELETED, FIELDS, PHOTO_METADATA, PHOTOS, SEGMENTS, STATE
 from indexer.metadata import Kind, Value, from_json
+from indexer.tables import ALIASES, DELETED, FIELDS, PHOTO_METADATA, PHOTOS, SEGMENTS, STATE, layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def read_contents(connection: sa.Connection, gallery: str) -> Contents:
         GalleryError: the tables disagree.
     """
     is_old = is_format_1(connection)
-    segments = connection.execute(sa.select(SEGMENTS).order_by(SEGMENTS.c.segment)).all()
+    segments = read_segments(connection)
     order = PHOTOS.c.segment, PHOTOS.c.segment_row
     ids = list(connection.execute(sa.select(PHOTOS.c.photo_id).order_by(*order)).scalars())
     rows = sum(segment.rows for segment in segments)
@@ -59,7 +59,31 @@ def read_contents(connection: sa.Connection, gallery: str) -> Contents:
 
 def is_format_1(connection: sa.Connection) -> bool:
     """Whether the ledger is still without metadata and deletions."""
-    return not sa.inspect(connection).has_table(STATE.name)
+    return layout(connection) == 1
+
+
+def read_segments(connection: sa.Connection) -> Sequence[Any]:
+    """The live segments in order, in any format."""
+    columns = [column for column in SEGMENTS.columns if column.name != "generation"]
+    generation = SEGMENTS.c.generation if layout(connection) >= 3 else sa.literal(0).label("generation")
+    return connection.execute(sa.select(*columns, generation).order_by(SEGMENTS.c.segment)).all()
+
+
+def read_names(connection: sa.Connection) -> Iterator[tuple[str, bytes]]:
+    """Every id, aliases too, with the content hash of its photo."""
+    for row in connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash)):
+        yield row.photo_id, row.content_hash
+    if layout(connection) >= 3:
+        for row in connection.execute(sa.select(ALIASES.c.photo_id, PHOTOS.c.content_hash).join(PHOTOS)):
+            yield row.photo_id, row.content_hash
+
+
+def read_primary_id(connection: sa.Connection, photo_id: str) -> str:
+    """The photo's own id where this is an alias, otherwise the same."""
+    if layout(connection) < 3:
+        return photo_id
+    found = connection.execute(sa.select(PHOTOS.c.photo_id).join(ALIASES).where(ALIASES.c.photo_id == photo_id))
+    return found.scalar() or photo_id
 
 
 def read_version(connection: sa.Connection) -> int:

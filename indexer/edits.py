@@ -1,15 +1,22 @@
-"""What a writer changes in a ledger besides adding photos: metadata and deletions, inside its caller's transaction."""
+"""What a writer changes in a ledger, inside its caller's transaction: photos, other names, metadata, deletions.
+
+A photo's other names (aliases) stand for it wherever one is named. They go with it; where it is replaced under its own
+name, the content that was there lives on under the first of them.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from indexer.contents import read_fields
 from indexer.errors import DataError
-from indexer.ledger import DELETED, FIELDS, PHOTO_METADATA, PHOTOS, STATE
-from indexer.metadata import MAX_FIELDS, Kind, Value, to_json
+from indexer.metadata import MAX_FIELDS, Kind, Value, from_json, to_json
+from indexer.tables import ALIASES, DELETED, FIELDS, PHOTO_METADATA, PHOTOS, SEGMENTS, STATE, photo_checksum
+
+if TYPE_CHECKING:
+    from indexer.store import Alias, NewPhoto
 
 T = TypeVar("T")
 
@@ -39,24 +46,61 @@ def declare_fields(connection: sa.Connection, kinds: Mapping[str, Kind]) -> None
         connection.execute(sa.insert(FIELDS), new)
 
 
-def insert_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str, Value]]) -> None:
-    """Metadata of photos that have none yet."""
-    described = {photo_id: values for photo_id, values in photos.items() if values}
-    rows = {photo.photo_id: photo.row for photo in _found(connection, described)}
-    if rows:
-        values = [{"row": row, "values": to_json(described[photo_id])} for photo_id, row in rows.items()]
+def next_segment(connection: sa.Connection) -> int:
+    """A number that no segment ever had: a reader may still look for the file of one that is gone."""
+    last: int = connection.execute(sa.select(STATE.c.last_segment)).scalar_one()
+    connection.execute(sa.update(STATE).values(last_segment=last + 1))
+    return last + 1
+
+
+def insert_photos(connection: sa.Connection, segment: Mapping[str, Any], photos: Sequence["NewPhoto"]) -> None:
+    """Add a segment, a row of SEGMENTS, and its photos, in the order of its rows."""
+    connection.execute(sa.insert(SEGMENTS), segment)
+    rows = []
+    for segment_row, photo in enumerate(photos):
+        columns = {name: value for name, value in vars(photo).items() if name != "metadata"}
+        checksum = photo_checksum(**columns)
+        place = {"segment": segment["segment"], "segment_row": segment_row}
+        rows.append({**columns, **place, "checksum": checksum})
+    connection.execute(sa.insert(PHOTOS), rows)
+    described = {photo.photo_id: to_json(photo.metadata) for photo in photos if photo.metadata}
+    if described:
+        values = [{"row": row, "values": described[photo_id]} for photo_id, row in _rows(connection, described).items()]
         connection.execute(sa.insert(PHOTO_METADATA), values)
+
+
+def insert_aliases(connection: sa.Connection, aliases: Sequence["Alias"]) -> list[str]:
+    """Give photos further names.
+
+    Returns:
+        The photos that are not there.
+    """
+    rows = _rows(connection, [alias.of for alias in aliases])
+    new = [
+        {"photo_id": alias.photo_id, "row": rows[alias.of], "source": alias.source}
+        for alias in aliases
+        if alias.of in rows
+    ]
+    if new:
+        connection.execute(sa.insert(ALIASES), new)
+    return [alias.of for alias in aliases if alias.of not in rows]
+
+
+def names_taken(connection: sa.Connection, photo_ids: Iterable[str]) -> list[str]:
+    """Which of these ids photos or aliases have."""
+    return list(_rows(connection, photo_ids))
 
 
 def change_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
     """Set the fields that are named, or take them away where None; ids that are not there are passed over."""
-    rows = {photo.row: photo.photo_id for photo in _found(connection, photos)}
+    changes: dict[int, dict[str, Value | None]] = {}
+    for photo_id, row in _rows(connection, photos).items():
+        changes.setdefault(row, {}).update(photos[photo_id])
     changed = []
-    for some in _chunks(rows):
-        stored = connection.execute(sa.select(PHOTO_METADATA).where(PHOTO_METADATA.c.row.in_(some))).all()
-        before = {row.row: row[1] for row in stored}
+    for some in _chunks(changes):
+        before = read_values(connection, some)
         for row in some:
-            named = photos[rows[row]]
+            named = changes[row]
             kept = {field: value for field, value in before.get(row, {}).items() if field not in named}
             new = to_json({field: value for field, value in named.items() if value is not None})
             changed.append({"row": row, "values": kept | new})
@@ -65,28 +109,70 @@ def change_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str,
         connection.execute(sa.insert(PHOTO_METADATA), changed)
 
 
-def delete_photos(connection: sa.Connection, photo_ids: Sequence[str]) -> list[str]:
-    """Take photos out, with their thumbnails and metadata; their vectors become rows of nobody.
+def read_values(connection: sa.Connection, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Stored metadata by row of PHOTOS, as JSON has it."""
+    stored = connection.execute(sa.select(PHOTO_METADATA).where(PHOTO_METADATA.c.row.in_(rows))).all()
+    return {row.row: row[1] for row in stored}
+
+
+def delete_photos(connection: sa.Connection, photo_ids: Iterable[str]) -> list[str]:
+    """Take photos out, with their thumbnails, metadata and all their names; their vectors become rows of nobody.
 
     Returns:
         The ids that are not there.
     """
-    found = _found(connection, photo_ids)
-    if found:
-        gone = [{"segment": photo.segment, "segment_row": photo.segment_row} for photo in found]
-        connection.execute(sa.insert(DELETED), gone)
-        for some in _chunks(photo.row for photo in found):
-            connection.execute(sa.delete(PHOTOS).where(PHOTOS.c.row.in_(some)))
-    there = {photo.photo_id for photo in found}
-    return [photo_id for photo_id in photo_ids if photo_id not in there]
+    asked = list(dict.fromkeys(photo_ids))
+    found = _rows(connection, asked)
+    for some in _chunks(dict.fromkeys(found.values())):
+        place = sa.select(PHOTOS.c.segment, PHOTOS.c.segment_row).where(PHOTOS.c.row.in_(some))
+        connection.execute(sa.insert(DELETED).from_select(["segment", "segment_row"], place))
+        connection.execute(sa.delete(PHOTOS).where(PHOTOS.c.row.in_(some)))
+    return [photo_id for photo_id in asked if photo_id not in found]
 
 
-def _found(connection: sa.Connection, photo_ids: Iterable[str]) -> list[Any]:
-    columns = PHOTOS.c.row, PHOTOS.c.photo_id, PHOTOS.c.segment, PHOTOS.c.segment_row
-    found: list[Any] = []
+def make_way(connection: sa.Connection, photo_ids: Sequence[str]) -> dict[str, dict[str, Value]]:
+    """Free these names, so that photos of other content can have them.
+
+    A photo of such a name is deleted, unless it has an alias: then it goes by that. An alias is taken away.
+
+    Returns:
+        What was known about them, by name.
+    """
+    rows = _rows(connection, photo_ids)
+    known = {row: values for some in _chunks(rows.values()) for row, values in read_values(connection, some).items()}
+    for some in _chunks(photo_ids):
+        connection.execute(sa.delete(ALIASES).where(ALIASES.c.photo_id.in_(some)))
+    own = names_taken(connection, rows)
+    heirs: dict[int, Any] = {}
+    for owned in _chunks(rows[photo_id] for photo_id in own):
+        others = sa.select(ALIASES).where(ALIASES.c.row.in_(owned)).order_by(ALIASES.c.photo_id)
+        for alias in connection.execute(others):
+            heirs.setdefault(alias.row, alias)
+    for alias in heirs.values():
+        _rename(connection, alias)
+    delete_photos(connection, [photo_id for photo_id in own if rows[photo_id] not in heirs])
+    kinds = read_fields(connection)
+    return {photo_id: from_json(known[row], kinds) for photo_id, row in rows.items() if row in known}
+
+
+def _rename(connection: sa.Connection, alias: Any) -> None:
+    """Let a photo go by one of its aliases."""
+    this = PHOTOS.c.row == alias.row
+    photo = connection.execute(sa.select(PHOTOS.c.content_hash, PHOTOS.c.thumbnail).where(this)).one()
+    checksum = photo_checksum(alias.photo_id, alias.source, photo.content_hash, photo.thumbnail)
+    new = {"photo_id": alias.photo_id, "source": alias.source, "checksum": checksum}
+    connection.execute(sa.delete(ALIASES).where(ALIASES.c.photo_id == alias.photo_id))
+    connection.execute(sa.update(PHOTOS).where(this).values(new))
+
+
+def _rows(connection: sa.Connection, photo_ids: Iterable[str]) -> dict[str, int]:
+    """Id -> row of PHOTOS, for those that photos or aliases have."""
+    rows: dict[str, int] = {}
     for some in _chunks(dict.fromkeys(photo_ids)):
-        found += connection.execute(sa.select(*columns).where(PHOTOS.c.photo_id.in_(some))).all()
-    return found
+        for table in (PHOTOS, ALIASES):
+            found = connection.execute(sa.select(table.c.photo_id, table.c.row).where(table.c.photo_id.in_(some)))
+            rows.update((photo_id, row) for photo_id, row in found)
+    return rows
 
 
 def _chunks(items: Iterable[T]) -> Iterator[list[T]]:

@@ -1,11 +1,12 @@
-"""The files of a gallery folder: its manifest, its ledger's tables, and how a file is replaced for good.
+"""The files of a gallery folder: its manifest, its ledger, and how a file is replaced for good.
 
-`indexer.store` reads and appends; this module says what the bytes are. The ledger is reached through SQLAlchemy Core,
-so that another engine can stand behind the same statements.
+`indexer.store` reads and appends; this module says what the files are, `indexer.tables` what is in the ledger.
 """
 
+import errno
 import json
 import os
+import shutil
 import sqlite3
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -15,61 +16,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from indexer import tables
 from indexer.errors import GalleryError
 
-FORMAT_VERSION: Final = 2
-"""Format 1 had no metadata and no deletions. It is read as it is; the first writer adds the tables."""
-_LEDGER: Final = "ledger.sqlite"
-
-METADATA: Final = sa.MetaData()
-SEGMENTS: Final = sa.Table(
-    "segments",
-    METADATA,
-    sa.Column("segment", sa.Integer, primary_key=True),
-    sa.Column("rows", sa.Integer, nullable=False),
-    sa.Column("bytes", sa.Integer, nullable=False),
-    sa.Column("sha256", sa.Text, nullable=False),
-)
-PHOTOS: Final = sa.Table(
-    "photos",
-    METADATA,
-    sa.Column("row", sa.Integer, primary_key=True),  # grows with ingestion: the order that breaks ties
-    sa.Column("photo_id", sa.Text, nullable=False, unique=True),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("content_hash", sa.LargeBinary, nullable=False, unique=True),
-    sa.Column("thumbnail", sa.LargeBinary, nullable=False),
-    sa.Column("segment", sa.ForeignKey("segments.segment"), nullable=False),
-    sa.Column("segment_row", sa.Integer, nullable=False),
-    sa.UniqueConstraint("segment", "segment_row"),
-    # All ids in the order of rows without a look at the rows themselves, which are as large as their thumbnails: of a
-    # million photos in half a second and not three.
-    sa.Index("photos_in_order", "segment", "segment_row", "photo_id"),
-)
-STATE: Final = sa.Table(
-    "state",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),  # grows with every commit: readers look whether it did
-)
-DELETED: Final = sa.Table(
-    "deleted",
-    METADATA,
-    # Rows of segments whose photo is gone; their vectors stay in the file.
-    sa.Column("segment", sa.ForeignKey("segments.segment"), primary_key=True),
-    sa.Column("segment_row", sa.Integer, primary_key=True),
-)
-FIELDS: Final = sa.Table(
-    "fields",
-    METADATA,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("kind", sa.Text, nullable=False),
-)
-PHOTO_METADATA: Final = sa.Table(
-    "photo_metadata",
-    METADATA,
-    sa.Column("row", sa.ForeignKey("photos.row", ondelete="CASCADE"), primary_key=True),
-    sa.Column("values", sa.JSON, nullable=False),  # field -> value, as `indexer.metadata.to_json` writes it
-)
+FORMAT_VERSION: Final = 3
+"""See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
+LEDGER: Final = "ledger.sqlite"
 
 
 @dataclass(frozen=True)
@@ -95,17 +47,26 @@ def folder_name(folder: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file that survives a crash: the old bytes or the new, never a mixture."""
+    """Write a file that survives a crash: the old bytes or the new, never a mixture.
+
+    Raises:
+        OSError: the disk refuses; what was written is taken away again.
+    """
     scratch = path.with_name(path.name + ".tmp")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    _fsync_folder(path.parent)  # without this the rename itself can be lost
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)  # without this the rename itself can be lost
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder last."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -113,14 +74,33 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def refusal(folder: Path, error: OSError | sa.exc.DBAPIError, needs: int = 0) -> str:
+    """Why a folder could not be written; where its disk is full, also what `needs` bytes are against what is free."""
+    cause = error if isinstance(error, OSError) else error.orig
+    reason = getattr(cause, "strerror", None) or str(cause)
+    is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if not is_full and getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+        return reason
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        reason += f"; this needs {megabytes(needs)} and {megabytes(free)} are free"
+    return f"{reason}; what was acknowledged is safe, free some and run it again"
+
+
+def megabytes(count: int) -> str:
+    """Bytes for a reader."""
+    return f"{count / 1e6:.1f} MB"
+
+
 def manifest_path(folder: Path) -> Path:
     """Where a gallery says that it is one."""
     return folder / "gallery.json"
 
 
-def segment_path(folder: Path, segment: int) -> Path:
+def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
     """Where a segment's vectors lie."""
-    return folder / "segments" / f"{segment:06}.vec"
+    again = f"-{generation}" if generation else ""
+    return folder / "segments" / f"{segment:06}{again}.vec"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -142,8 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"gallery {name} has format {version}, this version of mgrl reads formats 1 to {FORMAT_VERSION}; "
             "use the version that wrote it or ingest the photos anew"
         )
-    if not (folder / _LEDGER).is_file():
-        raise GalleryError(f"gallery {name}: its {_LEDGER} is missing; restore it from a copy")
+    if not (folder / LEDGER).is_file():
+        raise GalleryError(f"gallery {name}: its {LEDGER} is missing; restore it from a copy")
     try:
         return Manifest(version, str(raw["model_hash"]), int(raw["dim"]), str(raw["created"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -156,39 +136,41 @@ def create(folder: Path, model_hash: str, dim: int) -> None:
     engine = open_engine(folder)
     try:
         # An earlier attempt may have died anywhere before gallery.json; nothing in its ledger was acknowledged.
-        METADATA.drop_all(engine)
-        _create_tables(engine)
+        with engine.begin() as connection:
+            tables.METADATA.drop_all(connection)
+            tables.create_tables(connection)
     finally:
         engine.dispose()
-    _fsync_folder(folder)
+    fsync_folder(folder)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
     _write_manifest(folder, manifest)
-    _fsync_folder(folder.resolve().parent)
+    fsync_folder(folder.resolve().parent)
 
 
 def upgrade(folder: Path, manifest: Manifest) -> Manifest:
-    """Bring a gallery of an older format to this one; the caller holds its lock. Its photos stay as they are."""
+    """Bring a gallery of an older format to this one; the caller holds its lock. Its photos stay as they are.
+
+    Raises:
+        GalleryError: the disk refuses, or the ledger is damaged; the gallery stays as it was.
+    """
     if manifest.format_version == FORMAT_VERSION:
         return manifest
-    engine = open_engine(folder)
+    # What refers to a table must not go with it when the table is replaced.
+    engine = open_engine(folder, enforces_keys=False)
     try:
-        _create_tables(engine)
+        with engine.begin() as connection:
+            tables.upgrade_tables(connection)
+    except sa.exc.DBAPIError as error:
+        raise GalleryError(
+            f"gallery {folder_name(folder)} has format {manifest.format_version} and could not be brought to format "
+            f"{FORMAT_VERSION} ({error.orig}); it is as it was"
+        ) from error
     finally:
         engine.dispose()
     upgraded = replace(manifest, format_version=FORMAT_VERSION)
     _write_manifest(folder, upgraded)
     return upgraded
-
-
-def _create_tables(engine: sa.Engine) -> None:
-    """Make the tables that are not there yet."""
-    METADATA.create_all(engine)
-    for index in PHOTOS.indexes:
-        index.create(engine, checkfirst=True)
-    with engine.begin() as connection:
-        if connection.execute(sa.select(STATE)).one_or_none() is None:
-            connection.execute(sa.insert(STATE), {"id": 1, "version": 1})
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -210,9 +192,9 @@ def empty_log(engine: sa.Engine) -> None:
         connection.close()
 
 
-def open_engine(folder: Path) -> sa.Engine:
+def open_engine(folder: Path, *, enforces_keys: bool = True) -> sa.Engine:
     """The ledger's SQLite file: write-ahead log, so that readers never wait, and a sync at every commit."""
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder.resolve() / _LEDGER)))
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder.resolve() / LEDGER)))
 
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: Any, _: Any) -> None:
@@ -221,7 +203,7 @@ def open_engine(folder: Path) -> sa.Engine:
         connection.execute("PRAGMA journal_mode=WAL")
         # In WAL mode only FULL syncs the log at every commit; NORMAL may lose the last ones to a power cut.
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA foreign_keys={'ON' if enforces_keys else 'OFF'}")
         # What is deleted is overwritten: thumbnails and metadata of people must not lie about in free pages.
         connection.execute("PRAGMA secure_delete=ON")
 

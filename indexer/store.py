@@ -12,29 +12,37 @@ between leaves a file that the ledger does not know; the next writer removes it.
 ledger and then files that never change, so they neither wait for the writer nor make it wait.
 """
 
-import fcntl
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
 from indexer import edits, ledger
-from indexer.contents import Contents, is_format_1, read_contents, read_fields, read_metadata_of, read_version
-from indexer.errors import GalleryError, ModelMismatchError, ShapeError, UnknownPhotoError
-from indexer.ledger import PHOTOS, SEGMENTS, Manifest, folder_name, manifest_path, read_manifest, segment_path
+from indexer.contents import (
+    Contents,
+    is_format_1,
+    read_contents,
+    read_fields,
+    read_metadata_of,
+    read_names,
+    read_primary_id,
+    read_segments,
+    read_version,
+)
+from indexer.errors import GalleryError, ModelMismatchError, UnknownPhotoError
+from indexer.ledger import Manifest, folder_name, manifest_path, read_manifest, refusal, segment_path
+from indexer.locks import make_folder, take_lock
 from indexer.metadata import Kind, Value
 from indexer.regions import REGIONS
-
-_UNIT_WITHIN: Final = 0.01
-"""Far above what float16 or a GPU rounds a unit row to."""
+from indexer.rows import check_rows
+from indexer.tables import PHOTOS
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,21 @@ class NewPhoto(Photo):
     """A photo to append; `content_hash` is the SHA-256 of its file, 32 bytes."""
 
     content_hash: bytes
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A further name of a stored photo: the same content under another id.
+
+    Args:
+        photo_id: the new name; no photo and no alias has it.
+        source: the file of that name.
+        of: a name that the photo has.
+    """
+
+    photo_id: str
+    source: str
+    of: str
 
 
 class Snapshot(NamedTuple):
@@ -112,10 +135,14 @@ class Store:
             return {} if is_format_1(connection) else read_fields(connection)
 
     def known(self) -> tuple[set[str], set[bytes]]:
-        """The photo ids and the content hashes in the gallery."""
+        """The ids of photos and aliases, and the content hashes in the gallery."""
+        names = self.names()
+        return set(names), set(names.values())
+
+    def names(self) -> dict[str, bytes]:
+        """Every id, aliases too, with the content hash of its photo; a photo's own id comes before its aliases."""
         with self._reading() as connection:
-            rows = connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash)).all()
-        return {row.photo_id for row in rows}, {row.content_hash for row in rows}
+            return dict(read_names(connection))
 
     def count(self) -> int:
         """How many photos there are."""
@@ -123,17 +150,18 @@ class Store:
             return connection.execute(sa.select(sa.func.count()).select_from(PHOTOS)).scalar_one()
 
     def photo(self, photo_id: str) -> Photo:
-        """One photo's source, thumbnail and metadata.
+        """One photo's source, thumbnail and metadata; for an alias, those of its photo, under the photo's own id.
 
         Raises:
             UnknownPhotoError: no photo has this id.
         """
         columns = PHOTOS.c.photo_id, PHOTOS.c.source, PHOTOS.c.thumbnail
         with self._reading() as connection:
-            row = connection.execute(sa.select(*columns).where(PHOTOS.c.photo_id == photo_id)).one_or_none()
+            own = read_primary_id(connection, photo_id)
+            row = connection.execute(sa.select(*columns).where(PHOTOS.c.photo_id == own)).one_or_none()
             if row is None:
                 raise unknown_photo(self.name, photo_id)
-            return Photo(*row, metadata=read_metadata_of(connection, photo_id))
+            return Photo(*row, metadata=read_metadata_of(connection, own))
 
     def close(self) -> None:
         """Give the ledger's connections back."""
@@ -148,7 +176,7 @@ class Store:
             raise GalleryError(f"gallery {self.name}: its ledger cannot be read ({error.orig})") from error
 
     def _read_segment(self, segment: Any) -> npt.NDArray[np.float32]:
-        path = segment_path(self.folder, segment.segment)
+        path = segment_path(self.folder, segment.segment, segment.generation)
         where = f"gallery {self.name}: segment {path.name}"
         advice = "restore the folder from a copy or ingest its photos anew"
         try:
@@ -170,15 +198,17 @@ class StoreWriter(Store):
         self._lock = lock
 
     @classmethod
-    def open_or_create(cls, folder: Path, model_hash: str, dim: int) -> Self:
+    def open_or_create(cls, folder: Path, model_hash: str, dim: int, *, wait_s: float = 0.0) -> Self:
         """Open a gallery for appending, making it if the folder is missing or empty.
+
+        While another process writes it, wait for at most `wait_s` seconds.
 
         Raises:
             GalleryError: another writer holds it, the folder holds something else, or another format.
             ModelMismatchError: the gallery was made by another model.
         """
-        _make_folder(folder)
-        lock = _take_lock(folder)
+        make_folder(folder)
+        lock = take_lock(folder, wait_s)
         try:
             if not manifest_path(folder).exists():
                 ledger.create(folder, model_hash, dim)
@@ -192,43 +222,55 @@ class StoreWriter(Store):
         return writer
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open an existing gallery for changes, whatever model made it.
+    def open(cls, folder: Path, *, wait_s: float = 0.0) -> Self:
+        """Open an existing gallery for changes, whatever model made it; see `open_or_create`.
 
         Raises:
             GalleryError: no gallery there, one of another format, or another writer holds it.
         """
         manifest = read_manifest(folder)
-        return cls.open_or_create(folder, manifest.model_hash, manifest.dim)
+        return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
 
     def append(self, photos: Sequence[NewPhoto], embeddings: npt.NDArray[np.float32]) -> None:
         """Store a batch. When this returns the batch survives a crash; before, none of it is visible.
 
         Args:
-            photos: ids and content hashes must be new to the gallery; metadata of declared fields.
+            photos: ids must be new to the gallery; contents may be there already, which is for the caller to decide;
+                metadata of declared fields.
             embeddings: (photos, 14, dim) float32, finite, unit rows.
 
         Raises:
             ShapeError: embeddings do not fit the photos or the gallery, or are no finite unit rows.
-            GalleryError: an id or content is there already, or the disk refuses (nothing of the batch is kept).
+            GalleryError: an id is there already, or the disk refuses (nothing of the batch is kept).
         """
-        if embeddings.shape != (len(photos), REGIONS, self.manifest.dim):
-            expected = (len(photos), REGIONS, self.manifest.dim)
-            raise ShapeError(f"embeddings must be {expected} for these photos, got {embeddings.shape}")
-        if not np.isfinite(embeddings).all():
-            raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
-        if not photos:
-            return
-        lengths = np.linalg.norm(embeddings, axis=2)
-        if np.abs(lengths - 1).max() > _UNIT_WITHIN:
-            wrong = lengths.flat[np.abs(lengths - 1).argmax()]
-            raise ShapeError(f"embeddings must be rows of length 1, one is {wrong:.4g} long; the encoder is broken")
-        data = np.ascontiguousarray(embeddings, "<f4").tobytes()
-        try:
-            with self._writing(f"{len(photos)} photos could not be stored") as connection:
-                self._append(connection, photos, data)
-        except sa.exc.IntegrityError as error:
-            raise GalleryError(f"gallery {self.name} has a photo of this batch already ({error.orig})") from error
+        self._store_batch(photos, embeddings, replaces=False)
+
+    def upsert(self, photos: Sequence[NewPhoto], embeddings: npt.NDArray[np.float32]) -> None:
+        """Store a batch as `append` does; photos whose ids are there are replaced, in the same commit.
+
+        A replaced photo keeps what is known about it where the new one says nothing. Among equal distances it now
+        comes last, as if it were new. The content that was there is gone, unless the gallery knows it by an alias too:
+        then it goes by that from now on. An alias of the same id is taken away.
+
+        Raises:
+            ShapeError, GalleryError: as `append`, but that ids may be there.
+        """
+        self._store_batch(photos, embeddings, replaces=True)
+        ledger.empty_log(self._engine)
+
+    def add_aliases(self, aliases: Sequence[Alias]) -> None:
+        """Give photos further names, all or, after a crash or an error, none.
+
+        An alias takes no part in rankings. It stands for its photo in `photo`, `describe` and `delete`.
+
+        Raises:
+            UnknownPhotoError: there is no photo to name.
+            GalleryError: a name is taken, or the disk refuses.
+        """
+        with self._writing(f"{len(aliases)} aliases could not be stored") as connection:
+            self._refuse_taken(edits.names_taken(connection, [alias.photo_id for alias in aliases]))
+            if missing := edits.insert_aliases(connection, aliases):
+                raise unknown_photo(self.name, missing[0])
 
     def declare_fields(self, kinds: Mapping[str, Kind]) -> None:
         """Add metadata fields; those that are there already stay.
@@ -253,9 +295,10 @@ class StoreWriter(Store):
             edits.change_metadata(connection, photos)
 
     def delete(self, photo_ids: Sequence[str]) -> None:
-        """Take photos out for good, all or, after a crash or an error, none.
+        """Take photos out for good, by any of their names, all or, after a crash or an error, none.
 
-        Thumbnails and metadata are overwritten; the vectors stay in their segments, as rows that nothing names.
+        Thumbnails, metadata and all their names are overwritten; the vectors stay in their segments, as rows that
+        nothing names, until `indexer.compaction`.
 
         Raises:
             UnknownPhotoError: an id is not there.
@@ -280,41 +323,53 @@ class StoreWriter(Store):
         self.close()
 
     @contextmanager
-    def _writing(self, failure: str) -> Iterator[sa.Connection]:
-        """A transaction of which readers see all or nothing, and hear that there was one."""
+    def _writing(self, failure: str, needs: int = 0) -> Iterator[sa.Connection]:
+        """A transaction of which readers see all or nothing, and hear that there was one; it writes `needs` bytes."""
         try:
             with self._engine.begin() as connection:
                 yield connection
                 edits.touch(connection)
-        except sa.exc.IntegrityError:
-            raise
+        except sa.exc.IntegrityError as error:
+            raise GalleryError(f"gallery {self.name}: {failure}, two have the same id ({error.orig})") from error
         except (OSError, sa.exc.DBAPIError) as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "orig", error)
-            raise GalleryError(f"gallery {self.name}: {failure} ({reason})") from error
+            raise GalleryError(f"gallery {self.name}: {failure} ({refusal(self.folder, error, needs)})") from error
 
-    def _append(self, connection: sa.Connection, photos: Sequence[NewPhoto], data: bytes) -> None:
-        last = connection.execute(sa.select(sa.func.max(SEGMENTS.c.segment))).scalar() or 0
-        segment = last + 1
-        # The vectors first: the commit to come must never name bytes that a crash can still take away.
-        ledger.replace_file(segment_path(self.folder, segment), data)
-        row = {"rows": len(photos), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        connection.execute(sa.insert(SEGMENTS), row | {"segment": segment})
-        rows = []
-        for segment_row, photo in enumerate(photos):
-            columns = {name: value for name, value in vars(photo).items() if name != "metadata"}
-            rows.append({**columns, "segment": segment, "segment_row": segment_row})
-        connection.execute(sa.insert(PHOTOS), rows)
-        edits.insert_metadata(connection, {photo.photo_id: photo.metadata for photo in photos})
+    def _store_batch(self, photos: Sequence[NewPhoto], embeddings: npt.NDArray[np.float32], *, replaces: bool) -> None:
+        check_rows(embeddings, len(photos), self.manifest.dim)
+        if not photos:
+            return
+        data = np.ascontiguousarray(embeddings, "<f4").tobytes()
+        # The ledger's pages are written twice: into its log, then into itself.
+        needs = len(data) + 2 * sum(len(photo.thumbnail) + 1024 for photo in photos)
+        with self._writing(f"{len(photos)} photos could not be stored", needs) as connection:
+            if replaces:
+                photos = _described(photos, edits.make_way(connection, [photo.photo_id for photo in photos]))
+            else:
+                self._refuse_taken(edits.names_taken(connection, [photo.photo_id for photo in photos]))
+            number = edits.next_segment(connection)
+            # The vectors first: the commit to come must never name bytes that a crash can still take away.
+            ledger.replace_file(segment_path(self.folder, number), data)
+            segment = {"rows": len(photos), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            edits.insert_photos(connection, segment | {"segment": number}, photos)
+
+    def _refuse_taken(self, photo_ids: Sequence[str]) -> None:
+        if photo_ids:
+            raise GalleryError(f"gallery {self.name} has a photo {photo_ids[0][:100]!r} already; give it another id")
 
     def _remove_orphans(self) -> None:
         """Delete what a crashed writer left: segments that no commit made live, and half-written files."""
         with self._reading() as connection:
             live = {
-                segment_path(self.folder, n).name for n in connection.execute(sa.select(SEGMENTS.c.segment)).scalars()
+                segment_path(self.folder, segment.segment, segment.generation) for segment in read_segments(connection)
             }
         for path in (self.folder / "segments").glob("*"):
-            if path.name not in live:
+            if path not in live:
                 path.unlink()
+
+
+def _described(photos: Sequence[NewPhoto], known: Mapping[str, Mapping[str, Value]]) -> list[NewPhoto]:
+    """The photos with what was known about those that they replace."""
+    return [replace(photo, metadata={**known.get(photo.photo_id, {}), **photo.metadata}) for photo in photos]
 
 
 def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> None:
@@ -334,36 +389,3 @@ def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> Non
 def unknown_photo(gallery: str, photo_id: str) -> UnknownPhotoError:
     """The error for an id that a gallery does not have."""
     return UnknownPhotoError(f"gallery {gallery} has no photo {photo_id[:100]!r}")
-
-
-def _make_folder(folder: Path) -> None:
-    name = folder_name(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GalleryError(f"the folder {name} cannot be made ({error.strerror})") from error
-    ours = {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "lock", "segments", "gallery.json.tmp"}
-    if not manifest_path(folder).exists() and (foreign := {path.name for path in folder.iterdir()} - ours):
-        raise GalleryError(
-            f"{name} is no gallery and not empty (it holds {sorted(foreign)[0]!r}); name a new or empty folder"
-        )
-
-
-def _take_lock(folder: Path) -> IO[str]:
-    try:
-        lock = (folder / "lock").open("a+")
-    except OSError as error:
-        raise GalleryError(f"gallery {folder_name(folder)} cannot be written ({error.strerror})") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise GalleryError(
-            f"gallery {folder_name(folder)} is being written by another process (pid {holder}); wait until it has ended"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock

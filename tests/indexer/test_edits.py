@@ -1,6 +1,5 @@
 """Metadata and deletions in a gallery folder: what a reader sees, and what a crash leaves."""
 
-import json
 import shutil
 import sqlite3
 import subprocess
@@ -16,36 +15,78 @@ from indexer.metadata import Kind
 from indexer.store import Store, StoreWriter
 from tests.conftest import unit_rows
 from tests.indexer.test_store import MODEL, make_store, new_photos
-
-
-def age_back_to_format_1(folder: Path) -> None:
-    """Make a gallery what the first version of mgrl wrote."""
-    with sqlite3.connect(folder / "ledger.sqlite") as connection:
-        for table in ("photo_metadata", "fields", "deleted", "state"):
-            connection.execute(f"DROP TABLE {table}")
-    connection.close()
-    manifest = json.loads((folder / "gallery.json").read_text())
-    (folder / "gallery.json").write_text(json.dumps(manifest | {"format_version": 1}))
+from tests.old_formats import age_back
 
 
 def test_an_old_gallery_is_read_as_it_is_and_upgraded_by_its_first_writer(tmp_path: Path) -> None:
     rows = make_store(tmp_path / "g", 3, 2)
-    age_back_to_format_1(tmp_path / "g")
+    age_back(tmp_path / "g", 1)
     reader = Store.open(tmp_path / "g")
     contents, segments = reader.snapshot()
     assert (contents.photo_ids, contents.version, contents.present) == ([f"p{n}" for n in range(5)], 0, None)
     np.testing.assert_array_equal(np.concatenate(list(segments)), rows)
-    assert (reader.fields(), reader.photo("p4").metadata) == ({}, {})
+    assert (reader.fields(), reader.photo("p4").metadata, len(reader.names())) == ({}, {}, 5)
     with StoreWriter.open(tmp_path / "g") as writer:
-        assert writer.manifest.format_version == 2
+        assert writer.manifest.format_version == 3
         assert reader.version() == 1, "what was open before sees the change"
         writer.declare_fields({"age": Kind.NUMBER})
         writer.describe({"p1": {"age": 30.0}})
         writer.delete(["p0"])
+        writer.append(new_photos(5, 1), rows[:1])
     assert reader.photo("p1").metadata == {"age": 30.0}
-    assert reader.snapshot().contents.photo_ids == ["", "p1", "p2", "p3", "p4"]
-    assert Store.open(tmp_path / "g").manifest.format_version == 2
+    assert reader.snapshot().contents.photo_ids == ["", "p1", "p2", "p3", "p4", "p5"]
+    assert Store.open(tmp_path / "g").manifest.format_version == 3
     assert Store.open(tmp_path / "g").manifest.created == reader.manifest.created
+
+
+def make_format_2(folder: Path) -> None:
+    make_store(folder, 3, 2)
+    with StoreWriter.open(folder) as writer:
+        writer.declare_fields({"age": Kind.NUMBER})
+        writer.describe({"p1": {"age": 30.0}})
+        writer.delete(["p4"])
+    age_back(folder, 2)
+
+
+def test_a_gallery_of_format_2_keeps_what_is_known_about_its_photos(tmp_path: Path) -> None:
+    make_format_2(tmp_path / "g")
+    reader = Store.open(tmp_path / "g")
+    before = reader.snapshot().contents
+    assert before.photo_ids == ["p0", "p1", "p2", "p3", ""]
+    with StoreWriter.open(tmp_path / "g") as writer:
+        assert reader.snapshot().contents.segments == before.segments
+        assert (writer.photo("p1").metadata, writer.fields()) == ({"age": 30.0}, {"age": Kind.NUMBER})
+        assert writer.snapshot().contents.photo_ids == before.photo_ids
+        assert writer.photo("p2").thumbnail == b"thumbnail 2"
+        writer.upsert(new_photos(2, 1), unit_rows(np.random.default_rng(1), 1))
+        assert reader.snapshot().contents.photo_ids == ["p0", "p1", "", "p3", "", "p2"]
+
+
+UPGRADER = """
+import os, sys
+from pathlib import Path
+import sqlalchemy
+from sqlalchemy.engine.default import DefaultDialect
+from indexer.store import StoreWriter
+from tests.crash import Fatal
+
+dying = Fatal(at=int(sys.argv[2]))
+os.replace = dying(os.replace)
+DefaultDialect.do_commit, DefaultDialect.do_execute = dying(DefaultDialect.do_commit), dying(DefaultDialect.do_execute)
+StoreWriter.open(Path(sys.argv[1])).close()
+"""
+
+
+@pytest.mark.parametrize("fatal", [6, 10, 25, 26, 29])
+def test_an_upgrade_killed_at_any_statement_can_be_done_again(tmp_path: Path, fatal: int) -> None:
+    make_format_2(tmp_path / "g")
+    command = [sys.executable, "-c", UPGRADER, str(tmp_path / "g"), str(fatal)]
+    child = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert child.returncode == -9, child.stderr
+    assert Store.open(tmp_path / "g").snapshot().contents.photo_ids == ["p0", "p1", "p2", "p3", ""]
+    with StoreWriter.open(tmp_path / "g") as writer:
+        assert writer.snapshot().contents.photo_ids == ["p0", "p1", "p2", "p3", ""]
+        assert writer.photo("p1").metadata == {"age": 30.0}
 
 
 def test_metadata_comes_back_as_it_was_stored(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Who may write a gallery folder: one process at a time, and what it says to the others.
+
+The lock is the kernel's, so that it goes with its holder however that ends, and no clock plays a part in it.
+"""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import IO, Final
+
+from indexer.errors import GalleryError
+from indexer.ledger import LEDGER, folder_name, manifest_path
+
+_LOOK_EVERY_S: Final = 0.1
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a new gallery, if it is not there.
+
+    Raises:
+        GalleryError: it cannot be made, or holds what is no gallery's.
+    """
+    name = folder_name(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GalleryError(f"the folder {name} cannot be made ({error.strerror})") from error
+    ours = {LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", "lock", "segments", "gallery.json.tmp"}
+    if not manifest_path(folder).exists() and (foreign := {path.name for path in folder.iterdir()} - ours):
+        raise GalleryError(
+            f"{name} is no gallery and not empty (it holds {sorted(foreign)[0]!r}); name a new or empty folder"
+        )
+
+
+def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
+    """The lock of a gallery's one writer, held until the file is closed.
+
+    Args:
+        folder: the gallery's.
+        wait_s: seconds to wait for another writer to end.
+
+    Raises:
+        GalleryError: another process holds it still, or the folder may not be written.
+    """
+    try:
+        lock = (folder / "lock").open("a+")
+    except OSError as error:
+        raise GalleryError(
+            f"gallery {folder_name(folder)} cannot be written ({error.strerror}); it can still be served and searched"
+        ) from error
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError as error:
+            if time.monotonic() >= until:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                lock.close()
+                raise GalleryError(
+                    f"gallery {folder_name(folder)} is being written by another process (pid {holder}); "
+                    "wait until it has ended"
+                ) from error
+        time.sleep(_LOOK_EVERY_S)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
