@@ -122,7 +122,9 @@ def _table(path: Path, rows: list[Row], known: Mapping[str, Kind], *, from_text:
     kinds = {}
     for column, field in fields.items():
         values = [cells[column] for _, _, cells in rows if cells.get(column) is not None]
-        kinds[column] = _stated(column) or known.get(field) or (_kind_of_texts if from_text else _kind_of_json)(values)
+        kinds[column] = (
+            stated_kind(column) or known.get(field) or (_kind_of_texts if from_text else _kind_of_json)(values)
+        )
     photos: dict[str, dict[str, Value | None]] = {}
     for line, photo_id, cells in rows:
         if photo_id in photos:
@@ -137,7 +139,16 @@ def _table(path: Path, rows: list[Row], known: Mapping[str, Kind], *, from_text:
     return MetadataTable(path.name, {fields[column]: kind for column, kind in kinds.items()}, photos)
 
 
-def _stated(column: str) -> Kind | None:
+def stated_kind(column: str) -> Kind | None:
+    """The kind that a column's name states, None where it states none.
+
+    Raises:
+        DataError: it is no kind.
+
+    Example:
+        >>> stated_kind("seen:date"), stated_kind("age")
+        (<Kind.DATE: 'date'>, None)
+    """
     _, colon, kind = column.partition(":")
     if colon and kind not in list(Kind):
         raise DataError(f"column {column[:80]!r}: the kind must be one of {', '.join(Kind)}")

@@ -47,7 +47,10 @@ from indexer.tables import PHOTOS
 
 @dataclass(frozen=True)
 class Photo:
-    """One stored photo: its id, the file it came from, a JPEG of at most 96 px a side, and what is known about it."""
+    """One stored photo: its id, the file it came from, a JPEG of at most 96 px a side, and what is known about it.
+
+    The thumbnail is empty where the photo was ingested as embeddings.
+    """
 
     photo_id: str
     source: str

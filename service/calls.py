@@ -41,7 +41,10 @@ class GalleryInfo:
 
 @dataclass(frozen=True)
 class PhotoInfo:
-    """A photo: its id, the name it was ingested under, a JPEG thumbnail, and what is known about it by field."""
+    """A photo: its id, the name it was ingested under, a JPEG thumbnail, and what is known about it by field.
+
+    The thumbnail is empty where the photo was ingested as embeddings.
+    """
 
     photo_id: str
     source: str

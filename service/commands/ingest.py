@@ -9,6 +9,9 @@ inside the source without suffix.
 with the column photo_id and one column a field, such as age, sex, seen:date or marks:tags (kinds: string, number,
 bool, date, tags; guessed where not named; tags in CSV are separated by |). Photos that are there already get it too.
 
+--embeddings takes vectors that were made elsewhere straight into the gallery: a .npz, .npy or .parquet file with
+photo_id, embeddings (n, 14, dim), and one column a field. Such photos have no thumbnail.
+
 Files that are no readable photos are skipped and listed. Exit status: 0 also when some files were skipped, 1 when
 nothing could be used or the gallery refused, 130 when interrupted.
 
@@ -16,15 +19,19 @@ examples:
   mgrl ingest ./gallery ./photos
   mgrl ingest ./gallery ./photos/2023 ./photos/2024 ./extra/anna.jpg
   mgrl ingest ./gallery ./photos --metadata people.csv
+  mgrl ingest ./gallery --embeddings faces.parquet --model mine.onnx
   mgrl ingest ./gallery ./photos --json summary.json      for scripts: counts, rate, every skipped file
 """
 
 import argparse
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from indexer.device import DEVICES, choose_device
+from indexer.errors import ConfigError
+from service.commands import embeddings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,10 +44,13 @@ _LISTED: Final = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `mgrl ingest`."""
     parser.add_argument("gallery", metavar="GALLERY", type=Path, help="folder of the gallery, made if missing")
-    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="folder of photos, or a photo")
+    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="*", help="folder of photos, or a photo")
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="what is known about the photos: .jsonl or .csv")
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
-    parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos encoded and stored at once (64)")
+    embeddings.add_arguments(parser)
+    parser.add_argument(
+        "--batch", metavar="N", type=int, help="photos encoded and stored at once (64, or 8192 embeddings of a file)"
+    )
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where to encode (default: a GPU if there is one)"
     )
@@ -52,28 +62,31 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from indexer.console import progress, write_json
-    from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
-    from indexer.ingest import ingest
 
     console = Console(stderr=True)
-    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
+    job = embeddings.run if args.embeddings else _photos
     try:
         # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
         with progress("ingesting", None) as show, warnings.catch_warnings(action="ignore"):
-            report = ingest(
-                args.gallery,
-                args.sources,
-                encoder,
-                batch=args.batch,
-                metadata=args.metadata,
-                on_progress=lambda now: show(now.done, now.total, _notes(now)),
-            )
+            report = job(args, lambda now: show(now.done, now.total, _notes(now)))
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
         raise
     write_json(args.json, _summary(report))
     _print_report(console, args.gallery, report)
     return 0 if report.added + report.already_there else 1
+
+
+def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], None]) -> "IngestReport":
+    """Decode, encode and store the photos of the sources."""
+    from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
+    from indexer.ingest import ingest
+
+    if not args.sources or args.model_hash:
+        raise ConfigError("name a SOURCE of photos, or --embeddings FILE; --model-hash goes with --embeddings only")
+    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
+    batch = 64 if args.batch is None else args.batch
+    return ingest(args.gallery, args.sources, encoder, batch=batch, metadata=args.metadata, on_progress=on_progress)
 
 
 def _notes(now: "IngestProgress") -> str:

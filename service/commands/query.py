@@ -193,4 +193,5 @@ def _save_thumbnails(folder: Path, answer: Answer) -> None:
     for hit in answer.hits:
         # The rank keeps names apart that differ only in what is replaced.
         name = re.sub(r"[^\w.-]+", "_", hit.photo_id)[-80:]
-        (folder / f"{hit.rank:03d}-{name}.jpg").write_bytes(hit.thumbnail)
+        if hit.thumbnail:  # empty for photos that were ingested as embeddings
+            (folder / f"{hit.rank:03d}-{name}.jpg").write_bytes(hit.thumbnail)

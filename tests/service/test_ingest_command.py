@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from indexer.encoding import OnnxEncoder
+from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
 from indexer.gallery import Gallery
 from service.cli import main
-from tests.conftest import PixelEncoder
+from tests.conftest import PixelEncoder, unit_rows
 from tests.indexer.test_ingest import paint
 
 
@@ -83,3 +84,49 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["ingest", "--help"])
     assert "mgrl ingest ./gallery ./photos" in capsys.readouterr().out
+
+
+def embeddings_file(folder: Path) -> Path:
+    path = folder / "faces.npz"
+    np.savez(path, photo_id=np.array(["anna", "berta"]), embeddings=unit_rows(np.random.default_rng(0), 2))
+    return path
+
+
+def test_embeddings_go_straight_into_a_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = tmp_path / "summary.json"
+    command = ["ingest", str(tmp_path / "g"), "--embeddings", str(embeddings_file(tmp_path)), "--json", str(summary)]
+    assert main([*command, "--model-hash", "AB" * 32]) == 0
+    assert json.loads(summary.read_text())["added"] == 2
+    assert "added" in capsys.readouterr().err
+    assert Gallery.open(tmp_path / "g").photo_ids == ("anna", "berta")
+
+
+def test_a_model_names_the_hash(tmp_path: Path) -> None:
+    command = ["ingest", str(tmp_path / "g"), "--embeddings", str(embeddings_file(tmp_path))]
+    assert main([*command, "--model", str(DEFAULT_MODEL)]) == 0
+    assert Gallery.open(tmp_path / "g").model_hash == OnnxEncoder.open().model_hash
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--embeddings", "faces.npz"], "either --model FILE or --model-hash SHA256"),
+        (["--embeddings", "faces.npz", "--model-hash", "ab" * 32, "--model", "x.onnx"], "either --model FILE"),
+        (["--embeddings", "faces.npz", "--model-hash", "abc"], "64 hexadecimal digits, got 'abc'"),
+        (["photos", "--embeddings", "faces.npz"], "takes the place of SOURCE"),
+        (["--embeddings", "faces.npz", "--model", "x.onnx"], "no model file named x.onnx"),
+        ([], "name a SOURCE of photos, or --embeddings FILE"),
+    ],
+)
+def test_what_does_not_go_with_embeddings(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    embeddings_file(tmp_path)
+    assert main(["ingest", "g", *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("g").exists()

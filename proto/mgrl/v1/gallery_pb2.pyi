@@ -162,7 +162,7 @@ class GetPhotoResponse(_message.Message):
     source: _builtins.str
     """The file it came from: the source folder's own name and the path inside it, such as "photos/anna/front.jpg"."""
     thumbnail: _builtins.bytes
-    """JPEG file, a picture of at most 96 px a side."""
+    """JPEG file, a picture of at most 96 px a side. Empty for a photo that was ingested as embeddings only."""
     @_builtins.property
     def metadata(self) -> _containers.MessageMap[_builtins.str, _metadata_pb2.MetadataValue]:
         """By field; fields that the photo lacks are absent."""

@@ -1,0 +1,132 @@
+"""Embeddings of a file straight into a gallery: no photo is read, and none needs to be.
+
+The photos have no thumbnail, and their source is the file's name. A photo is its id here, and its content the row of
+embeddings: a row that the gallery has under this id is not stored again, another row under the id takes its place.
+So a job that was stopped runs again like one over photos, and stores only what is missing.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, TypeVar
+
+from indexer.embeddings_file import EmbeddedPhotos, EmbeddingsFile
+from indexer.errors import ConfigError, DataError, GalleryError
+from indexer.gallery import Gallery
+from indexer.granular import FUSED_FROM
+from indexer.ingest import IngestProgress, IngestReport
+from indexer.ledger import manifest_path
+from indexer.metadata import Kind
+from indexer.store import NewPhoto, Store, StoreWriter
+
+T = TypeVar("T")
+
+BATCH: Final = 8192
+"""Photos of a segment and of a commit: 7 MB of vectors of 16 numbers."""
+
+MAX_BATCH: Final = 65_536
+
+_HASH_BYTES: Final = 16
+"""Of a row's content hash: enough to tell rows apart, and a million of them take 16 MB less than of SHA-256."""
+
+
+def ingest_embeddings(
+    gallery: Path,
+    path: Path,
+    model_hash: str,
+    *,
+    batch: int = BATCH,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+) -> IngestReport:
+    """Store a file's embeddings in a gallery, making it if it is not there. Memory does not grow with the file.
+
+    Args:
+        gallery: the gallery's folder.
+        path: a file as `indexer.embeddings_file` describes it.
+        model_hash: SHA-256 of the model that made the embeddings, 64 hexadecimal digits.
+        batch: photos stored at once: all of them or, after a crash, none; 1 to 65536.
+        on_progress: called when a batch is durable.
+
+    Raises:
+        ConfigError: batch or model hash are out of range.
+        DataError: the file does not hold.
+        GalleryError: the folder is something else, damaged, or being written.
+        ModelMismatchError: the gallery was made by another model.
+    """
+    if not 1 <= batch <= MAX_BATCH:
+        raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
+    if len(model_hash) != 64 or not set(model_hash) <= set("0123456789abcdef"):
+        raise ConfigError(f"a model hash must be a SHA-256 in 64 hexadecimal digits, got {model_hash[:80]!r}")
+    started = time.monotonic()
+    file = EmbeddingsFile.open(path, _fields(gallery))
+    if not len(file):
+        raise DataError(f"{file.name} holds no photos")
+    with StoreWriter.open_or_create(gallery, model_hash, file.dim) as store:
+        store.declare_fields(file.kinds)
+        job = _Job(store, file, on_progress or (lambda _: None))
+        with closing(_read_ahead(file.parts(batch))) as parts:
+            for part in parts:
+                job.store(part)
+        photos = store.count()
+    if job.added and photos >= FUSED_FROM:
+        with suppress(GalleryError):  # as in `ingest`: the first opening saves the index
+            Gallery.open(gallery).close()
+    return IngestReport(job.added, job.already_there, tuple(job.skipped), job.described, time.monotonic() - started)
+
+
+class _Job:
+    """The counts, and what is done with some rows."""
+
+    def __init__(self, store: StoreWriter, file: EmbeddingsFile, on_progress: Callable[[IngestProgress], None]) -> None:
+        self._store = store
+        self._file = file
+        self._on_progress = on_progress
+        self._known_ids, _ = store.known()
+        self.added = self.already_there = self.described = 0
+        self.skipped: list[tuple[str, str]] = []
+
+    def store(self, part: EmbeddedPhotos) -> None:
+        """Make one part durable."""
+        new = [row for row, photo_id in enumerate(part.photo_ids) if photo_id not in self._known_ids]
+        known = {
+            photo_id: values
+            for photo_id, values in zip(part.photo_ids, part.metadata, strict=True)
+            if values and photo_id in self._known_ids
+        }
+        if known:
+            self._store.describe(known)
+        if new:
+            self._store.append([self._new_photo(part, row) for row in new], part.embeddings[new])
+        self.added += len(new)
+        self.already_there += len(part.photo_ids) - len(new)
+        self.described += sum(any(value is not None for value in values.values()) for values in part.metadata)
+        self.skipped += part.refused
+        self._on_progress(IngestProgress(len(self._file), self.added, self.already_there, len(self.skipped)))
+
+    def _new_photo(self, part: EmbeddedPhotos, row: int) -> NewPhoto:
+        content = hashlib.blake2b(part.embeddings[row].tobytes(), digest_size=_HASH_BYTES).digest()
+        known = {name: value for name, value in part.metadata[row].items() if value is not None}
+        return NewPhoto(part.photo_ids[row], self._file.name, b"", content, metadata=known)
+
+
+def _fields(gallery: Path) -> dict[str, Kind]:
+    """The metadata fields of a gallery that may not be there yet."""
+    if not manifest_path(gallery).exists():
+        return {}
+    store = Store.open(gallery)
+    try:
+        return store.fields()
+    finally:
+        store.close()
+
+
+def _read_ahead(parts: Iterator[T]) -> Generator[T, None, None]:
+    """The same, each part read while the one before is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        ahead = pool.submit(next, parts, None)
+        while (part := ahead.result()) is not None:
+            ahead = pool.submit(next, parts, None)
+            yield part
