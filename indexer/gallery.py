@@ -147,6 +147,11 @@ class Gallery:
         return self._present
 
     @property
+    def version(self) -> int:
+        """Grows with every change of the folder."""
+        return self._contents.version
+
+    @property
     def photo_ids(self) -> tuple[str, ...]:
         """All ids in the order of ingestion."""
         return tuple(photo_id for photo_id in self._contents.photo_ids if photo_id)

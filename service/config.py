@@ -14,6 +14,7 @@ from indexer.device import DEVICES
 from indexer.encoding import default_threads
 from indexer.errors import ConfigError
 from service.config_access import AuditConfig, AuthConfig, GalleryConfig, JwtConfig, LimitsConfig, TlsConfig
+from service.logs import FORMATS
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 
@@ -31,6 +32,11 @@ class ServerConfig:
         model: the ONNX file that made the galleries that name none; the built-in model if not set.
         approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
         insecure: whether the service may listen beyond this machine without authentication or without encryption.
+        metrics_address: HOST:PORT of /metrics, /livez and /readyz over HTTP; nowhere if empty.
+        log_format: of the lines on stderr: human or json.
+        max_load: share of the time that open drawings may keep the machine busy before others are refused, above 0.
+        max_wait_s: seconds that rankings may wait in line before new calls are refused, above 0.
+        max_drawings: drawings that may be open, at least 1.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -44,6 +50,11 @@ class ServerConfig:
     model: Path | None = None
     approximate: bool = False
     insecure: bool = False
+    metrics_address: str = ""
+    log_format: str = "human"
+    max_load: float = 0.8
+    max_wait_s: float = 0.15
+    max_drawings: int = 5000
 
     def __post_init__(self) -> None:
         split_address(self.address)
@@ -55,6 +66,15 @@ class ServerConfig:
             raise ConfigError(f"refresh_s must be above 0, got {self.refresh_s}")
         if self.device not in DEVICES:
             raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
+        if self.metrics_address:
+            split_address(self.metrics_address)
+        if self.log_format not in FORMATS:
+            raise ConfigError(f"log_format must be one of {', '.join(FORMATS)}, got {self.log_format!r}")
+        if not self.max_load > 0 or not self.max_wait_s > 0 or self.max_drawings < 1:
+            raise ConfigError(
+                f"max_load and max_wait_s must be above 0 and max_drawings at least 1, got {self.max_load}, "
+                f"{self.max_wait_s} and {self.max_drawings}"
+            )
 
     @property
     def is_loopback(self) -> bool:

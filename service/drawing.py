@@ -67,6 +67,11 @@ class Drawing:
         """Side of the canvas in pixels."""
         return self._encoder.size_px
 
+    @property
+    def gallery(self) -> str:
+        """Name of the gallery that is searched."""
+        return self._gallery.name
+
     def add(self, strokes: Sequence[Stroke]) -> None:
         """Draw on top; all of the strokes or, when they are too many, none.
 

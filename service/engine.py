@@ -11,6 +11,7 @@ together, 15.1 for eight. Neither are approximate searches, which read little, n
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from indexer.encoding import RegionEncoder
 from indexer.gallery import Gallery, Ranking
 from indexer.modes import Exact
+from service.admission import Slots
 from service.answers import SearchOptions
 from service.encoders import Encoders
 
@@ -50,7 +52,7 @@ class Engine:
 
     def __init__(self, encoders: RegionEncoder | Encoders, threads: int = 1) -> None:
         self.encoders = Encoders.of(encoders)
-        self.slot = threading.BoundedSemaphore(threads)
+        self.slot = Slots(threads)
         self._scans: SharedRuns[Query, Ranking] = SharedRuns(_scan, self.slot, MAX_SHARING)
 
     def search(self, query: Query) -> tuple[Ranking, float]:
@@ -100,7 +102,9 @@ class SharedRuns(Generic[Job, Result]):
         most: jobs of one run.
     """
 
-    def __init__(self, run: Callable[[Sequence[Job]], Sequence[Result]], slot: threading.Semaphore, most: int) -> None:
+    def __init__(
+        self, run: Callable[[Sequence[Job]], Sequence[Result]], slot: AbstractContextManager[Any], most: int
+    ) -> None:
         self._run, self._slot, self._most = run, slot, most
         self._lock = threading.Lock()
         # The jobs of each kind that wait for a run; a kind is in here as long as one of its jobs leads.

@@ -6,7 +6,6 @@ gets the traceback.
 
 import logging
 import re
-import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -29,6 +28,7 @@ from indexer.errors import (
     SketchError,
     UnknownPhotoError,
 )
+from service.logs import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,10 @@ class LimitError(PublicError):
         return error
 
 
+class OverloadedError(LimitError):
+    """The service does as much as it can: what runs goes on, what is new comes back later."""
+
+
 class AuditError(PublicError):
     """A search that must be on record cannot be recorded."""
 
@@ -86,6 +90,7 @@ CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     AuthenticationError: grpc.StatusCode.UNAUTHENTICATED,
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     AuditError: grpc.StatusCode.UNAVAILABLE,
 }
 
@@ -107,9 +112,9 @@ def status_of(error: Exception) -> status_pb2.Status:
     for kind in type(error).__mro__:
         if kind in CATALOG:
             return _status(CATALOG[kind], str(error), reason(kind), *_details(error))
-    request_id = uuid.uuid4().hex[:12]
-    logger.error("request %s failed", request_id, exc_info=error)
-    message = f"internal error {request_id}; the service's log tells more under this id"
+    failed = request_id()
+    logger.error("request %s failed", failed, exc_info=error)
+    message = f"internal error {failed}; the service's log tells more under this id"
     return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL")
 
 
@@ -124,13 +129,16 @@ async def public_errors(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncI
         await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
+def reason_of(status: status_pb2.Status) -> str:
+    """The reason that one of our statuses gives; empty for any other."""
+    info = error_details_pb2.ErrorInfo()
+    return next((info.reason for detail in status.details if detail.Unpack(info) and info.domain == DOMAIN), "")
+
+
 def error_from_status(status: status_pb2.Status) -> PublicError:
     """The exception that the service raised, with its message; ServiceError where it is none of ours."""
-    info = error_details_pb2.ErrorInfo()
-    found: PublicError | None = None
-    for detail in status.details:
-        if detail.Unpack(info) and info.domain == DOMAIN:
-            found = next((kind(status.message) for kind in CATALOG if reason(kind) == info.reason), None)
+    given = reason_of(status)
+    found = next((kind(status.message) for kind in CATALOG if reason(kind) == given), None)
     if isinstance(found, LimitError):
         retry = error_details_pb2.RetryInfo()
         if any(detail.Unpack(retry) for detail in status.details):

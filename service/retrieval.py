@@ -1,6 +1,7 @@
 """The servicers: wire types in, wire types out, and nothing else."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from indexer.filters import check_fields
 from indexer.gallery import Gallery
 from indexer.sketch import read_raster
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
-from service.answers import SearchOptions
+from service.answers import Answer, SearchOptions
 from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
 from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.drawing import Drawing
@@ -21,6 +22,7 @@ from service.engine import Engine
 from service.errors import ServiceError, public_errors
 from service.galleries import Galleries
 from service.session import DrawSession
+from service.telemetry import Telemetry
 from service.workers import Workers, abandoned_on_exit
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -29,30 +31,37 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
     """Ranks photos for sketches and drawings."""
 
-    def __init__(self, galleries: Galleries, engine: Engine, workers: Workers) -> None:
+    def __init__(self, galleries: Galleries, engine: Engine, workers: Workers, telemetry: Telemetry) -> None:
         self._galleries = galleries
         self._engine = engine
         self._workers = workers
+        self._admission = workers.admission
+        self._telemetry = telemetry
         self._calls: set[asyncio.Task[Any]] = set()
         self._sessions: set[DrawSession] = set()
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
         async with public_errors(context):
             with self._counted(), abandoned_on_exit() as abandoned:
-                gallery = self._galleries.find(request.gallery)
-                return await self._workers.rank(partial(self._search, request, gallery, abandoned.is_set))
+                began, gallery = time.perf_counter(), self._galleries.find(request.gallery)
+                self._admission.check_wait()
+                answer = await self._workers.rank(partial(self._search, request, gallery, abandoned.is_set))
+                self._telemetry.answered(gallery.name, began, answer.timings)
+                return answer_to_search_response(answer)
         raise AssertionError("public_errors ends the call")
 
     async def Draw(
         self, requests: AsyncIterator[search_pb2.DrawRequest], context: Context
     ) -> AsyncIterator[search_pb2.DrawResponse]:
         async with public_errors(context):
-            with self._counted():
+            with self._counted(), self._admission.drawing() as seat:
                 session = await self._begin(await anext(aiter(requests), None))
                 self._sessions.add(session)
                 try:
                     async with aclosing(session.answers(requests)) as responses:
                         async for response in responses:
+                            if response.HasField("result"):
+                                self._admission.drew(seat)
                             yield response
                 finally:
                     self._sessions.discard(session)
@@ -74,11 +83,9 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         gallery = self._galleries.find(request.begin.gallery)
         # A filter may be long: beside the event loop.
         options = await self._workers.read(partial(_options_for, gallery, request.begin.options))
-        return DrawSession(Drawing(gallery, self._engine, options), request.sequence, self._workers)
+        return DrawSession(Drawing(gallery, self._engine, options), request.sequence, self._workers, self._telemetry)
 
-    def _search(
-        self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]
-    ) -> search_pb2.SearchResponse:
+    def _search(self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]) -> Answer:
         drawing = Drawing(gallery, self._engine, _options_for(gallery, request.options))
         with self._engine.slot:  # a picture may take 64 MB while it is decoded
             match request.WhichOneof("sketch"):
@@ -90,7 +97,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
                     drawing.put_raster(read_raster(request.raster.image, drawing.size_px))
                 case _:
                     raise QueryError("a search must hold strokes or a raster, this one holds neither")
-        return answer_to_search_response(drawing.rank(is_abandoned=is_abandoned))
+        return drawing.rank(is_abandoned=is_abandoned)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The gRPC server: our two services, health, reflection, and a stop that lets drawings finish."""
+"""The gRPC server: our services, health, reflection, the HTTP side door, and a stop that lets drawings finish."""
 
 import asyncio
 import signal
@@ -6,16 +6,21 @@ from contextlib import suppress
 from typing import Any, Final, Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.admission import Admission
 from service.config import ServerConfig, split_address
 from service.config_access import MAX_MESSAGE_BYTES
 from service.engine import Engine
 from service.galleries import Galleries
+from service.health import Health
+from service.observing import CallObserver
+from service.probes import Probes, is_turning
 from service.retrieval import GalleryServicer, SketchSearchServicer
+from service.telemetry import Telemetry
 from service.watch import GalleryWatch
 from service.workers import Workers
 
@@ -45,17 +50,21 @@ class SketchServer:
         config: ServerConfig,
         server: grpc.aio.Server,
         sketches: SketchSearchServicer,
-        health_servicer: Any,
+        health: Health,
         workers: Workers,
         watch: GalleryWatch,
+        telemetry: Telemetry,
     ) -> None:
         self._config = config
         self._server = server
         self._sketches = sketches
-        self._health = health_servicer
+        self._health = health
         self._workers = workers
         self._watch = watch
+        self._telemetry = telemetry
+        self._probes: Probes | None = None
         self._port = 0
+        self._metrics_address = ""
 
     @property
     def address(self) -> str:
@@ -63,23 +72,32 @@ class SketchServer:
         host, _ = split_address(self._config.address)
         return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
 
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT of the HTTP side door once started, empty without one."""
+        return self._metrics_address
+
     async def start(self) -> None:
         """Listen and answer.
 
         Raises:
             ConfigError: the address cannot be had.
         """
+        if self._config.metrics_address:
+            loop = asyncio.get_running_loop()
+            self._probes = Probes(self._telemetry.metrics.registry, lambda: is_turning(loop), self._health.is_ready)
+            self._metrics_address = self._probes.start(self._config.metrics_address)
         try:
             self._port = self._server.add_insecure_port(self._config.address)
         except RuntimeError as error:
+            self._stop_probes()
             raise ConfigError(
                 f"cannot listen on {self._config.address}: the port is in use, or the address is not this machine's; "
                 "stop the other server or choose another address"
             ) from error
         await self._server.start()
-        for name in ("", *SERVICES):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        self._watch.start()
+        await self._health.start()
+        self._watch.start(self._health.look)
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Turn new calls away, let open ones finish for a while, end the rest.
@@ -89,13 +107,14 @@ class SketchServer:
         """
         grace_s = self._config.grace_s if grace_s is None else grace_s
         await self._watch.stop()
-        await self._health.enter_graceful_shutdown()
+        await self._health.stop()
         refusing = asyncio.create_task(self._server.stop(grace_s + 2))
         await self._sketches.drain(grace_s)
         # Only watchers of the health service can be left; they need no grace.
         await self._server.stop(0)
         await refusing
         self._workers.close()
+        self._stop_probes()
 
     async def serve_until_signal(self) -> None:
         """Answer until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once."""
@@ -113,6 +132,10 @@ class SketchServer:
             stopping.cancel()
         again.cancel()
 
+    def _stop_probes(self) -> None:
+        if self._probes is not None:
+            self._probes.stop()
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -121,15 +144,19 @@ class SketchServer:
         await self.stop()
 
 
-def build_server(config: ServerConfig, galleries: Galleries) -> SketchServer:
+def build_server(config: ServerConfig, galleries: Galleries, telemetry: Telemetry | None = None) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it."""
-    workers = Workers()
-    server = grpc.aio.server(options=_OPTIONS)
-    sketches = SketchSearchServicer(galleries, Engine(galleries.encoders, config.threads), workers)
+    telemetry = telemetry or Telemetry()
+    engine = Engine(galleries.encoders, config.threads)
+    admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
+    workers = Workers(admission, telemetry.metrics)
+    server = grpc.aio.server(interceptors=[CallObserver(telemetry)], options=_OPTIONS)
+    sketches = SketchSearchServicer(galleries, engine, workers, telemetry)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
-    health_servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    statuses: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     watch = GalleryWatch(galleries, config.refresh_s)
-    return SketchServer(config, server, sketches, health_servicer, workers, watch)
+    states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
+    return SketchServer(config, server, sketches, states, workers, watch, telemetry)

@@ -6,6 +6,7 @@ whose sequence number is at least its own.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from mgrl.v1 import search_pb2
 from service.convert import answer_to_draw_response, strokes_from_wire
 from service.drawing import Drawing
 from service.errors import status_of
+from service.telemetry import Telemetry
 from service.workers import Workers, abandoned_on_exit
 
 _INLINE_BYTES: Final = 64 * 1024
@@ -33,13 +35,16 @@ class DrawSession:
         drawing: an empty drawing.
         sequence: sequence number of the `begin` that opened it.
         workers: where reading and ranking run.
+        telemetry: told of every answer.
     """
 
-    def __init__(self, drawing: Drawing, sequence: int, workers: Workers) -> None:
+    def __init__(self, drawing: Drawing, sequence: int, workers: Workers, telemetry: Telemetry) -> None:
         self._drawing = drawing
         self._workers = workers
+        self._telemetry = telemetry
         self._last_sequence = sequence
         self._unanswered = [sequence]
+        self._waiting_since = time.perf_counter()
         self._changes = 0
         self._errors: asyncio.Queue[search_pb2.DrawResponse] = asyncio.Queue(_MAX_UNSENT_ERRORS)
         self._wake = asyncio.Event()
@@ -102,6 +107,8 @@ class DrawSession:
             # The stroke is refused, the drawing goes on; what is no PublicError is logged and masked by status_of.
             await self._errors.put(search_pb2.DrawResponse(sequence=request.sequence, error=status_of(error)))
         else:
+            if not self._unanswered:
+                self._waiting_since = time.perf_counter()
             self._unanswered.append(request.sequence)
         self._wake.set()
 
@@ -129,6 +136,7 @@ class DrawSession:
     async def _answer(self, is_abandoned: Callable[[], bool]) -> list[search_pb2.DrawResponse]:
         sequences, self._unanswered = self._unanswered, []
         changes, self._changes = self._changes, 0
+        since, skipped = self._waiting_since, max(0, changes - 1)
         work = partial(self._drawing.rank, self._drawing.snapshot(), is_abandoned)
         try:
             answer = await self._workers.rank(work)
@@ -136,4 +144,5 @@ class DrawSession:
             # Each message hears of it: a client that waits for the first must not wait for ever.
             status = status_of(error)
             return [search_pb2.DrawResponse(sequence=sequence, error=status) for sequence in sequences]
-        return [answer_to_draw_response(replace(answer, sequence=sequences[-1], skipped=max(0, changes - 1)))]
+        self._telemetry.answered(self._drawing.gallery, since, answer.timings, skipped)
+        return [answer_to_draw_response(replace(answer, sequence=sequences[-1], skipped=skipped))]

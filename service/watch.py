@@ -7,6 +7,7 @@ begun go on with the one they began with.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
@@ -35,9 +36,9 @@ class GalleryWatch:
         self._task: asyncio.Task[None] | None = None
         self._complaints: set[str] = set()
 
-    def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.get_running_loop().create_task(self._watch())
+    def start(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Begin to look, and do something after every look."""
+        self._task = asyncio.get_running_loop().create_task(self._watch(then))
 
     async def stop(self) -> None:
         """Look no more; a gallery that is being opened is not waited for."""
@@ -47,11 +48,12 @@ class GalleryWatch:
                 await self._task
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _watch(self) -> None:
+    async def _watch(self, then: Callable[[], Awaitable[None]]) -> None:
         pause_s = self._every_s
         while True:
             await asyncio.sleep(pause_s)
             took_s = await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+            await then()
             pause_s = max(self._every_s, took_s * (1 / _SHARE - 1))
 
     def _look(self) -> float:

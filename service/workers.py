@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from service.admission import Admission
+from service.metrics import Metrics
+
 T = TypeVar("T")
 
 _RANKING: Final = 64
@@ -19,15 +22,23 @@ _RANKING: Final = 64
 
 
 class Workers:
-    """Two thread pools: one ranks, one reads large messages."""
+    """Two thread pools: one ranks, one reads large messages.
 
-    def __init__(self) -> None:
+    Args:
+        admission: counts what ranks and what waits to.
+        metrics: told the same.
+    """
+
+    def __init__(self, admission: Admission, metrics: Metrics) -> None:
+        self.admission = admission
+        self._depth = metrics.queue_depth
         self._ranking = ThreadPoolExecutor(_RANKING, "mgrl-rank")
         self._reading = ThreadPoolExecutor(1, "mgrl-read")
 
     async def rank(self, work: Callable[[], T]) -> T:
         """Run `work` when a ranking thread is free."""
-        return await asyncio.get_running_loop().run_in_executor(self._ranking, work)
+        with self.admission.ranking(), self._depth.track_inprogress():
+            return await asyncio.get_running_loop().run_in_executor(self._ranking, work)
 
     async def read(self, work: Callable[[], T]) -> T:
         """Run `work` when the reading thread is free."""

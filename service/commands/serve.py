@@ -12,7 +12,6 @@ SIGHUP reads the settings again.
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -24,9 +23,11 @@ from indexer.ledger import folder_name
 from service.config import DEFAULT_ADDRESS, ServerConfig
 from service.config_access import GalleryConfig
 from service.galleries import Galleries
+from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
 from service.server import build_server
 from service.settings import Loaded, assignments, load_settings
+from service.telemetry import Telemetry, exported_traces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also prepare galleries of 10,000 photos and more for approximate searches; starting takes longer by "
         "some 30 s a million photos",
     )
+    parser.add_argument(
+        "--metrics-address",
+        metavar="HOST:PORT",
+        help="answer /metrics, /livez and /readyz over HTTP there (default: nowhere)",
+    )
+    parser.add_argument("--log-format", choices=FORMATS, help="of the lines on stderr (default: human)")
     parser.add_argument("--grace", metavar="SECONDS", help="for open drawings at a stop (default: 10)")
     parser.add_argument(
         "--insecure",
@@ -68,11 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
         != {name: GalleryConfig(gallery.path, gallery.model) for name, gallery in config.galleries.items()}
     ):
         raise ConfigError("this version knows the settings of keys, encryption and audit, but does not serve them yet")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(config.server.log_format)
     galleries = Opener(config).open_all(config)
     if config.server.approximate:
         _lay_out(galleries)
-    asyncio.run(_serve(config.server, galleries))
+    with exported_traces() as tracer:
+        asyncio.run(_serve(config.server, galleries, Telemetry(tracer=tracer)))
     return 0
 
 
@@ -90,6 +98,8 @@ def read_settings(arguments: argparse.Namespace) -> Loaded:
         ("server.device", arguments.device, "--device"),
         ("server.approximate", arguments.approximate, "--approximate"),
         ("server.grace_s", arguments.grace, "--grace"),
+        ("server.metrics_address", arguments.metrics_address, "--metrics-address"),
+        ("server.log_format", arguments.log_format, "--log-format"),
         ("server.insecure", arguments.insecure, "--insecure"),
     ):
         if value is not None:
@@ -114,10 +124,12 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: ServerConfig, galleries: Galleries) -> None:
-    server = build_server(config, galleries)
+async def _serve(config: ServerConfig, galleries: Galleries, telemetry: Telemetry) -> None:
+    server = build_server(config, galleries, telemetry)
     await server.start()
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"
     print(f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}", flush=True)
+    if server.metrics_address:
+        print(f"metrics on http://{server.metrics_address}/metrics", flush=True)
     await server.serve_until_signal()

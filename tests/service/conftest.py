@@ -75,11 +75,21 @@ class Serving:
         self.server, self.loop, self.address = server, loop, server.address
 
     def on_loop(self, coroutine, timeout_s=5.0):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
+        return self.start(coroutine).result(timeout_s)
+
+    def start(self, coroutine):
+        """A future of the coroutine, which runs on the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def block(self) -> threading.Event:
+        """Hold the event loop until the event is set, 5 s at most."""
+        go_on = threading.Event()
+        self.loop.call_soon_threadsafe(go_on.wait, 5)
+        return go_on
 
 
 @contextmanager
-def serving(galleries, encoder, **config) -> Iterator[Serving]:
+def serving(galleries, encoder, telemetry=None, **config) -> Iterator[Serving]:
     settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **config})
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -87,7 +97,7 @@ def serving(galleries, encoder, **config) -> Iterator[Serving]:
     try:
 
         async def start():
-            server = build_server(settings, Galleries(galleries, encoder))
+            server = build_server(settings, Galleries(galleries, encoder), telemetry)
             await server.start()
             return server
 

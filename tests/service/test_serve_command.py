@@ -80,7 +80,9 @@ def test_serve_says_when_it_is_ready_and_stops_on_sigterm(folder):
             with pytest.raises(ServiceError, match="the service is stopping"):
                 drawing.answer(99)
         output, errors = process.communicate(timeout=10)
-        assert (process.returncode, output, errors) == (0, "", "")
+        assert (process.returncode, output) == (0, "")
+        (call,) = errors.splitlines()
+        assert "method=Draw code=UNAVAILABLE" in call
     finally:
         process.kill()
         process.communicate()
