@@ -65,7 +65,9 @@ def insert_photos(connection: sa.Connection, segment: Mapping[str, Any], photos:
     connection.execute(sa.insert(PHOTOS), rows)
     described = {photo.photo_id: to_json(photo.metadata) for photo in photos if photo.metadata}
     if described:
-        values = [{"row": row, "values": described[photo_id]} for photo_id, row in _rows(connection, described).items()]
+        values = [
+            {"row": row, "values": described[photo_id]} for photo_id, row in rows_of(connection, described).items()
+        ]
         connection.execute(sa.insert(PHOTO_METADATA), values)
 
 
@@ -75,7 +77,7 @@ def insert_aliases(connection: sa.Connection, aliases: Sequence["Alias"]) -> lis
     Returns:
         The photos that are not there.
     """
-    rows = _rows(connection, [alias.of for alias in aliases])
+    rows = rows_of(connection, [alias.of for alias in aliases])
     new = [
         {"photo_id": alias.photo_id, "row": rows[alias.of], "source": alias.source}
         for alias in aliases
@@ -88,13 +90,13 @@ def insert_aliases(connection: sa.Connection, aliases: Sequence["Alias"]) -> lis
 
 def names_taken(connection: sa.Connection, photo_ids: Iterable[str]) -> list[str]:
     """Which of these ids photos or aliases have."""
-    return list(_rows(connection, photo_ids))
+    return list(rows_of(connection, photo_ids))
 
 
 def change_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
     """Set the fields that are named, or take them away where None; ids that are not there are passed over."""
     changes: dict[int, dict[str, Value | None]] = {}
-    for photo_id, row in _rows(connection, photos).items():
+    for photo_id, row in rows_of(connection, photos).items():
         changes.setdefault(row, {}).update(photos[photo_id])
     changed = []
     for some in _chunks(changes):
@@ -122,10 +124,10 @@ def delete_photos(connection: sa.Connection, photo_ids: Iterable[str]) -> list[s
         The ids that are not there.
     """
     asked = list(dict.fromkeys(photo_ids))
-    found = _rows(connection, asked)
+    found = rows_of(connection, asked)
     for some in _chunks(dict.fromkeys(found.values())):
-        place = sa.select(PHOTOS.c.segment, PHOTOS.c.segment_row).where(PHOTOS.c.row.in_(some))
-        connection.execute(sa.insert(DELETED).from_select(["segment", "segment_row"], place))
+        places = [{"segment": segment, "segment_row": row} for segment, row in places_of(connection, some)]
+        connection.execute(sa.insert(DELETED), places)
         connection.execute(sa.delete(PHOTOS).where(PHOTOS.c.row.in_(some)))
     return [photo_id for photo_id in asked if photo_id not in found]
 
@@ -138,7 +140,7 @@ def make_way(connection: sa.Connection, photo_ids: Sequence[str]) -> dict[str, d
     Returns:
         What was known about them, by name.
     """
-    rows = _rows(connection, photo_ids)
+    rows = rows_of(connection, photo_ids)
     known = {row: values for some in _chunks(rows.values()) for row, values in read_values(connection, some).items()}
     for some in _chunks(photo_ids):
         connection.execute(sa.delete(ALIASES).where(ALIASES.c.photo_id.in_(some)))
@@ -165,7 +167,16 @@ def _rename(connection: sa.Connection, alias: Any) -> None:
     connection.execute(sa.update(PHOTOS).where(this).values(new))
 
 
-def _rows(connection: sa.Connection, photo_ids: Iterable[str]) -> dict[str, int]:
+def places_of(connection: sa.Connection, rows: Iterable[int]) -> list[tuple[int, int]]:
+    """(segment, its row) of rows of PHOTOS."""
+    places: list[tuple[int, int]] = []
+    for some in _chunks(dict.fromkeys(rows)):
+        found = connection.execute(sa.select(PHOTOS.c.segment, PHOTOS.c.segment_row).where(PHOTOS.c.row.in_(some)))
+        places += [(segment, row) for segment, row in found]
+    return places
+
+
+def rows_of(connection: sa.Connection, photo_ids: Iterable[str]) -> dict[str, int]:
     """Id -> row of PHOTOS, for those that photos or aliases have."""
     rows: dict[str, int] = {}
     for some in _chunks(dict.fromkeys(photo_ids)):

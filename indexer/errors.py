@@ -33,6 +33,10 @@ class ModelMismatchError(GalleryError):
     """The gallery's embeddings were made by another model than the one at hand."""
 
 
+class StaleSnapshotError(GalleryError):
+    """The gallery was compacted while a snapshot of it was read, and its files are gone; take another snapshot."""
+
+
 class UnknownPhotoError(PublicError):
     """No photo with this id in this gallery."""
 

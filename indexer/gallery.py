@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from indexer.attributes import Mask, Masks
 from indexer.contents import Contents
 from indexer.encoding import RegionEncoder
-from indexer.errors import GalleryError, QueryError
+from indexer.errors import GalleryError, QueryError, StaleSnapshotError
 from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
@@ -24,6 +24,9 @@ from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 from indexer.store import Photo, Store, check_model, unknown_photo
+
+_COMPACTIONS: Final = 10
+"""That may come in between while a gallery is opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +102,7 @@ class Gallery:
         """
         store = Store.open(folder)
         try:
-            contents, segments = store.snapshot()
-            return cls(store, contents, _index_of(store, contents, segments, device))
+            return cls(store, *_loaded(store, device))
         except BaseException:
             store.close()
             raise
@@ -117,13 +119,9 @@ class Gallery:
         Raises:
             GalleryError: damaged since.
         """
-        contents, segments = self._store.snapshot()
-        if contents.segments == self._contents.segments:
-            newer = type(self)(self._store, contents, self._index)
-            newer._wants_layout = self._wants_layout
-            return newer
-        newer = type(self)(self._store, contents, _index_of(self._store, contents, segments, self._index.device))
-        if self._wants_layout:
+        newer = type(self)(self._store, *_loaded(self._store, self._index.device, self))
+        newer._wants_layout = self._wants_layout
+        if self._wants_layout and newer._index is not self._index:
             newer.build_approximate()
         return newer
 
@@ -314,6 +312,20 @@ class Gallery:
             )
 
 
+def _loaded(store: Store, device: str, older: Gallery | None = None) -> tuple[Contents, GranularIndex]:
+    """What the folder holds now; an older gallery's index where the segments are the same.
+
+    Where compaction takes the segments away meanwhile, they are looked up again: what is returned is of one moment.
+    """
+    for _ in range(_COMPACTIONS):
+        contents, segments = store.snapshot()
+        if older is not None and contents.segments == older._contents.segments:
+            return contents, older._index
+        with suppress(StaleSnapshotError):
+            return contents, _index_of(store, contents, segments, device)
+    raise StaleSnapshotError(f"gallery {store.name} was compacted {_COMPACTIONS} times while it was opened; try again")
+
+
 def _index_of(
     store: Store, contents: Contents, segments: Iterable[npt.NDArray[np.float32]], device: str
 ) -> GranularIndex:
@@ -324,7 +336,9 @@ def _index_of(
         if device == "cpu" and rows >= FUSED_FROM:
             # Derived: where it cannot be written it is made in memory at every start, and nothing else changes.
             with suppress(OSError):
-                saved = load_index(store.folder, key) or build_index(store.folder, key, segments, rows, dim)
+                saved = load_index(store.folder, key) or build_index(
+                    store.folder, key, segments, rows, dim, lambda: store.has_segments(contents.segments)
+                )
                 if saved is not None:
                     return saved
             segments = store.embeddings(contents)

@@ -3,15 +3,18 @@
     index/KEY/header.json     length and CRC-32 of the files below
     index/KEY/1.faiss ...     one FAISS index per granularity
     index/KEY/NAME.npy        the quantised copy and what belongs to it
+    index.lock                held while these are written or removed
 
 KEY is a hash of the segments' own checksums, so an index of other segments is never taken for this gallery's. Opening
 verifies every byte, by all cores together. That is against accidents: whoever can alter a file on purpose can alter its
 checksum as well, and CRC-32 takes half as long as SHA-256. Files that are missing, cut short or altered are as good as
 none: the index is built from the segments again, and saved again. The float32 rows are mapped, so that processes which
 open the same gallery share their memory; the quantised copy, a fifth of all, is read. Files appear by one rename and
-are never changed; what a process has mapped stays while a newer index takes its place.
+are never changed; what a process has mapped stays while a newer index takes its place. Who writes an index holds the
+folder's lock together with others that do; who takes vectors away for good (`indexer.compaction`) holds it alone.
 """
 
+import fcntl
 import hashlib
 import json
 import mmap
@@ -20,12 +23,12 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
@@ -44,13 +47,12 @@ _FORMAT: Final = 1
 
 _FOLDER: Final = "index"
 _HEADER: Final = "header.json"
+_LOCK: Final = "index.lock"
 _PIECE: Final = 32 << 20
 """Bytes that a thread checks at a time; a file has one checksum for each such piece."""
 
 _CHUNK: Final = 65_536
 """Photos written at a time, a multiple of a block's; the mean of the first ones is the quantised copy's centre."""
-
-_ABANDONED_S: Final = 3600
 
 
 def index_key(segments: Sequence[Any], dim: int) -> str:
@@ -60,7 +62,12 @@ def index_key(segments: Sequence[Any], dim: int) -> str:
 
 
 def build_index(
-    folder: Path, key: str, embeddings: Iterable[npt.NDArray[np.float32]], photos: int, dim: int
+    folder: Path,
+    key: str,
+    embeddings: Iterable[npt.NDArray[np.float32]],
+    photos: int,
+    dim: int,
+    is_live: Callable[[], bool] = lambda: True,
 ) -> GranularIndex | None:
     """Write the files, remove those of other keys, and map them; memory does not grow with the gallery.
 
@@ -70,9 +77,11 @@ def build_index(
         embeddings: (n, 14, dim) each, all photos in the order of rows.
         photos: how many there are.
         dim: numbers per region.
+        is_live: whether the gallery has all these segments still; asked once it is sure to be waited for.
 
     Returns:
-        None where the compiled scan cannot serve them: without numba, or when rows are too long for it.
+        None where the compiled scan cannot serve them: without numba, or when rows are too long for it. None as well
+        when they are no longer the gallery's.
 
     Raises:
         OSError: the disk refuses; nothing is left behind.
@@ -82,12 +91,55 @@ def build_index(
         return None
     home = folder / _FOLDER
     home.mkdir(exist_ok=True)
+    with _locked(folder, fcntl.LOCK_SH) as lock:
+        if not is_live() or not _build(home, key, embeddings, photos, dim, scan):
+            return None
+        # Where others write still, the last of them cleans up.
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_all_but(home, key)
+    return load_index(folder, key)
+
+
+@contextmanager
+def no_index(folder: Path) -> Iterator[None]:
+    """Nothing is derived from the segments while this is held: what was is removed, nobody builds anew.
+
+    Waits for those that are building. Whoever builds afterwards finds which segments are the gallery's then.
+    """
+    with _locked(folder, fcntl.LOCK_EX):
+        _remove_all_but(folder / _FOLDER)
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[IO[bytes]]:
+    with (folder / _LOCK).open("ab") as lock:
+        fcntl.flock(lock, kind)
+        yield lock
+
+
+def _remove_all_but(home: Path, key: str | None = None) -> None:
+    for path in home.glob("*"):
+        if path.name != key:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _build(
+    home: Path,
+    key: str,
+    embeddings: Iterable[npt.NDArray[np.float32]],
+    photos: int,
+    dim: int,
+    scan: type["FusedScan"],
+) -> bool:
+    """Write the files; False, leaving none, when rows are too long."""
     scratch = home / f"{key}.{os.getpid()}.{time.monotonic_ns()}.tmp"
     scratch.mkdir()
     try:
         arrays = _write(scratch, _chunks(embeddings), photos, dim, scan)
         if arrays["most"].max() > LONGEST**2:
-            return None
+            return False
         for name, array in arrays.items():
             np.save(scratch / f"{name}.npy", array)
         names = [path.name for path in scratch.iterdir()]
@@ -98,11 +150,7 @@ def build_index(
         scratch.rename(whole)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for other in home.iterdir():
-        is_being_written = other.suffix == ".tmp" and time.time() - other.stat().st_mtime < _ABANDONED_S
-        if other.name != key and not is_being_written:
-            shutil.rmtree(other, ignore_errors=True)
-    return load_index(folder, key)
+    return True
 
 
 def load_index(folder: Path, key: str, threads: int | None = None) -> GranularIndex | None:

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from indexer.errors import GalleryError
 FORMAT_VERSION: Final = 3
 """See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
 LEDGER: Final = "ledger.sqlite"
+_READER_S: Final = 30.0
+"""How long a reader's transaction is waited for; ours take milliseconds, of a million photos a few seconds."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,6 @@ def megabytes(count: int) -> str:
 def manifest_path(folder: Path) -> Path:
     """Where a gallery says that it is one."""
     return folder / "gallery.json"
-
-
-def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
-    """Where a segment's vectors lie."""
-    again = f"-{generation}" if generation else ""
-    return folder / "segments" / f"{segment:06}{again}.vec"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -177,17 +174,48 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
     replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
 
 
-def empty_log(engine: sa.Engine) -> None:
+def empty_log(engine: sa.Engine, wait_s: float = 0.5) -> bool:
     """Bring the write-ahead log into the ledger and cut it off: until then, both hold what was overwritten.
 
     A reader in the middle of its transaction puts that off to a later change, or to when the last reader has closed.
+
+    Returns:
+        False where a reader was in the way for `wait_s` seconds.
     """
-    connection = engine.raw_connection()  # outside of any transaction
+    with _outside_transactions(engine) as cursor:
+        cursor.execute(f"PRAGMA busy_timeout={round(wait_s * 1000)}")
+        with suppress(sqlite3.OperationalError):
+            is_busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not is_busy
+    return False
+
+
+def write_anew(engine: sa.Engine, folder: Path) -> None:
+    """Copy the ledger into itself and empty its log: nothing that was ever deleted is left in a corner of either.
+
+    Raises:
+        GalleryError: the disk refuses, or a reader stays in the way; the ledger is right, but may hold such remains.
+    """
+    remains = f"gallery {folder_name(folder)} is changed, but its ledger may still hold remains of what was deleted"
+    with _outside_transactions(engine) as cursor:
+        try:
+            cursor.execute("VACUUM")
+        except sqlite3.Error as error:
+            needs = 2 * (folder / LEDGER).stat().st_size
+            reason = refusal(folder, sa.exc.DBAPIError("VACUUM", None, error), needs)
+            raise GalleryError(f"{remains} ({reason}); then run `mgrl compact`") from error
+    if not empty_log(engine, _READER_S):
+        raise GalleryError(
+            f"{remains}: a reader has been busy for {_READER_S:.0f} s; run `mgrl compact` when it has ended"
+        )
+
+
+@contextmanager
+def _outside_transactions(engine: sa.Engine) -> Iterator[sqlite3.Cursor]:
+    connection = engine.raw_connection()
     connection.detach()  # what is set here is for nobody else
     try:
-        with suppress(sqlite3.OperationalError):
-            connection.cursor().execute("PRAGMA busy_timeout=500")
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield connection.cursor()  # type: ignore[misc]  # SQLAlchemy's name for the driver's cursor
     finally:
         connection.close()
 

@@ -1,18 +1,16 @@
 """A gallery on disk: append photos so that a crash at any moment loses none that was acknowledged.
 
     gallery.json          format, model hash and dim; written last when a gallery is made: a folder with it is whole
-    ledger.sqlite         which segments are live, and their photos: ids, sources, content hashes, thumbnails,
-                          metadata; which of their rows were deleted
-    segments/000001.vec   embeddings of one batch, raw little-endian float32 (photos, 14, dim), never changed
-    index/                derived from the segments, see `indexer.index_files`
-    lock                  held by the one writer
+    ledger.sqlite         which segments are live, their photos and which of their rows were deleted: `indexer.tables`
+    segments/000001.vec   embeddings, never changed: `indexer.segments`
+    index/                derived from the segments: `indexer.index_files`
+    lock                  held by the one writer: `indexer.locks`
 
 A segment is on disk, renamed into place and synced, before the ledger transaction that makes it live. A crash in
 between leaves a file that the ledger does not know; the next writer removes it. Readers take one snapshot of the
 ledger and then files that never change, so they neither wait for the writer nor make it wait.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,12 +34,12 @@ from indexer.contents import (
     read_segments,
     read_version,
 )
-from indexer.errors import GalleryError, ModelMismatchError, UnknownPhotoError
-from indexer.ledger import Manifest, folder_name, manifest_path, read_manifest, refusal, segment_path
+from indexer.errors import GalleryError, ModelMismatchError, StaleSnapshotError, UnknownPhotoError
+from indexer.ledger import Manifest, folder_name, manifest_path, read_manifest, refusal
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Kind, Value
-from indexer.regions import REGIONS
 from indexer.rows import check_rows
+from indexer.segments import path_of, read_segment, write_segment
 from indexer.tables import PHOTOS
 
 
@@ -97,7 +95,7 @@ class Store:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._engine = ledger.open_engine(folder)
+        self.engine = ledger.open_engine(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -119,22 +117,27 @@ class Store:
         Raises:
             GalleryError: the ledger is damaged.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             contents = read_contents(connection, self.name)
         return Snapshot(contents, self.embeddings(contents))
 
+    def has_segments(self, segments: Sequence[Any]) -> bool:
+        """Whether these, of an earlier snapshot, are the gallery's still; compaction replaces them by others."""
+        with self.reading() as connection:
+            return set(segments) <= set(read_segments(connection))
+
     def embeddings(self, contents: Contents) -> Iterator[npt.NDArray[np.float32]]:
         """A snapshot's embeddings once more, see `Snapshot`."""
-        return (self._read_segment(segment) for segment in contents.segments)
+        return (self.read_segment(segment) for segment in contents.segments)
 
     def version(self) -> int:
         """Grows with every change to the ledger."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return read_version(connection)
 
     def fields(self) -> dict[str, Kind]:
         """The metadata fields that photos may have, by name."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {} if is_format_1(connection) else read_fields(connection)
 
     def known(self) -> tuple[set[str], set[bytes]]:
@@ -144,12 +147,12 @@ class Store:
 
     def names(self) -> dict[str, bytes]:
         """Every id, aliases too, with the content hash of its photo; a photo's own id comes before its aliases."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return dict(read_names(connection))
 
     def count(self) -> int:
         """How many photos there are."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return connection.execute(sa.select(sa.func.count()).select_from(PHOTOS)).scalar_one()
 
     def photo(self, photo_id: str) -> Photo:
@@ -159,7 +162,7 @@ class Store:
             UnknownPhotoError: no photo has this id.
         """
         columns = PHOTOS.c.photo_id, PHOTOS.c.source, PHOTOS.c.thumbnail
-        with self._reading() as connection:
+        with self.reading() as connection:
             own = read_primary_id(connection, photo_id)
             row = connection.execute(sa.select(*columns).where(PHOTOS.c.photo_id == own)).one_or_none()
             if row is None:
@@ -168,29 +171,34 @@ class Store:
 
     def close(self) -> None:
         """Give the ledger's connections back."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one moment of the ledger.
+
+        Raises:
+            GalleryError: the ledger is damaged.
+        """
         try:
-            with self._engine.connect() as connection:
+            with self.engine.connect() as connection:
                 yield connection
         except sa.exc.DBAPIError as error:
             raise GalleryError(f"gallery {self.name}: its ledger cannot be read ({error.orig})") from error
 
-    def _read_segment(self, segment: Any) -> npt.NDArray[np.float32]:
-        path = segment_path(self.folder, segment.segment, segment.generation)
-        where = f"gallery {self.name}: segment {path.name}"
-        advice = "restore the folder from a copy or ingest its photos anew"
+    def read_segment(self, segment: Any) -> npt.NDArray[np.float32]:
+        """(photos, 14, dim) float32 of one row of the ledger's table of segments, verified.
+
+        Raises:
+            GalleryError: it is missing or altered.
+            StaleSnapshotError: it was the gallery's, and is no longer.
+        """
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise GalleryError(f"{where} cannot be read ({error.strerror}); {advice}") from error
-        if len(data) != segment.bytes:
-            raise GalleryError(f"{where} has {len(data)} bytes, the ledger says {segment.bytes}; {advice}")
-        if hashlib.sha256(data).hexdigest() != segment.sha256:
-            raise GalleryError(f"{where} does not match its checksum, it was altered; {advice}")
-        return np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(segment.rows, REGIONS, -1)
+            return read_segment(self.folder, segment)
+        except GalleryError as error:
+            if self.has_segments([segment]):
+                raise
+            raise StaleSnapshotError(f"gallery {self.name} was compacted while it was read; open it again") from error
 
 
 class StoreWriter(Store):
@@ -218,7 +226,7 @@ class StoreWriter(Store):
             writer = cls(folder, read_manifest(folder), lock)
             check_model(writer.name, writer.manifest, model_hash, dim)
             writer.manifest = ledger.upgrade(folder, writer.manifest)
-            writer._remove_orphans()
+            writer.remove_strays()
         except BaseException:
             lock.close()
             raise
@@ -259,7 +267,7 @@ class StoreWriter(Store):
             ShapeError, GalleryError: as `append`, but that ids may be there.
         """
         self._store_batch(photos, embeddings, replaces=True)
-        ledger.empty_log(self._engine)
+        ledger.empty_log(self.engine)
 
     def add_aliases(self, aliases: Sequence[Alias]) -> None:
         """Give photos further names, all or, after a crash or an error, none.
@@ -270,7 +278,7 @@ class StoreWriter(Store):
             UnknownPhotoError: there is no photo to name.
             GalleryError: a name is taken, or the disk refuses.
         """
-        with self._writing(f"{len(aliases)} aliases could not be stored") as connection:
+        with self.writing(f"{len(aliases)} aliases could not be stored") as connection:
             self._refuse_taken(edits.names_taken(connection, [alias.photo_id for alias in aliases]))
             if missing := edits.insert_aliases(connection, aliases):
                 raise unknown_photo(self.name, missing[0])
@@ -282,7 +290,7 @@ class StoreWriter(Store):
             DataError: a field has another kind in this gallery, or there would be too many.
             GalleryError: the disk refuses.
         """
-        with self._writing("metadata fields could not be stored") as connection:
+        with self.writing("metadata fields could not be stored") as connection:
             edits.declare_fields(connection, kinds)
 
     def describe(self, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
@@ -294,7 +302,7 @@ class StoreWriter(Store):
         Raises:
             GalleryError: the disk refuses.
         """
-        with self._writing("metadata could not be stored") as connection:
+        with self.writing("metadata could not be stored") as connection:
             edits.change_metadata(connection, photos)
 
     def delete(self, photo_ids: Sequence[str]) -> None:
@@ -307,10 +315,10 @@ class StoreWriter(Store):
             UnknownPhotoError: an id is not there.
             GalleryError: the disk refuses.
         """
-        with self._writing("photos could not be deleted") as connection:
+        with self.writing("photos could not be deleted") as connection:
             if missing := edits.delete_photos(connection, photo_ids):
                 raise unknown_photo(self.name, missing[0])
-        ledger.empty_log(self._engine)
+        ledger.empty_log(self.engine)
 
     def close(self) -> None:
         """Let the next writer in."""
@@ -326,10 +334,10 @@ class StoreWriter(Store):
         self.close()
 
     @contextmanager
-    def _writing(self, failure: str, needs: int = 0) -> Iterator[sa.Connection]:
+    def writing(self, failure: str, needs: int = 0) -> Iterator[sa.Connection]:
         """A transaction of which readers see all or nothing, and hear that there was one; it writes `needs` bytes."""
         try:
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 yield connection
                 edits.touch(connection)
         except sa.exc.IntegrityError as error:
@@ -341,33 +349,34 @@ class StoreWriter(Store):
         check_rows(embeddings, len(photos), self.manifest.dim)
         if not photos:
             return
-        data = np.ascontiguousarray(embeddings, "<f4").tobytes()
         # The ledger's pages are written twice: into its log, then into itself.
-        needs = len(data) + 2 * sum(len(photo.thumbnail) + 1024 for photo in photos)
-        with self._writing(f"{len(photos)} photos could not be stored", needs) as connection:
+        needs = embeddings.nbytes + 2 * sum(len(photo.thumbnail) + 1024 for photo in photos)
+        with self.writing(f"{len(photos)} photos could not be stored", needs) as connection:
             if replaces:
                 photos = _described(photos, edits.make_way(connection, [photo.photo_id for photo in photos]))
             else:
                 self._refuse_taken(edits.names_taken(connection, [photo.photo_id for photo in photos]))
             number = edits.next_segment(connection)
             # The vectors first: the commit to come must never name bytes that a crash can still take away.
-            ledger.replace_file(segment_path(self.folder, number), data)
-            segment = {"rows": len(photos), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            edits.insert_photos(connection, segment | {"segment": number}, photos)
+            edits.insert_photos(connection, write_segment(self.folder, embeddings, number), photos)
 
     def _refuse_taken(self, photo_ids: Sequence[str]) -> None:
         if photo_ids:
             raise GalleryError(f"gallery {self.name} has a photo {photo_ids[0][:100]!r} already; give it another id")
 
-    def _remove_orphans(self) -> None:
-        """Delete what a crashed writer left: segments that no commit made live, and half-written files."""
-        with self._reading() as connection:
-            live = {
-                segment_path(self.folder, segment.segment, segment.generation) for segment in read_segments(connection)
-            }
+    def remove_strays(self) -> None:
+        """Remove segments that are not the gallery's: what a crash left, and what was compacted."""
+        with self.reading() as connection:
+            live = {path_of(self.folder, segment) for segment in read_segments(connection)}
+        has_strays = False
         for path in (self.folder / "segments").glob("*"):
             if path not in live:
                 path.unlink()
+                has_strays = True
+        if has_strays:
+            # Whoever left them may have been about to erase something from the ledger as well.
+            ledger.fsync_folder(self.folder / "segments")
+            ledger.empty_log(self.engine)
 
 
 def _described(photos: Sequence[NewPhoto], known: Mapping[str, Mapping[str, Value]]) -> list[NewPhoto]:

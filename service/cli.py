@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "demo": ("service.commands.demo", "watch a drawing find its face, on synthetic portraits or on your photos"),
     "ingest": ("service.commands.ingest", "encode folders of photos into a gallery"),
     "delete": ("service.commands.delete", "delete photos from a gallery"),
+    "forget": ("service.commands.forget", "delete photos and erase every trace of them at once"),
+    "compact": ("service.commands.compact", "erase what was deleted, and tidy the files, while the gallery is served"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
     "query": ("service.commands.query", "search a running service from the terminal"),

@@ -26,6 +26,7 @@ from indexer.errors import (
     QueryError,
     ShapeError,
     SketchError,
+    StaleSnapshotError,
     UnknownPhotoError,
 )
 from service.logs import request_id
@@ -83,6 +84,7 @@ CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     UnknownPhotoError: grpc.StatusCode.NOT_FOUND,
     GalleryError: grpc.StatusCode.FAILED_PRECONDITION,
     ModelMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
+    StaleSnapshotError: grpc.StatusCode.FAILED_PRECONDITION,
     ModelError: grpc.StatusCode.FAILED_PRECONDITION,
     DataError: grpc.StatusCode.FAILED_PRECONDITION,
     ConfigError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -1,8 +1,9 @@
 """Delete photos from a gallery: thumbnail, source and metadata at once, all of the photos or none.
 
 A running `mgrl serve` ranks them no more within a second; drawings that have begun keep the gallery they began with.
-The photos' region vectors stay in the gallery's files, as rows that nothing names and no search returns. The photo
-files that were ingested are not touched: `mgrl ingest` would add them again.
+The photos' region vectors stay in the gallery's files, as rows that nothing names and no search returns, until `mgrl
+compact`; `mgrl forget` erases them at once. A photo goes with all its names. The photo files that were ingested are not
+touched: `mgrl ingest` would add them again.
 
 examples:
   mgrl delete ./gallery anna/front
@@ -12,11 +13,14 @@ examples:
 import argparse
 from pathlib import Path
 
+from service.commands.waiting import add_wait
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `mgrl delete`."""
     parser.add_argument("gallery", metavar="GALLERY", type=Path, help="a folder written by `mgrl ingest`")
     parser.add_argument("photo_ids", metavar="ID", nargs="+", help="a photo's id, as rankings show it")
+    add_wait(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was done as JSON")
 
 
@@ -26,9 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from indexer.store import StoreWriter
 
     photo_ids = list(dict.fromkeys(args.photo_ids))
-    with StoreWriter.open(args.gallery) as store:
+    with StoreWriter.open(args.gallery, wait_s=args.wait) as store:
+        before = store.count()
         store.delete(photo_ids)
         left = store.count()
     write_json(args.json, {"deleted": photo_ids, "photos": left})
-    print(f"deleted {len(photo_ids)} of {len(photo_ids) + left} photos from gallery {store.name}")
+    print(f"deleted {before - left} of {before} photos from gallery {store.name}")
     return 0

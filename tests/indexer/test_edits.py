@@ -204,7 +204,7 @@ from tests.crash import Fatal
 dying = Fatal(at=int(sys.argv[2]))
 
 with StoreWriter.open(Path(sys.argv[1])) as writer:
-    dialect = writer._engine.dialect
+    dialect = writer.engine.dialect
     dialect.do_commit, dialect.do_execute = dying(dialect.do_commit), dying(dialect.do_execute)
     writer.delete([f"p{n}" for n in range(4)])
     print("deleted", flush=True)

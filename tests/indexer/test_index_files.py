@@ -58,7 +58,7 @@ def test_a_large_gallery_is_built_once_and_mapped_from_then_on(
     folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_right(Gallery.open(folder), rows[:PHOTOS])
-    monkeypatch.setattr("indexer.store.Store._read_segment", lambda *_: pytest.fail("read although an index was saved"))
+    monkeypatch.setattr("indexer.store.Store.read_segment", lambda *_: pytest.fail("read although an index was saved"))
     gallery = Gallery.open(folder)
     assert_right(gallery, rows[:PHOTOS])
     assert gallery._index._is_mapped

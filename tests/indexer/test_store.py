@@ -241,7 +241,7 @@ dying = Fatal(at=int(sys.argv[2]))
 os.fsync, os.replace = dying(os.fsync), dying(os.replace)
 rows = unit_rows(np.random.default_rng(0), 8)
 with StoreWriter.open_or_create(Path(sys.argv[1]), MODEL, 16) as writer:
-    writer._engine.dialect.do_commit = dying(writer._engine.dialect.do_commit)
+    writer.engine.dialect.do_commit = dying(writer.engine.dialect.do_commit)
     for first in range(0, 8, 2):
         writer.append(new_photos(first, 2), rows[first : first + 2])
         print(first + 2, flush=True)

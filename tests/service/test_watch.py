@@ -2,11 +2,13 @@
 
 import hashlib
 import logging
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from indexer.compaction import compact, forget
 from indexer.errors import GalleryError, UnknownPhotoError
 from indexer.filters import Equals
 from indexer.gallery import Gallery
@@ -89,6 +91,54 @@ def test_a_drawing_keeps_the_gallery_it_began_with(client, folder):
         assert thumbnails == [b"", *(hit.thumbnail for hit in before.hits[1:])]
     with client.draw(k=100) as drawing:
         assert before.hits[0].photo_id not in ids(drawing.strokes(STROKES))
+
+
+def test_compaction_and_erasure_show_up_and_change_no_answer(client, folder):
+    before = found(client)
+    with client.draw(k=100) as drawing:
+        assert ids(drawing.strokes(STROKES)) == before
+        delete(folder, before[1])
+        append(folder, "newcomer")
+        eventually(lambda: "newcomer" in found(client))
+        left = found(client)
+        with StoreWriter.open(folder) as writer:
+            compact(writer)
+            version = writer.version()
+        # The service has taken up the compacted gallery when it answers with a photo that came later.
+        for name in ("second", "third"):
+            append(folder, name)
+        eventually(lambda: {"second", "third"} < set(found(client)))
+        assert [photo_id for photo_id in found(client) if photo_id not in ("second", "third")] == left
+        with StoreWriter.open(folder) as writer:
+            forget(writer, [left[0]])
+            assert writer.version() > version
+        eventually(lambda: left[0] not in found(client))
+        assert ids(drawing.strokes([STROKES[0]])) == before, "a drawing keeps the gallery it began with"
+
+
+def test_every_answer_while_files_are_replaced_is_right(client, folder):
+    """Compactions follow each other without a pause; whatever is answered is of one moment of the gallery."""
+    everyone = found(client)
+    stop = threading.Event()
+
+    def change():
+        for number in range(12):
+            delete(folder, f"photo{number:04d}")
+            with StoreWriter.open(folder) as writer:
+                compact(writer)
+        stop.set()
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    answers = []
+    while not stop.is_set():
+        answers.append(found(client))
+    changing.join()
+    eventually(lambda: len(found(client)) == 12)
+    for answer in answers:
+        gone = {photo_id for photo_id in everyone if photo_id not in answer}
+        assert gone == {f"photo{number:04d}" for number in range(len(gone))}
+        assert answer == [photo_id for photo_id in everyone if photo_id not in gone]
 
 
 def test_when_all_photos_are_deleted_searches_say_so(client, folder):

@@ -1,0 +1,46 @@
+"""Delete photos and erase them at once: the right to erasure.
+
+When this has ended with status 0, no byte of the photos is in the gallery's folder: vectors, thumbnails, metadata, ids,
+sources and content hashes are gone from its segments, its ledger and the ledger's log, and the index is gone and made
+anew by whoever serves the gallery. A photo goes with all its names. What was deleted before from the same segments is
+erased with it; what else was deleted waits for `mgrl compact`.
+
+Not reached from here: backups (forget there as well, or delete them), the photo files that were ingested, what a
+running `mgrl serve` has in memory until the drawings that have begun end, and what a disk or a file system keeps of
+files that are gone.
+
+examples:
+  mgrl forget ./gallery anna/front anna/side
+  mgrl forget ./gallery anna/front --wait 60 --json erased.json
+"""
+
+import argparse
+from pathlib import Path
+
+from service.commands.waiting import add_wait
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `mgrl forget`."""
+    parser.add_argument("gallery", metavar="GALLERY", type=Path, help="a folder written by `mgrl ingest`")
+    parser.add_argument("photo_ids", metavar="ID", nargs="+", help="a photo's id, as rankings show it")
+    add_wait(parser)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Erase and say so."""
+    from indexer.compaction import forget
+    from indexer.console import write_json
+    from indexer.store import StoreWriter
+
+    photo_ids = list(dict.fromkeys(args.photo_ids))
+    with StoreWriter.open(args.gallery, wait_s=args.wait) as store:
+        before = store.count()
+        forget(store, photo_ids)
+        left = store.count()
+    write_json(args.json, {"erased": photo_ids, "photos": left})
+    print(
+        f"erased {before - left} of {before} photos from gallery {store.name}: vectors, thumbnails, metadata and names"
+    )
+    return 0
