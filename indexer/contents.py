@@ -78,6 +78,16 @@ def read_names(connection: sa.Connection) -> Iterator[tuple[str, bytes]]:
             yield row.photo_id, row.content_hash
 
 
+def read_names_of(connection: sa.Connection, content_hash: bytes) -> list[tuple[str, str]]:
+    """(id, source) of every photo of this content, and then of their aliases."""
+    is_it = PHOTOS.c.content_hash == content_hash
+    found = [*connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.source).where(is_it).order_by(PHOTOS.c.row))]
+    if layout(connection) >= 3:
+        aliases = sa.select(ALIASES.c.photo_id, ALIASES.c.source).join(PHOTOS).where(is_it)
+        found += connection.execute(aliases.order_by(ALIASES.c.photo_id)).all()
+    return [(row.photo_id, row.source) for row in found]
+
+
 def read_primary_id(connection: sa.Connection, photo_id: str) -> str:
     """The photo's own id where this is an alias, otherwise the same."""
     if layout(connection) < 3:

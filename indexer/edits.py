@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from indexer.contents import read_fields
 from indexer.errors import DataError
-from indexer.metadata import MAX_FIELDS, Kind, Value, from_json, to_json
+from indexer.metadata import MAX_FIELDS, Changes, Kind, Value, from_json, to_json
 from indexer.tables import ALIASES, DELETED, FIELDS, PHOTO_METADATA, PHOTOS, SEGMENTS, STATE, photo_checksum
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def names_taken(connection: sa.Connection, photo_ids: Iterable[str]) -> list[str
     return list(rows_of(connection, photo_ids))
 
 
-def change_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
+def change_metadata(connection: sa.Connection, photos: Changes) -> None:
     """Set the fields that are named, or take them away where None; ids that are not there are passed over."""
     changes: dict[int, dict[str, Value | None]] = {}
     for photo_id, row in rows_of(connection, photos).items():
@@ -109,6 +109,24 @@ def change_metadata(connection: sa.Connection, photos: Mapping[str, Mapping[str,
         connection.execute(sa.delete(PHOTO_METADATA).where(PHOTO_METADATA.c.row.in_(some)))
     if changed:
         connection.execute(sa.insert(PHOTO_METADATA), changed)
+
+
+def changed_metadata(connection: sa.Connection, photos: Changes) -> Changes:
+    """Of what photos are to have, by their own ids, that which differs from what is known of them."""
+    changed: dict[str, Mapping[str, Value | None]] = {}
+    for some in _chunks(photos):
+        ids = sa.select(PHOTOS.c.photo_id, PHOTO_METADATA.c["values"]).select_from(PHOTOS.outerjoin(PHOTO_METADATA))
+        for photo_id, known in connection.execute(ids.where(PHOTOS.c.photo_id.in_(some))):
+            named, before = photos[photo_id], known or {}
+            values = to_json({field: value for field, value in named.items() if value is not None})
+            # Tags are a tuple here and a list there.
+            if any(_plain(values.get(field)) != before.get(field) for field in named):
+                changed[photo_id] = named
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_values(connection: sa.Connection, rows: Sequence[int]) -> dict[int, dict[str, Any]]:

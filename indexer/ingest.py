@@ -1,66 +1,68 @@
 """Photos in batches -> embeddings -> store, so that a job can be stopped at any moment and run again.
 
 A photo is its content: a file whose SHA-256 the gallery has is neither decoded nor encoded again, wherever it lies and
-whatever it is called. Files are taken in a fixed order and stored in that order, so an interrupted job that runs again
-ends with the gallery of an uninterrupted one. A file that changed is a new photo beside the old one.
-
-Ids are the path inside the source without suffix. Where that is taken (two suffixes, two sources, a changed file) the
-name gets longer until it is free: with suffix, with the source's name before it, then with ~2, ~3, ... behind it.
+whatever it is called. Items are taken in their source's order and stored in that order, so an interrupted job that runs
+again ends with the gallery of an uninterrupted one. `indexer.placing` says what becomes of each.
 
 Metadata of the file that `--metadata` names is stored with each photo, in the same transaction; that of photos that are
 there already is changed first, in one. So that running again loses nothing, the file is read whole and checked against
 the ids before any photo is encoded.
 
-Small threads read, check and scale the next photos while the encoder works on the batch before. Only the scaled
-pixels wait in memory, at most two batches of them, so memory does not grow with the source.
+`indexer.loading` reads and decodes the next photos while the encoder works on the batch before.
 """
 
-import hashlib
-import io
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from itertools import chain, count, islice
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from indexer.encoding import RegionEncoder, photo_pixels
-from indexer.errors import ConfigError, DataError, GalleryError, ImageError
+from indexer.encoding import RegionEncoder
+from indexer.errors import ConfigError, GalleryError, ImageError
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
-from indexer.ledger import folder_name
-from indexer.metadata import Value
+from indexer.ledger import manifest_path
+from indexer.loading import Decoded, Loaded, decode, load_ahead
+from indexer.metadata import Changes, Kind
 from indexer.metadata_file import read_metadata
-from indexer.photos import SUFFIXES, SourcePhoto, list_photos, read_bytes, read_photo
-from indexer.store import NewPhoto, StoreWriter
+from indexer.placing import Duplicates, Fate, Outcome, Placer
+from indexer.register import Register
+from indexer.sources.item import Item, Source, Survey, possible_ids, refuse
+from indexer.sources.spelled import open_source
+from indexer.store import Alias, NewPhoto, Store, StoreWriter
 
-THUMBNAIL_PX: Final = 96
 MAX_BATCH: Final = 4096
 """Half a gigabyte of pixels in an encoder that takes 192 px."""
 
-_DECODERS: Final = 2
+LISTED: Final = 100
+"""How many skipped photos and duplicates a report names; `on_outcome` hears of all."""
 
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """Where a job is. Photos counted in `added` are durable: they survive a crash from here on."""
+    """Where a job is. Photos counted in `added` and `replaced` are durable: they survive a crash from here on.
 
-    total: int
+    `total` is None where the source does not know how many it has.
+    """
+
+    total: int | None
     added: int
     already_there: int
     skipped: int
+    replaced: int = 0
+    duplicates: int = 0
 
     @property
     def done(self) -> int:
-        """Files that need no more work."""
-        return self.added + self.already_there + self.skipped
+        """Photos that need no more work."""
+        return self.added + self.replaced + self.already_there + self.duplicates + self.skipped
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ class IngestReport:
 
     Args:
         added: photos stored.
-        already_there: files whose content the gallery had, under this or another name.
-        skipped: (name, reason) of each file that is no readable photo.
+        already_there: photos that the gallery had under the same name.
+        skipped: (name, reason) of photos that could not be stored, the first 100 of them.
         described: photos that got metadata.
         seconds: wall time.
+        failed: how many photos could not be stored.
+        replaced: photos whose content had changed under an id that the caller gave.
+        duplicates: photos that the gallery had under another name; aliases, too.
+        same: (name, the photo's id) of duplicates, the first 100 of them.
     """
 
     added: int
@@ -80,53 +86,155 @@ class IngestReport:
     skipped: tuple[tuple[str, str], ...]
     described: int
     seconds: float
+    failed: int = 0
+    replaced: int = 0
+    duplicates: int = 0
+    same: tuple[tuple[str, str], ...] = ()
 
-
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """A photo ready for the encoder; `pixels` is (size, size, 3) uint8."""
-
-    source: SourcePhoto
-    content_hash: bytes
-    pixels: npt.NDArray[np.uint8]
-    thumbnail: bytes
+    @property
+    def usable(self) -> int:
+        """Photos that are in the gallery now."""
+        return self.added + self.replaced + self.already_there + self.duplicates
 
 
 @dataclass
-class _Job:
-    """The counts, and what the gallery holds so far."""
+class _Batch:
+    """What is to become durable at once: photos to encode, and outcomes that hold as soon as these do."""
 
-    total: int
-    taken_ids: set[str]
-    known_hashes: set[bytes]
-    on_progress: Callable[[IngestProgress], None]
-    metadata: Mapping[str, Mapping[str, Value | None]]
-    added: int = 0
-    already_there: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    photos: list[tuple[Outcome, bytes, Decoded]] = field(default_factory=list)
+    others: list[Outcome] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.photos) + len(self.others)
+
+
+class _Job:
+    """The counts, what waits to be written, and what has been."""
+
+    def __init__(
+        self,
+        store: StoreWriter,
+        placer: Placer,
+        total: int | None,
+        metadata: Changes,
+        described: int,
+        on_progress: Callable[[IngestProgress], None],
+        on_outcome: Callable[[Outcome], None],
+    ) -> None:
+        self.placer = placer
+        self.described = described
+        self.fates = dict.fromkeys(Fate, 0)
+        self.skipped: list[tuple[str, str]] = []
+        self.same: list[tuple[str, str]] = []
+        self._store = store
+        self._total = total
+        self._metadata = metadata
+        self._on_progress, self._on_outcome = on_progress, on_outcome
+        self._batch = _Batch()
+
+    def __len__(self) -> int:
+        """How much waits to be written."""
+        return len(self._batch)
+
+    def take(self, item: Item, future: Future[Loaded], size_px: int) -> None:
+        """Decide on one photo, and keep what is to be written of it."""
+        try:
+            loaded = future.result()
+            outcome = self.placer.place(item, loaded.content_hash)
+            if outcome.fate in (Fate.ADDED, Fate.REPLACED):
+                decoded = loaded.decoded or decode(item.read(), size_px)
+                self._batch.photos.append((_let_go(outcome), loaded.content_hash, decoded))
+                return
+        except ImageError as error:
+            outcome = Outcome(item, Fate.SKIPPED, reason=str(error))
+        else:
+            is_written = outcome.fate is Fate.ALIASED or (outcome.fate is Fate.ALREADY_THERE and item.metadata)
+            if is_written or self.placer.is_unwritten(loaded.content_hash):
+                self._batch.others.append(_let_go(outcome))
+                return
+        self._settle(outcome)
+        self.tell()
+
+    def write(self, encoder: RegionEncoder) -> None:
+        """Make durable what waits."""
+        batch, self._batch = self._batch, _Batch()
+        if batch.photos:
+            photos = [self._new_photo(*photo) for photo in batch.photos]
+            embeddings = _encode([decoded for _, _, decoded in batch.photos], encoder)
+            replaces = any(outcome.fate is Fate.REPLACED for outcome, _, _ in batch.photos)
+            (self._store.upsert if replaces else self._store.append)(photos, embeddings)
+            self.described += sum(bool(photo.metadata) for photo in photos)
+        aliases = [
+            Alias(outcome.photo_id, outcome.item.name, outcome.of)
+            for outcome in batch.others
+            if outcome.fate is Fate.ALIASED
+        ]
+        if aliases:
+            self._store.add_aliases(aliases)
+        known = {outcome.photo_id: outcome.item for outcome in batch.others if outcome.fate is Fate.ALREADY_THERE}
+        changed = self._store.changed_metadata({photo_id: item.metadata for photo_id, item in known.items()})
+        if changed:
+            self._store.describe(changed)
+            self.described += len(changed)
+        self.placer.written()
+        for outcome in [outcome for outcome, _, _ in batch.photos] + batch.others:
+            self._settle(outcome)
+        self.tell()
 
     def tell(self) -> None:
-        self.on_progress(IngestProgress(self.total, self.added, self.already_there, len(self.skipped)))
+        fates = self.fates
+        self._on_progress(
+            IngestProgress(
+                self._total,
+                fates[Fate.ADDED],
+                fates[Fate.ALREADY_THERE],
+                fates[Fate.SKIPPED],
+                fates[Fate.REPLACED],
+                fates[Fate.DUPLICATE] + fates[Fate.ALIASED],
+            )
+        )
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Count what holds for good."""
+        self.fates[outcome.fate] += 1
+        if outcome.fate is Fate.SKIPPED and len(self.skipped) < LISTED:
+            self.skipped.append((outcome.item.name, outcome.reason))
+        if outcome.fate in (Fate.DUPLICATE, Fate.ALIASED) and len(self.same) < LISTED:
+            self.same.append((outcome.item.name, outcome.of))
+        self._on_outcome(outcome)
+
+    def _new_photo(self, outcome: Outcome, content_hash: bytes, decoded: Decoded) -> NewPhoto:
+        known = {**outcome.item.metadata, **self._metadata.get(outcome.photo_id, {})}
+        metadata = {name: value for name, value in known.items() if value is not None}
+        return NewPhoto(
+            outcome.photo_id, outcome.item.name, decoded.thumbnail, content_hash=content_hash, metadata=metadata
+        )
 
 
 def ingest(
     gallery: Path,
-    sources: Sequence[Path],
+    sources: Sequence[Path | str | Source],
     encoder: RegionEncoder,
     *,
     batch: int = 64,
     metadata: Path | None = None,
+    duplicates: Duplicates = Duplicates.SKIP,
+    wait_s: float = 0.0,
     on_progress: Callable[[IngestProgress], None] | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
 ) -> IngestReport:
-    """Encode the photos of folders and files into a gallery, making it if it is not there.
+    """Encode the photos of sources into a gallery, making it if it is not there.
 
     Args:
         gallery: the gallery's folder.
-        sources: folders (searched recursively) and single files.
+        sources: sources, or what `indexer.sources.spelled` makes one of.
         encoder: made the gallery's other photos too.
         batch: photos encoded at once, and stored at once: all of them or, after a crash, none; 1 to 4096.
         metadata: a .jsonl or .csv file, see `indexer.metadata_file`.
-        on_progress: called when a batch is durable, and for each file that needs no encoding.
+        duplicates: what to do with a photo that the gallery has under another name.
+        wait_s: seconds to wait for another process that writes the gallery.
+        on_progress: called when a batch is durable, and for each photo that needs no encoding.
+        on_outcome: called for each photo once its outcome holds, whatever happens afterwards.
 
     Raises:
         ConfigError: batch is out of range.
@@ -137,118 +245,86 @@ def ingest(
     if not 1 <= batch <= MAX_BATCH:
         raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
     started = time.monotonic()
-    photos = list_photos(sources)
-    if not photos:
-        names = ", ".join(folder_name(source) for source in sources)
-        raise DataError(f"no {', '.join(sorted(SUFFIXES))} files in {names}; name a folder with photos")
-    with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim) as store:
-        known_ids, known_hashes = store.known()
-        described = _describe(store, metadata, photos, known_ids)
-        job = _Job(len(photos), known_ids, known_hashes, on_progress or (lambda _: None), described)
-        with closing(_new_photos(photos, job, encoder.size_px, ahead=2 * batch)) as fresh:
-            while decoded := list(islice(fresh, batch)):
-                embeddings = encoder.encode_photos(np.stack([photo.pixels for photo in decoded]))
-                store.append([_new_photo(photo, job) for photo in decoded], embeddings)
-                job.added += len(decoded)
-                job.tell()
-    if job.added and len(job.known_hashes) >= FUSED_FROM:
+    opened = [open_source(str(source)) if isinstance(source, Path | str) else source for source in sources]
+    survey = _survey(opened, Store.open(gallery).fields() if manifest_path(gallery).exists() else {})
+    with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
+        placer = Placer(store, duplicates)
+        _declare(store, survey.kinds)
+        table, described = _described(store, metadata, opened, survey, placer.register)
+        job = _Job(store, placer, survey.total, table, described, on_progress or _ignore, on_outcome or _ignore)
+        items = chain.from_iterable(source.items(store.fields()) for source in opened)
+        with closing(load_ahead(items, placer.register, encoder.size_px, ahead=2 * batch)) as loaded:
+            for item, future in loaded:
+                job.take(item, future, encoder.size_px)
+                if len(job) >= batch:
+                    job.write(encoder)
+        if len(job):
+            job.write(encoder)
+        photos = store.count()
+    if job.fates[Fate.ADDED] and photos >= FUSED_FROM:
         # A large gallery's first opening saves its index: better here than when it is served. A failure would come
         # again there, and be said there.
         with suppress(GalleryError):
             Gallery.open(gallery).close()
-    described_photos = len(described.keys() & job.taken_ids)
-    elapsed = time.monotonic() - started
-    return IngestReport(job.added, job.already_there, tuple(job.skipped), described_photos, elapsed)
+    return _report(job, time.monotonic() - started)
 
 
-def _describe(
-    store: StoreWriter, path: Path | None, photos: Sequence[SourcePhoto], known_ids: set[str]
-) -> Mapping[str, Mapping[str, Value | None]]:
-    """The file's metadata by photo; that of the photos that are there is stored."""
+def _survey(sources: Sequence[Source], fields: Mapping[str, Kind]) -> Survey:
+    """All sources as one."""
+    kinds: dict[str, Kind] = {}
+    total: int | None = 0
+    for source in sources:
+        found = source.survey({**fields, **kinds})
+        kinds |= found.kinds
+        total = None if total is None or found.total is None else total + found.total
+    return Survey(total, kinds)
+
+
+def _described(
+    store: StoreWriter, path: Path | None, sources: Sequence[Source], survey: Survey, register: Register
+) -> tuple[Changes, int]:
+    """The file's metadata by photo; that of the photos that are there is stored, and these are counted."""
     if path is None:
-        return {}
+        return {}, 0
     table = read_metadata(path, store.fields())
-    table.check_ids(known_ids.union(*(_names(photo) for photo in photos)))
-    store.declare_fields(table.kinds)
-    store.describe({photo_id: values for photo_id, values in table.photos.items() if photo_id in known_ids})
-    return table.photos
+    there = [photo_id for photo_id in table.photos if register.has_id(photo_id)]
+    if survey.total is not None:  # otherwise the ids to come are not known before they are there
+        items = chain.from_iterable(source.items(store.fields()) for source in sources)
+        table.check_ids(chain(there, chain.from_iterable(map(possible_ids, items))))
+    _declare(store, table.kinds)
+    store.describe({photo_id: table.photos[photo_id] for photo_id in there})
+    return table.photos, len(there)
 
 
-def _new_photos(photos: Sequence[SourcePhoto], job: _Job, size_px: int, ahead: int) -> Generator[_Decoded, None, None]:
-    """What the gallery lacks, in order, decoded by threads up to `ahead` files before it is asked for."""
-    pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    pending: deque[tuple[SourcePhoto, Future[_Decoded | None]]] = deque()
-    todo = iter(photos)
-    try:
-        while True:
-            for photo in islice(todo, ahead - len(pending)):
-                pending.append((photo, pool.submit(_decode, photo, job.known_hashes, size_px)))
-            if not pending:
-                return
-            if decoded := _settle(*pending.popleft(), job):
-                yield decoded
-            else:
-                job.tell()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:
+    """See `StoreWriter.declare_fields`; nothing is written where nothing is new, and no reader looks for it."""
+    if not kinds.items() <= store.fields().items():
+        store.declare_fields(kinds)
 
 
-def _settle(photo: SourcePhoto, future: Future[_Decoded | None], job: _Job) -> _Decoded | None:
-    """Wait for one file and count it, unless it is new."""
-    try:
-        decoded = future.result()
-    except ImageError as error:
-        job.skipped.append((photo.name, str(error)))
-        return None
-    # The thread saw the hashes of a moment ago: a copy may have come in between.
-    if decoded is None or decoded.content_hash in job.known_hashes:
-        job.already_there += 1
-        return None
-    job.known_hashes.add(decoded.content_hash)
-    return decoded
+def _encode(photos: Sequence[Decoded], encoder: RegionEncoder) -> npt.NDArray[np.float32]:
+    return encoder.encode_photos(np.stack([photo.pixels for photo in photos]))
 
 
-def _decode(photo: SourcePhoto, known_hashes: set[bytes], size_px: int) -> _Decoded | None:
-    """One file, read once; None when the gallery has its content."""
-    data = read_bytes(photo.path)
-    content_hash = hashlib.sha256(data).digest()
-    if content_hash in known_hashes:
-        return None
-    image = read_photo(data)
-    return _Decoded(photo, content_hash, photo_pixels(image, size_px), thumbnail(image))
+def _let_go(outcome: Outcome) -> Outcome:
+    """The same without the bytes that its item may hold, for it waits until its batch is written."""
+    return replace(outcome, item=replace(outcome.item, read=partial(refuse, "it has been read"), held_bytes=0))
 
 
-def thumbnail(image: Image.Image) -> bytes:
-    """The whole picture as a JPEG of at most 96 px a side."""
-    scale = min(1.0, THUMBNAIL_PX / max(image.size))
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return file.getvalue()
+def _ignore(_: object) -> None:
+    pass
 
 
-def _new_photo(photo: _Decoded, job: _Job) -> NewPhoto:
-    photo_id = free_id(photo.source, job.taken_ids)
-    job.taken_ids.add(photo_id)
-    known = {field: value for field, value in job.metadata.get(photo_id, {}).items() if value is not None}
-    return NewPhoto(photo_id, photo.source.name, photo.thumbnail, photo.content_hash, metadata=known)
-
-
-def free_id(source: SourcePhoto, taken: set[str]) -> str:
-    """The shortest id of a photo that no other has.
-
-    Example:
-        >>> photo = SourcePhoto(Path("faces/anna.png"), "faces/anna.png", "anna")
-        >>> free_id(photo, set()), free_id(photo, {"anna"}), free_id(photo, {"anna", "anna.png"})
-        ('anna', 'anna.png', 'faces/anna.png')
-        >>> free_id(photo, {"anna", "anna.png", "faces/anna.png"})
-        'faces/anna.png~2'
-    """
-    numbered = (f"{source.name}~{number}" for number in count(2))
-    return next(name for name in chain(_names(source), numbered) if name not in taken)
-
-
-def _names(source: SourcePhoto) -> tuple[str, str, str]:
-    """The ids that a photo can have, shortest first, as long as no more than three photos want the same."""
-    return source.photo_id, source.photo_id + Path(source.name).suffix, source.name
+def _report(job: _Job, seconds: float) -> IngestReport:
+    fates = job.fates
+    return IngestReport(
+        fates[Fate.ADDED],
+        fates[Fate.ALREADY_THERE],
+        tuple(job.skipped),
+        job.described,
+        seconds,
+        failed=fates[Fate.SKIPPED],
+        replaced=fates[Fate.REPLACED],
+        duplicates=fates[Fate.DUPLICATE] + fates[Fate.ALIASED],
+        same=tuple(job.same),
+    )

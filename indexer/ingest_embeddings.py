@@ -74,7 +74,8 @@ def ingest_embeddings(
     if job.added and photos >= FUSED_FROM:
         with suppress(GalleryError):  # as in `ingest`: the first opening saves the index
             Gallery.open(gallery).close()
-    return IngestReport(job.added, job.already_there, tuple(job.skipped), job.described, time.monotonic() - started)
+    skipped, elapsed = tuple(job.skipped), time.monotonic() - started
+    return IngestReport(job.added, job.already_there, skipped, job.described, elapsed, failed=len(skipped))
 
 
 class _Job:
@@ -84,7 +85,7 @@ class _Job:
         self._store = store
         self._file = file
         self._on_progress = on_progress
-        self._known_ids, _ = store.known()
+        self._known_ids = {photo_id for photo_id, _ in store.names()}
         self.added = self.already_there = self.described = 0
         self.skipped: list[tuple[str, str]] = []
 

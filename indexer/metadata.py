@@ -26,6 +26,9 @@ ID_COLUMN: Final = "photo_id"
 Value = str | float | bool | date | tuple[str, ...]
 """A string, a number, a truth, a day, or tags."""
 
+Changes = Mapping[str, Mapping[str, Value | None]]
+"""Photo id -> field -> value, or None to take an earlier value away."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 

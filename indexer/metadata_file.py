@@ -42,7 +42,9 @@ class MetadataTable:
         Raises:
             DataError: one of them, by name.
         """
-        if unknown := sorted(self.photos.keys() - set(known)):
+        missing = set(self.photos)
+        missing.difference_update(known)
+        if unknown := sorted(missing):
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise DataError(
                 f"{self.name}: no photo has the id {unknown[0][:80]!r}{more}; an id is the path inside the source "

@@ -7,59 +7,19 @@ pixel is decoded, and every failure of a decoder becomes an `ImageError` that sa
 import io
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from indexer.errors import DataError, ImageError
+from indexer.errors import ImageError
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 MAX_PIXELS: Final = 64_000_000
 MAX_FILE_BYTES: Final = 64 << 20
 
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
-
-
-@dataclass(frozen=True)
-class SourcePhoto:
-    """A photo file found in a source.
-
-    Args:
-        path: where to read it.
-        name: the source's own name and the path inside it, with suffix: "photos/anna/front.jpg". Holds no path of
-            this machine above the source. Bytes that are no UTF-8 appear as U+FFFD.
-        photo_id: the path inside the source without suffix, "anna/front", as long as no other photo has it.
-    """
-
-    path: Path
-    name: str
-    photo_id: str
-
-
-def list_photos(sources: Sequence[Path]) -> list[SourcePhoto]:
-    """The .jpg, .jpeg, .png and .webp files of folders (recursive, sorted by path) and files named directly, in order.
-
-    A file named directly is taken whatever its suffix. Links to folders are not followed, so that none can loop.
-
-    Raises:
-        DataError: a source is missing or a folder cannot be listed.
-    """
-    found: list[SourcePhoto] = []
-    for source in sources:
-        if source.is_dir():
-            base = source.resolve().name
-            for path in _walk(source):
-                inside = path.relative_to(source)
-                found.append(_source_photo(path, Path(base) / inside, inside))
-        elif source.exists():
-            found.append(_source_photo(source, Path(source.name), Path(source.name)))
-        else:
-            raise DataError(f"no folder or file named {_text(source.name)!r}; check the spelling of the source")
-    return found
 
 
 def read_photo(source: Path | bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_FILE_BYTES) -> Image.Image:
@@ -138,28 +98,6 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         paper.alpha_composite(image.convert("RGBA"))
         image = paper
     return image.convert("RGB")
-
-
-def _walk(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"folder {_text(Path(error.filename).name)!r} cannot be listed: {error.strerror}") from error
-
-    paths = [
-        Path(parent) / name
-        for parent, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES
-    ]
-    return sorted(paths)
-
-
-def _source_photo(path: Path, name: Path, inside: Path) -> SourcePhoto:
-    return SourcePhoto(path, _text(name.as_posix()), _text(inside.with_suffix("").as_posix()))
-
-
-def _text(name: str) -> str:
-    """A file name as text that can be stored and printed."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _too_long(size: int, limit: int) -> ImageError:

@@ -30,6 +30,7 @@ from indexer.contents import (
     read_fields,
     read_metadata_of,
     read_names,
+    read_names_of,
     read_primary_id,
     read_segments,
     read_version,
@@ -37,7 +38,7 @@ from indexer.contents import (
 from indexer.errors import GalleryError, ModelMismatchError, StaleSnapshotError, UnknownPhotoError
 from indexer.ledger import Manifest, folder_name, manifest_path, read_manifest, refusal
 from indexer.locks import make_folder, take_lock
-from indexer.metadata import Kind, Value
+from indexer.metadata import Changes, Kind, Value
 from indexer.rows import check_rows
 from indexer.segments import path_of, read_segment, write_segment
 from indexer.tables import PHOTOS
@@ -140,15 +141,20 @@ class Store:
         with self.reading() as connection:
             return {} if is_format_1(connection) else read_fields(connection)
 
-    def known(self) -> tuple[set[str], set[bytes]]:
-        """The ids of photos and aliases, and the content hashes in the gallery."""
-        names = self.names()
-        return set(names), set(names.values())
-
-    def names(self) -> dict[str, bytes]:
+    def names(self) -> Iterator[tuple[str, bytes]]:
         """Every id, aliases too, with the content hash of its photo; a photo's own id comes before its aliases."""
         with self.reading() as connection:
-            return dict(read_names(connection))
+            yield from read_names(connection)
+
+    def names_of(self, content_hash: bytes) -> list[tuple[str, str]]:
+        """(id, source) of every photo of this content, then of their aliases."""
+        with self.reading() as connection:
+            return read_names_of(connection, content_hash)
+
+    def changed_metadata(self, photos: Changes) -> Changes:
+        """Of what `describe` would be told, that which is not so yet. An alias is told nothing: its photo has it."""
+        with self.reading() as connection:
+            return edits.changed_metadata(connection, photos)
 
     def count(self) -> int:
         """How many photos there are."""
@@ -293,7 +299,7 @@ class StoreWriter(Store):
         with self.writing("metadata fields could not be stored") as connection:
             edits.declare_fields(connection, kinds)
 
-    def describe(self, photos: Mapping[str, Mapping[str, Value | None]]) -> None:
+    def describe(self, photos: Changes) -> None:
         """Change the metadata of stored photos, all or, after a crash, none; ids that are not there are passed over.
 
         Args:

@@ -25,7 +25,7 @@ def test_an_old_gallery_is_read_as_it_is_and_upgraded_by_its_first_writer(tmp_pa
     contents, segments = reader.snapshot()
     assert (contents.photo_ids, contents.version, contents.present) == ([f"p{n}" for n in range(5)], 0, None)
     np.testing.assert_array_equal(np.concatenate(list(segments)), rows)
-    assert (reader.fields(), reader.photo("p4").metadata, len(reader.names())) == ({}, {}, 5)
+    assert (reader.fields(), reader.photo("p4").metadata, len(list(reader.names()))) == ({}, {}, 5)
     with StoreWriter.open(tmp_path / "g") as writer:
         assert writer.manifest.format_version == 3
         assert reader.version() == 1, "what was open before sees the change"

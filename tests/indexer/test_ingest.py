@@ -92,7 +92,7 @@ def test_a_second_run_adds_nothing_and_neither_decodes_nor_encodes(
 ) -> None:
     ingest(tmp_path / "g", [photos], encoder)
     before = contents(tmp_path / "g")
-    monkeypatch.setattr("indexer.ingest.read_photo", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("indexer.loading.read_photo", lambda *_: pytest.fail("decoded again"))
     monkeypatch.setattr(encoder, "encode_photos", lambda *_: pytest.fail("encoded again"))
     report = ingest(tmp_path / "g", [photos], encoder)
     assert (report.added, report.already_there) == (0, 10)
@@ -114,7 +114,11 @@ def test_new_photos_are_added_behind_the_old(tmp_path: Path, photos: Path, encod
 def test_one_content_is_one_photo_whatever_its_name(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
     shutil.copy(photos / "set0" / "face00.jpg", photos / "set0" / "copy.jpg")
     report = ingest(tmp_path / "g", [photos, photos / "set1" / "face01.jpg"], encoder, batch=100)
-    assert (report.added, report.already_there) == (10, 2)
+    assert (report.added, report.already_there, report.duplicates) == (10, 0, 2)
+    # The copy's name comes first; so it is the photo, and what it was copied from is the duplicate.
+    assert report.same == (("photos/set0/face00.jpg", "set0/copy"), ("face01.jpg", "set1/face01"))
+    again = ingest(tmp_path / "g", [photos], encoder)
+    assert (again.added, again.already_there, again.duplicates) == (0, 10, 1)
 
 
 def test_ids_that_collide_grow_until_they_are_free(tmp_path: Path, encoder: PixelEncoder) -> None:
@@ -151,7 +155,7 @@ def test_progress_counts_only_what_is_durable(tmp_path: Path, photos: Path, enco
         assert len(Store.open(tmp_path / "g").snapshot().contents.photo_ids) == now.added
 
     ingest(tmp_path / "g", [photos], encoder, batch=4, on_progress=check)
-    assert seen[-1] == IngestProgress(total=12, added=10, already_there=1, skipped=1)
+    assert seen[-1] == IngestProgress(total=12, added=10, already_there=0, skipped=1, duplicates=1)
     assert [now.done for now in seen] == sorted(now.done for now in seen)
     assert {now.added for now in seen} - {0} == {4, 8, 10}
 

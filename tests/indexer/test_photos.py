@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.errors import DataError, ImageError
-from indexer.photos import list_photos, read_photo
+from indexer.errors import ImageError
+from indexer.photos import read_photo
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -133,32 +133,3 @@ def test_a_missing_file_and_a_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="not a regular file"):
         read_photo(tmp_path / "pipe.jpg")
-
-
-def test_photos_are_listed_in_order_with_ids_and_names(tmp_path: Path) -> None:
-    faces = tmp_path / "faces"
-    for name in ("b/two.JPG", "b/one.v2.png", "a.webp", "notes.txt", "c.jpeg"):
-        (faces / name).parent.mkdir(parents=True, exist_ok=True)
-        (faces / name).touch()
-    (tmp_path / "single.bin").touch()
-    found = list_photos([faces, tmp_path / "single.bin"])
-    assert [(photo.photo_id, photo.name) for photo in found] == [
-        ("a", "faces/a.webp"),
-        ("b/one.v2", "faces/b/one.v2.png"),
-        ("b/two", "faces/b/two.JPG"),
-        ("c", "faces/c.jpeg"),
-        ("single", "single.bin"),
-    ]
-    assert found[0].path == faces / "a.webp"
-
-
-def test_a_loop_of_links_ends_and_names_that_are_no_utf_8_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")).touch()
-    assert [photo.photo_id for photo in list_photos([tmp_path])] == ["caf�"]
-
-
-def test_a_missing_source_is_named_without_its_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no folder or file named 'fotos'; check the spelling") as caught:
-        list_photos([tmp_path / "fotos"])
-    assert str(tmp_path) not in str(caught.value)

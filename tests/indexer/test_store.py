@@ -46,7 +46,7 @@ def test_what_was_appended_is_there_after_a_reopen(tmp_path: Path) -> None:
     assert store.photo("p4").source == "photos/p4.jpg"
     assert store.photo("p4").thumbnail == b"thumbnail 4"
     assert (store.name, store.manifest.model_hash, store.manifest.dim) == ("faces", MODEL, 16)
-    assert store.known() == (set(ids), {photo.content_hash for photo in new_photos(0, 9)})
+    assert dict(store.names()) == {photo.photo_id: photo.content_hash for photo in new_photos(0, 9)}
 
 
 def test_an_empty_store_opens(tmp_path: Path) -> None:

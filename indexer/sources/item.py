@@ -1,0 +1,116 @@
+"""What every source yields, and what a source is."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import NoReturn, Protocol
+
+from indexer.errors import ImageError
+from indexer.metadata import Kind, Value
+
+
+@dataclass(frozen=True)
+class Item:
+    """A photo that a source offers. Nothing of it is read before `read` is called.
+
+    Args:
+        name: what reports call it: the source's own name and the place in it, with suffix: "photos/anna/front.jpg".
+            Holds no path of this machine above the source.
+        photo_id: the id it should have.
+        read: its bytes, read anew by every call; may be pickled and called in another thread or process. Raises
+            ImageError where they cannot be had.
+        has_own_id: the id was given by the caller and names this photo whatever its content; otherwise it was made
+            from the place, and grows where another photo has it.
+        metadata: field -> value, or None to take an earlier value away.
+        kinds: the kinds of these fields.
+        locator: "path" or "url" of the photo, for a list of what failed; empty where it cannot be read again.
+        held_bytes: how much of memory the item takes until it has been read; 0 where it lies elsewhere.
+    """
+
+    name: str
+    photo_id: str
+    read: Callable[[], bytes]
+    has_own_id: bool = False
+    metadata: Mapping[str, Value | None] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    locator: Mapping[str, str] = field(default_factory=dict)
+    held_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a source before anything is read from it.
+
+    Args:
+        total: items it will yield; None where only reading it to the end would tell.
+        kinds: metadata fields that its items have.
+    """
+
+    total: int | None
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """Photos from one place, in an order that is the same in every run."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it; no path of this machine."""
+
+    def survey(self, fields: Mapping[str, Kind]) -> Survey:
+        """Look the source over, so that what is wrong with it is said before any photo is stored.
+
+        Args:
+            fields: the metadata fields that the gallery has.
+
+        Raises:
+            DataError: it is missing or does not hold.
+        """
+
+    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+        """The photos, each when it is asked for. What is wrong with one of them is raised by its `read`.
+
+        Where `survey` told a total, this can be called again and begins anew; otherwise the source is used up.
+
+        Raises:
+            DataError: it cannot be listed.
+        """
+
+
+def place_id(place: PurePosixPath) -> str:
+    """The id of a photo at a place inside its source: the path without suffix.
+
+    Example:
+        >>> place_id(PurePosixPath("anna/front.left.jpg"))
+        'anna/front.left'
+    """
+    return as_text(place.with_suffix("").as_posix())
+
+
+def possible_ids(item: Item) -> tuple[str, ...]:
+    """The ids that an item can have, shortest first, as long as no more than three photos want the same.
+
+    Example:
+        >>> possible_ids(Item("faces/anna.png", "anna", bytes))
+        ('anna', 'anna.png', 'faces/anna.png')
+        >>> possible_ids(Item("people.csv line 2", "0031", bytes, has_own_id=True))
+        ('0031',)
+    """
+    if item.has_own_id:
+        return (item.photo_id,)
+    return item.photo_id, item.photo_id + PurePosixPath(item.name).suffix, item.name
+
+
+def as_text(name: str) -> str:
+    """A file name as text that can be stored and printed: bytes that are no UTF-8 appear as U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def refuse(reason: str) -> NoReturn:
+    """What `read` does of an item that its source can list but not give.
+
+    Raises:
+        ImageError: always.
+    """
+    raise ImageError(reason)
