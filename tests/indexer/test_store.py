@@ -175,7 +175,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     with StoreWriter.open_or_create(tmp_path / "g", MODEL, 16) as writer:
-        monkeypatch.setattr("indexer.ledger.replace_file", full)
+        monkeypatch.setattr("indexer.segments.replace_file", full)
         message = (
             r"2 photos could not be stored \(No space left on device; this needs 0.0 MB and [0-9.]+ MB are free; what"
         )
