@@ -49,8 +49,13 @@ def folder_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a file that survives a crash: the old bytes or the new, never a mixture.
+
+    Args:
+        path: the file.
+        data: what it shall hold.
+        mode: its permissions; the usual ones if None.
 
     Raises:
         OSError: the disk refuses; what was written is taken away again.
@@ -58,6 +63,8 @@ def replace_file(path: Path, data: bytes) -> None:
     scratch = path.with_name(path.name + ".tmp")
     try:
         with scratch.open("wb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -9,7 +9,6 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
@@ -20,6 +19,7 @@ from service.calls import (
     CHANNEL_OPTIONS,
     GalleryInfo,
     Inbox,
+    Metadata,
     Outbox,
     PhotoInfo,
     Points,
@@ -29,6 +29,7 @@ from service.calls import (
 )
 from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
+from service.credentials import NO_CREDENTIALS, Credentials
 from service.errors import ServiceError, error_from_rpc
 
 
@@ -40,10 +41,13 @@ class AsyncClient:
             answer = await drawing.stroke([(0.3, 0.4), (0.4, 0.38), (0.5, 0.4)])
     """
 
-    def __init__(self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         self._target = target
-        self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._metadata = credentials.metadata
+        self._call: dict[str, Any] = {"timeout": timeout_s, "metadata": self._metadata}
+        self._channel = credentials.channel(target, CHANNEL_OPTIONS, grpc.aio.insecure_channel, grpc.aio.secure_channel)
         self._sketches: Any = search_pb2_grpc.SketchSearchServiceStub(self._channel)
         self._galleries: Any = gallery_pb2_grpc.GalleryServiceStub(self._channel)
 
@@ -65,7 +69,7 @@ class AsyncClient:
             gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode, filter), purpose
         )
         try:
-            return answer_from_search_response(await self._sketches.Search(request, timeout=self._timeout_s))
+            return answer_from_search_response(await self._sketches.Search(request, **self._call))
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
 
@@ -79,17 +83,16 @@ class AsyncClient:
         mode: Mode = EXACT,
         filter: Filter | None = None,
         purpose: str = "",
-        include_canvas: bool = False,
     ) -> "AsyncClientDrawing":
         """A drawing to be opened with `async with`."""
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return AsyncClientDrawing(self._sketches, self._target, gallery, options, purpose, include_canvas)
+        return AsyncClientDrawing(self._sketches, self._target, gallery, options, purpose, self._metadata)
 
     async def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
         try:
             request = gallery_pb2.ListGalleriesRequest()
-            response = await self._galleries.ListGalleries(request, timeout=self._timeout_s)
+            response = await self._galleries.ListGalleries(request, **self._call)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
         return [gallery_info(summary) for summary in response.galleries]
@@ -98,7 +101,7 @@ class AsyncClient:
         """One photo's thumbnail, source and metadata."""
         request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
         try:
-            response = await self._galleries.GetPhoto(request, timeout=self._timeout_s)
+            response = await self._galleries.GetPhoto(request, **self._call)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
         return photo_info(response)
@@ -124,14 +127,14 @@ class AsyncClientDrawing:
         gallery: str,
         options: SearchOptions,
         purpose: str = "",
-        include_canvas: bool = False,
+        metadata: Metadata = (),
     ) -> None:
         self._stub = stub
         self._target = target
         self._gallery = gallery
         self._options = options
         self._purpose = purpose
-        self._include_canvas = include_canvas
+        self._metadata = metadata
         self._outbox = Outbox()
         self._inbox = Inbox()
         self._has_ended = False
@@ -146,34 +149,9 @@ class AsyncClientDrawing:
         """Draw several strokes at once; one answer for all."""
         return await self.answer(await self.send_strokes(strokes))
 
-    async def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
-        """Make the latest stroke longer."""
-        return await self.answer(await self._send(self._outbox.extend(points, pressure)))
-
     async def undo(self, count: int = 1) -> Answer:
-        """Take back the latest steps: strokes and erasures."""
+        """Take back the latest strokes."""
         return await self.answer(await self._send(self._outbox.undo(count)))
-
-    async def redo(self, count: int = 1) -> Answer:
-        """Do again what was undone last."""
-        return await self.answer(await self._send(self._outbox.redo(count)))
-
-    async def erase(self, target: Eraser | Iterable[int]) -> Answer:
-        """Take strokes off the canvas by number, or cut them where an eraser passes."""
-        return await self.answer(await self._send(self._outbox.erase(target)))
-
-    async def options(
-        self,
-        *,
-        k: int = DEFAULT_K,
-        weights: Mapping[int, float] = EQUAL_WEIGHTS,
-        include_thumbnails: bool = False,
-        mode: Mode = EXACT,
-        filter: Filter | None = None,
-    ) -> Answer:
-        """Rank otherwise from now on; what is not given has its default."""
-        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return await self.answer(await self._send(self._outbox.options(options)))
 
     async def clear(self) -> Answer:
         """Empty the canvas, strokes and picture alike."""
@@ -206,9 +184,8 @@ class AsyncClientDrawing:
         return answer
 
     async def __aenter__(self) -> Self:
-        self._call = self._stub.Draw()
-        begin = self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas)
-        await self.answer(await self._send(begin))
+        self._call = self._stub.Draw(metadata=self._metadata)
+        await self.answer(await self._send(self._outbox.begin(self._gallery, self._options, self._purpose)))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "compact": ("service.commands.compact", "erase what was deleted, and tidy the files, while the gallery is served"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
+    "keys": ("service.commands.keys", "make, list and revoke the API keys of a service"),
     "query": ("service.commands.query", "search a running service from the terminal"),
     "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),
     "train": ("training.commands.train", "train the encoder (needs the `train` extra)"),

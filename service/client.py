@@ -12,7 +12,6 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
@@ -23,6 +22,7 @@ from service.calls import (
     CHANNEL_OPTIONS,
     GalleryInfo,
     Inbox,
+    Metadata,
     Outbox,
     PhotoInfo,
     Points,
@@ -32,6 +32,7 @@ from service.calls import (
 )
 from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
+from service.credentials import NO_CREDENTIALS, Credentials
 from service.errors import ServiceError, error_from_rpc
 
 
@@ -41,6 +42,7 @@ class Client:
     Args:
         target: HOST:PORT.
         timeout_s: for every call but `draw`, which lasts as long as the drawing.
+        credentials: for a service that asks for a key, or that encrypts.
 
     Example:
         with Client("127.0.0.1:50051") as client, client.draw() as drawing:
@@ -48,10 +50,13 @@ class Client:
             print(answer.hits[0].photo_id, answer.hits[0].distance)
     """
 
-    def __init__(self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, target: str = DEFAULT_ADDRESS, *, timeout_s: float = 30.0, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         self._target = target
-        self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self._metadata = credentials.metadata
+        self._call: dict[str, Any] = {"timeout": timeout_s, "metadata": self._metadata}
+        self._channel = credentials.channel(target, CHANNEL_OPTIONS, grpc.insecure_channel, grpc.secure_channel)
         self._sketches = search_pb2_grpc.SketchSearchServiceStub(self._channel)
         self._galleries = gallery_pb2_grpc.GalleryServiceStub(self._channel)
 
@@ -91,7 +96,7 @@ class Client:
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
         request = search_request(gallery, strokes, raster, options, purpose)
         try:
-            return answer_from_search_response(self._sketches.Search(request, timeout=self._timeout_s))
+            return answer_from_search_response(self._sketches.Search(request, **self._call))
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
 
@@ -105,20 +110,15 @@ class Client:
         mode: Mode = EXACT,
         filter: Filter | None = None,
         purpose: str = "",
-        include_canvas: bool = False,
     ) -> "ClientDrawing":
-        """A drawing to be opened with `with`; the arguments are those of `search`.
-
-        With `include_canvas` answers hold the strokes on the canvas (`Answer.state.canvas`) when some were taken away
-        or put back.
-        """
+        """A drawing to be opened with `with`; the arguments are those of `search`."""
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return ClientDrawing(self._sketches, self._target, gallery, options, purpose, include_canvas)
+        return ClientDrawing(self._sketches, self._target, gallery, options, purpose, self._metadata)
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
         try:
-            response = self._galleries.ListGalleries(gallery_pb2.ListGalleriesRequest(), timeout=self._timeout_s)
+            response = self._galleries.ListGalleries(gallery_pb2.ListGalleriesRequest(), **self._call)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
         return [gallery_info(summary) for summary in response.galleries]
@@ -131,7 +131,7 @@ class Client:
         """
         request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
         try:
-            response = self._galleries.GetPhoto(request, timeout=self._timeout_s)
+            response = self._galleries.GetPhoto(request, **self._call)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
         return photo_info(response)
@@ -161,14 +161,14 @@ class ClientDrawing:
         gallery: str,
         options: SearchOptions,
         purpose: str = "",
-        include_canvas: bool = False,
+        metadata: Metadata = (),
     ) -> None:
         self._stub = stub
         self._target = target
         self._gallery = gallery
         self._options = options
         self._purpose = purpose
-        self._include_canvas = include_canvas
+        self._metadata = metadata
         self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         self._outbox = Outbox()
         self._inbox = Inbox()
@@ -188,47 +188,9 @@ class ClientDrawing:
         """Draw several strokes at once; one answer for all."""
         return self.answer(self.send_strokes(strokes))
 
-    def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
-        """Make the latest stroke longer: (n, 2) more points, and their pressure if it was begun with pressure.
-
-        Raises:
-            SketchError: the latest step drew no stroke, or the points cannot be drawn.
-        """
-        return self._answered(self._outbox.extend(points, pressure))
-
     def undo(self, count: int = 1) -> Answer:
-        """Take back the latest steps: strokes and erasures."""
+        """Take back the latest strokes."""
         return self._answered(self._outbox.undo(count))
-
-    def redo(self, count: int = 1) -> Answer:
-        """Do again what was undone last."""
-        return self._answered(self._outbox.redo(count))
-
-    def erase(self, target: Eraser | Iterable[int]) -> Answer:
-        """Take strokes off the canvas by number, or cut them where an `indexer.erasing.Eraser` passes.
-
-        Strokes are numbered from 0 as they come to be; `Answer.state` knows the next number.
-
-        Raises:
-            SketchError: no such stroke is on the canvas.
-        """
-        return self._answered(self._outbox.erase(target))
-
-    def options(
-        self,
-        *,
-        k: int = DEFAULT_K,
-        weights: Mapping[int, float] = EQUAL_WEIGHTS,
-        include_thumbnails: bool = False,
-        mode: Mode = EXACT,
-        filter: Filter | None = None,
-    ) -> Answer:
-        """Rank otherwise from now on; what is not given has its default.
-
-        Raises:
-            QueryError: an option is out of range, or the filter does not fit the gallery's fields.
-        """
-        return self._answered(self._outbox.options(SearchOptions(k, weights, include_thumbnails, mode, filter)))
 
     def clear(self) -> Answer:
         """Empty the canvas, strokes and picture alike."""
@@ -260,8 +222,8 @@ class ClientDrawing:
         return answer
 
     def __enter__(self) -> Self:
-        self._call: Any = self._stub.Draw(self._requests())
-        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas))
+        self._call: Any = self._stub.Draw(self._requests(), metadata=self._metadata)
+        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

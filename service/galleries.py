@@ -1,16 +1,26 @@
 """The galleries that one service answers for, each with the model that made it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, QueryError
 from indexer.gallery import Gallery
+from service.auth.callers import current_call
+from service.config_access import ROLES, GalleryConfig
 from service.encoders import Encoders
-from service.errors import UnknownGalleryError
+from service.errors import ForbiddenError, UnknownGalleryError
+
+_DEFAULTS: Final = GalleryConfig()
 
 
 class Galleries:
-    """Galleries by name.
+    """Galleries by name. Inside a call there are those alone that its caller may use.
+
+    Args:
+        galleries: one at least.
+        encoders: the models that made them.
+        settings: by name; the defaults for a gallery that is not there.
 
     Raises:
         ConfigError: no galleries, or two of the same name.
@@ -18,8 +28,14 @@ class Galleries:
         ModelMismatchError: one was made by a model that is not at hand.
     """
 
-    def __init__(self, galleries: Iterable[Gallery], encoders: RegionEncoder | Encoders) -> None:
+    def __init__(
+        self,
+        galleries: Iterable[Gallery],
+        encoders: RegionEncoder | Encoders,
+        settings: Mapping[str, GalleryConfig] | None = None,
+    ) -> None:
         self.encoders = Encoders.of(encoders)
+        self._settings = dict(settings or {})
         self._by_name: dict[str, Gallery] = {}
         for gallery in galleries:
             if gallery.name in self._by_name:
@@ -32,10 +48,14 @@ class Galleries:
             raise ConfigError("a service needs at least one gallery, got none")
 
     def __iter__(self) -> Iterator[Gallery]:
-        return (self._by_name[name] for name in sorted(self._by_name))
+        return (gallery for name, gallery in sorted(self._by_name.items()) if _may_use(name))
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return sum(map(_may_use, self._by_name))
+
+    def settings(self, name: str) -> GalleryConfig:
+        """What was said about a gallery."""
+        return self._settings.get(name, _DEFAULTS)
 
     def replace(self, newer: Gallery) -> None:
         """Serve a newer gallery under its name; who holds the older one keeps it."""
@@ -47,12 +67,26 @@ class Galleries:
         Raises:
             UnknownGalleryError: no gallery of that name.
             QueryError: no name, and several galleries to choose from.
+            ForbiddenError: the call's caller may not do here what it is about to.
         """
-        if name in self._by_name:
-            return self._by_name[name]
-        names = ", ".join(sorted(self._by_name))
-        if name:
+        call = current_call()
+        if call is not None and name and not call.caller.may_use(name):
+            # The same whether or not there is such a gallery.
+            raise ForbiddenError(f"{call.caller} may not use gallery {name[:80]!r}")
+        mine = list(self)
+        names = ", ".join(gallery.name for gallery in mine)
+        if name and name not in self._by_name:
             raise UnknownGalleryError(f"no gallery is named {name[:80]!r}; there are: {names}")
-        if len(self._by_name) > 1:
+        if not name and not mine:
+            raise ForbiddenError("the caller may use none of the galleries that are served")
+        if not name and len(mine) > 1:
             raise QueryError(f"several galleries are served, name one of: {names}")
-        return next(iter(self._by_name.values()))
+        gallery = self._by_name[name] if name else mine[0]
+        if call is not None and call.role in ROLES and call.role not in self.settings(gallery.name).roles:
+            raise ForbiddenError(f"gallery {gallery.name} is not open to the role {call.role} in this service")
+        return gallery
+
+
+def _may_use(name: str) -> bool:
+    call = current_call()
+    return call is None or call.caller.may_use(name)

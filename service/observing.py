@@ -15,6 +15,7 @@ import grpc
 from google.rpc import status_pb2
 
 from service.errors import DETAILS_KEY, reason_of
+from service.handlers import shape_of
 from service.logs import begin_request
 from service.telemetry import Telemetry
 
@@ -42,13 +43,7 @@ class CallObserver(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         method = handler_call_details.method
         if handler is None or not method.startswith(_OURS):
             return handler
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[handler.request_streaming, handler.response_streaming]
-        behaviour = getattr(handler, make.__name__.removesuffix("_rpc_method_handler"))
+        make, behaviour = shape_of(handler)
         watched = self._stream(method, behaviour) if handler.response_streaming else self._once(method, behaviour)
         return make(watched, handler.request_deserializer, handler.response_serializer)
 

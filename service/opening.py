@@ -35,7 +35,7 @@ class Opener:
         if not config.galleries:
             raise ConfigError("a service needs at least one gallery, got none; name one, or [galleries.NAME] in a file")
         opened = [self.open(name, gallery) for name, gallery in config.galleries.items()]
-        return Galleries(opened, Encoders(*self.models(config).values()))
+        return Galleries(opened, Encoders(*self.models(config).values()), config.galleries)
 
     def models(self, config: Config) -> Mapping[Path, OnnxEncoder]:
         """The models that the settings' galleries were made by, by file.

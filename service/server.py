@@ -12,10 +12,13 @@ from grpc_reflection.v1alpha import reflection
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.admission import Admission
-from service.config import ServerConfig, split_address
+from service.auth.authenticator import Authenticator
+from service.certificates import Certificates
+from service.config import Config, ServerConfig, split_address
 from service.config_access import MAX_MESSAGE_BYTES
 from service.engine import Engine
 from service.galleries import Galleries
+from service.guard import Guard
 from service.health import Health
 from service.observing import CallObserver
 from service.probes import Probes, is_turning
@@ -54,6 +57,7 @@ class SketchServer:
         workers: Workers,
         watch: GalleryWatch,
         telemetry: Telemetry,
+        certificates: Certificates | None,
     ) -> None:
         self._config = config
         self._server = server
@@ -62,6 +66,7 @@ class SketchServer:
         self._workers = workers
         self._watch = watch
         self._telemetry = telemetry
+        self._certificates = certificates
         self._probes: Probes | None = None
         self._port = 0
         self._metrics_address = ""
@@ -88,7 +93,10 @@ class SketchServer:
             self._probes = Probes(self._telemetry.metrics.registry, lambda: is_turning(loop), self._health.is_ready)
             self._metrics_address = self._probes.start(self._config.metrics_address)
         try:
-            self._port = self._server.add_insecure_port(self._config.address)
+            if self._certificates is None:
+                self._port = self._server.add_insecure_port(self._config.address)
+            else:
+                self._port = self._server.add_secure_port(self._config.address, self._certificates.credentials())
         except RuntimeError as error:
             self._stop_probes()
             raise ConfigError(
@@ -144,13 +152,23 @@ class SketchServer:
         await self.stop()
 
 
-def build_server(config: ServerConfig, galleries: Galleries, telemetry: Telemetry | None = None) -> SketchServer:
-    """A server with every service in place, not yet listening; call it on the event loop that will run it."""
+def build_server(
+    config: ServerConfig,
+    galleries: Galleries,
+    telemetry: Telemetry | None = None,
+    guard: Guard | None = None,
+    certificates: Certificates | None = None,
+) -> SketchServer:
+    """A server with every service in place, not yet listening; call it on the event loop that will run it.
+
+    Without a guard nobody is asked who calls, without certificates nothing is encrypted.
+    """
     telemetry = telemetry or Telemetry()
+    guard = guard or Guard(galleries, Authenticator(Config(config)))
     engine = Engine(galleries.encoders, config.threads)
     admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
     workers = Workers(admission, telemetry.metrics)
-    server = grpc.aio.server(interceptors=[CallObserver(telemetry)], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[CallObserver(telemetry), guard], options=_OPTIONS)
     sketches = SketchSearchServicer(galleries, engine, workers, telemetry)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
@@ -159,4 +177,4 @@ def build_server(config: ServerConfig, galleries: Galleries, telemetry: Telemetr
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     watch = GalleryWatch(galleries, config.refresh_s)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
-    return SketchServer(config, server, sketches, states, workers, watch, telemetry)
+    return SketchServer(config, server, sketches, states, workers, watch, telemetry, certificates)

@@ -35,6 +35,7 @@ from indexer.modes import EXACT, Approximate, Budget, Mode
 from indexer.regions import GRANULARITIES
 from service.answers import DEFAULT_K, Answer, RankedPhoto
 from service.client import Client
+from service.commands.credentials import add_credentials, credentials_of
 from service.config import DEFAULT_ADDRESS, split_address
 from service.where import filter_of
 
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sketch", metavar="SKETCH", type=Path, help="a picture, or a drawing (.json)")
     parser.add_argument("--address", default=DEFAULT_ADDRESS, help="HOST:PORT of the service (default: %(default)s)")
     parser.add_argument("--gallery", default="", help="which one (default: the only one that is served)")
+    add_credentials(parser)
     parser.add_argument("--purpose", default="", help="what the search is for; some galleries require it")
     parser.add_argument("-k", type=int, default=DEFAULT_K, help="photos to return (default: %(default)s)")
     parser.add_argument(
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         "purpose": arguments.purpose,
     }
     answers = []
-    with Client(arguments.address) as client:
+    with Client(arguments.address, credentials=credentials_of(arguments)) as client:
         if not arguments.live:
             strokes = None if episode is None else episode.strokes
             answers = [client.search(arguments.gallery, strokes=strokes, raster=picture, **options)]

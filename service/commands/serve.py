@@ -20,9 +20,11 @@ from typing import Any
 from indexer.device import DEVICES
 from indexer.errors import ConfigError
 from indexer.ledger import folder_name
-from service.config import DEFAULT_ADDRESS, ServerConfig
-from service.config_access import GalleryConfig
+from service.auth.authenticator import Authenticator
+from service.certificates import Certificates
+from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
+from service.guard import Guard
 from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
 from service.server import build_server
@@ -67,20 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     loaded = read_settings(arguments)
     config = loaded.config
-    if (
-        config.asks_who_calls
-        or config.tls.is_on
-        or config.audit.file
-        or config.galleries
-        != {name: GalleryConfig(gallery.path, gallery.model) for name, gallery in config.galleries.items()}
-    ):
-        raise ConfigError("this version knows the settings of keys, encryption and audit, but does not serve them yet")
     set_up_logging(config.server.log_format)
+    if config.audit.file or any(gallery.retention_days for gallery in config.galleries.values()):
+        raise ConfigError("this version knows the settings of audit and retention, but does not heed them yet")
     galleries = Opener(config).open_all(config)
     if config.server.approximate:
         _lay_out(galleries)
     with exported_traces() as tracer:
-        asyncio.run(_serve(config.server, galleries, Telemetry(tracer=tracer)))
+        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer)))
     return 0
 
 
@@ -124,8 +120,10 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: ServerConfig, galleries: Galleries, telemetry: Telemetry) -> None:
-    server = build_server(config, galleries, telemetry)
+async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry) -> None:
+    guard = Guard(galleries, Authenticator.open(config))
+    certificates = Certificates(config.tls) if config.tls.is_on else None
+    server = build_server(config.server, galleries, telemetry, guard, certificates)
     await server.start()
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"

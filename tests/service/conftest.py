@@ -15,9 +15,12 @@ from PIL import Image
 from indexer.gallery import Gallery
 from indexer.sketch import Stroke
 from indexer.store import NewPhoto, StoreWriter
+from service.auth.authenticator import Authenticator
+from service.certificates import Certificates
 from service.client import Client
 from service.config import ServerConfig
 from service.galleries import Galleries
+from service.guard import Guard
 from service.server import SketchServer, build_server
 from tests.conftest import PixelEncoder, unit_rows
 
@@ -89,7 +92,8 @@ class Serving:
 
 
 @contextmanager
-def serving(galleries, encoder, telemetry=None, **config) -> Iterator[Serving]:
+def serving(galleries, encoder, telemetry=None, access=None, **config) -> Iterator[Serving]:
+    """A running server; `access` is a `Config` whose keys, limits, certificates and galleries' settings hold."""
     settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **config})
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -97,7 +101,10 @@ def serving(galleries, encoder, telemetry=None, **config) -> Iterator[Serving]:
     try:
 
         async def start():
-            server = build_server(settings, Galleries(galleries, encoder), telemetry)
+            served = Galleries(galleries, encoder, access.galleries if access else None)
+            guard = Guard(served, Authenticator.open(access)) if access else None
+            certificates = Certificates(access.tls) if access and access.tls.is_on else None
+            server = build_server(settings, served, telemetry, guard, certificates)
             await server.start()
             return server
 

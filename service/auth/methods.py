@@ -1,0 +1,33 @@
+"""Which role every method takes, in one place; a method that is not here is refused.
+
+Health checks are open: they are asked by machines that hold no key, and answer "serving" or "not serving" alone. `List`
+would name the galleries, and reflection is of use to those who may call something: both take any key.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+OPEN: Final = "open"
+"""Nobody is asked who calls."""
+
+ANY: Final = "any"
+"""Everybody who is known may."""
+
+SEARCH, INGEST, ADMIN = "search", "ingest", "admin"
+
+_SKETCHES: Final = "/mgrl.v1.SketchSearchService/"
+_GALLERIES: Final = "/mgrl.v1.GalleryService/"
+
+ROLE_OF: Final[Mapping[str, str]] = {
+    _SKETCHES + "Search": SEARCH,
+    _SKETCHES + "Draw": SEARCH,
+    _SKETCHES + "Replay": SEARCH,
+    _GALLERIES + "ListGalleries": ANY,
+    _GALLERIES + "GetPhoto": SEARCH,
+    _GALLERIES + "UpsertPhotos": INGEST,
+    _GALLERIES + "DeletePhotos": INGEST,
+    "/grpc.health.v1.Health/Check": OPEN,
+    "/grpc.health.v1.Health/Watch": OPEN,
+    "/grpc.health.v1.Health/List": ANY,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY,
+}

@@ -1,0 +1,131 @@
+"""Stands before every call: who calls, may they, how often, and with which purpose.
+
+An interceptor, so that no servicer can forget. What a call may see of the galleries follows from
+`service.auth.callers.current_call`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc
+
+from indexer.errors import QueryError
+from service.auth.authenticator import Authenticator
+from service.auth.callers import Call, enter_call
+from service.auth.limits import Limiter, check_size
+from service.auth.methods import ANY, OPEN, ROLE_OF
+from service.errors import ForbiddenError, public_errors
+from service.galleries import Galleries
+from service.handlers import shape_of
+
+MAX_PURPOSE: Final = 200
+"""Characters."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """Lets calls through, or ends them with the reason.
+
+    Args:
+        galleries: what is served.
+        authenticator: knows the callers.
+    """
+
+    def __init__(self, galleries: Galleries, authenticator: Authenticator) -> None:
+        self._galleries = galleries
+        self.authenticator = authenticator
+        self._limiter = Limiter()
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        """The handler of a method, with the guard before it."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or ROLE_OF.get(method) == OPEN:
+            return handler
+        make, behaviour = shape_of(handler)
+        guarded = self._stream(method, behaviour) if handler.response_streaming else self._once(method, behaviour)
+        return make(guarded, handler.request_deserializer, handler.response_serializer)
+
+    def _once(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+        async def guarded(asked: Any, context: Context) -> Any:
+            async with public_errors(context):
+                call = self._admit(method, asked, context)
+            return await behaviour(self._checked(call, asked) if _is_stream(asked) else asked, context)
+
+        return guarded
+
+    def _stream(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Any:
+        async def guarded(asked: Any, context: Context) -> AsyncIterator[Any]:
+            async with public_errors(context):
+                call = self._admit(method, asked, context)
+            async with aclosing(
+                behaviour(self._checked(call, asked) if _is_stream(asked) else asked, context)
+            ) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return guarded
+
+    def _admit(self, method: str, asked: Any, context: Context) -> Call:
+        """The call, entered; a single request is checked with it."""
+        metadata: Any = context.invocation_metadata() or ()
+        caller = self.authenticator.identify(metadata, context.auth_context())
+        role = ROLE_OF.get(method)
+        if role is None:
+            raise ForbiddenError(f"{method} is open to nobody")
+        if role != ANY and role not in caller.roles:
+            held = ", ".join(sorted(caller.roles)) or "none"
+            raise ForbiddenError(f"this call takes the role {role}, {caller} has: {held}")
+        self._limiter.take_call(caller)
+        call = Call(caller, role, self._limiter)
+        enter_call(call)
+        if not _is_stream(asked):
+            check_size(caller.limits, asked.ByteSize())
+            self._check_opening(asked)
+            if "strokes" in asked.DESCRIPTOR.fields_by_name:
+                call.take_strokes(len(asked.strokes.strokes))
+        return call
+
+    async def _checked(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        is_first = True
+        async for request in requests:
+            # A stream may outlast the key that began it.
+            self.authenticator.check_again(call.caller)
+            check_size(call.caller.limits, request.ByteSize())
+            if is_first:
+                self._check_opening(request)
+            is_first = False
+            yield request
+
+    def _check_opening(self, request: Any) -> None:
+        opening = _opening_of(request)
+        if opening is not None and "purpose" in opening.DESCRIPTOR.fields_by_name:
+            gallery = self._galleries.find(opening.gallery)
+            check_purpose(opening.purpose, gallery.name, self._galleries.settings(gallery.name).purpose_required)
+
+
+def _is_stream(asked: Any) -> bool:
+    return hasattr(asked, "__aiter__")
+
+
+def _opening_of(request: Any) -> Any:
+    """The message that names the gallery: the request, or the `begin` of a stream; None for one that goes on."""
+    if "gallery" in request.DESCRIPTOR.fields_by_name:
+        return request
+    return request.begin if "begin" in request.DESCRIPTOR.fields_by_name and request.HasField("begin") else None
+
+
+def check_purpose(purpose: str, gallery: str, is_required: bool) -> None:
+    """Refuse a purpose that cannot be kept, or none where one is required.
+
+    Raises:
+        QueryError: so.
+    """
+    if len(purpose) > MAX_PURPOSE or not purpose.isprintable():
+        raise QueryError(f"a purpose must be printable text of at most {MAX_PURPOSE} characters, got {len(purpose)}")
+    if is_required and not purpose.strip():
+        raise QueryError(f"gallery {gallery} wants to know what a search is for; set `purpose`, such as a case number")
