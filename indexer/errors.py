@@ -4,9 +4,21 @@ A message says what must hold, what was found and what to do. `PublicError` mess
 they never hold a path of the server or a traceback, so the service may send them over the wire.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PublicError(Exception):
-    """What a caller did, or asked for, cannot be done; the message says why and names the way out."""
+    """What a caller did, or asked for, cannot be done; the message says why and names the way out.
+
+    Args:
+        message: for the caller.
+        field: path of what is wrong in what the caller gave, such as `options.k`; empty where no field is to blame.
+    """
+
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ShapeError(PublicError):
@@ -51,3 +63,22 @@ class ModelError(PublicError):
 
 class ConfigError(PublicError):
     """A setting out of range, unknown, or in conflict with another."""
+
+
+@contextmanager
+def blaming(field: str) -> Iterator[None]:
+    """Errors that are raised inside are about this field; the fields they name themselves lie in it.
+
+    Example:
+        >>> try:
+        ...     with blaming("strokes[3]"):
+        ...         raise SketchError("a width must be above 0, got 0", field="width")
+        ... except SketchError as error:
+        ...     error.field
+        'strokes[3].width'
+    """
+    try:
+        yield
+    except PublicError as error:
+        error.field = f"{field}.{error.field}" if error.field else field
+        raise

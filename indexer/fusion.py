@@ -40,7 +40,10 @@ def region_weights(ink: npt.NDArray[np.bool_], weights: Mapping[int, float] = EQ
     per_region = np.zeros(REGIONS)
     for granularity, weight in weights.items():
         if not (np.isfinite(weight) and weight >= 0):
-            raise QueryError(f"the weight of granularity {granularity} must be finite and >= 0, got {weight}")
+            raise QueryError(
+                f"the weight of granularity {granularity} must be finite and >= 0, got {weight}",
+                field=f"granularity_{granularity}",
+            )
         ids = list(REGION_IDS[granularity])
         inked = int(ink[ids].sum())
         if inked:

@@ -29,7 +29,7 @@ class Approximate:
 
     def __post_init__(self) -> None:
         if not 0 < self.recall <= 1:
-            raise QueryError(f"recall must be above 0 and at most 1, got {self.recall:g}")
+            raise QueryError(f"recall must be above 0 and at most 1, got {self.recall:g}", field="approximate.recall")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 < self.ms <= MAX_BUDGET_MS:
-            raise QueryError(f"budget_ms must be above 0 and at most {MAX_BUDGET_MS:.0f}, got {self.ms:g}")
+            raise QueryError(
+                f"budget_ms must be above 0 and at most {MAX_BUDGET_MS:.0f}, got {self.ms:g}", field="budget_ms"
+            )
 
 
 Mode = Exact | Approximate | Budget

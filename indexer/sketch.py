@@ -23,6 +23,9 @@ DEFAULT_WIDTH: Final = 0.008
 
 MAX_STROKE_POINTS: Final = 10_000
 MAX_STROKES: Final = 20_000
+MAX_DRAWING_POINTS: Final = 1_000_000
+"""Points of all strokes of a drawing together: 8 MB, a thousand times a careful drawing."""
+
 MAX_RASTER_PX: Final = 4096
 MAX_RASTER_BYTES: Final = 3 * 1024 * 1024
 MAX_WIDTH: Final = 0.2
@@ -49,31 +52,25 @@ class Stroke:
 
     def __post_init__(self) -> None:
         points = as_float32(self.points)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise SketchError(f"a stroke must have at least one (x, y) point, got an array of shape {points.shape}")
         if len(points) > MAX_STROKE_POINTS:
             raise SketchError(
-                f"a stroke may have {MAX_STROKE_POINTS} points, got {len(points)}; thin it out or split it"
+                f"a stroke may have {MAX_STROKE_POINTS} points, got {len(points)}; thin it out or split it", field="x"
             )
-        if not np.isfinite(points).all():
-            raise SketchError(f"point {_first_bad(~np.isfinite(points))} is not a finite number; drop it")
-        if (outside := (points < 0) | (points > 1)).any():
-            at = _first_bad(outside)
-            x, y = points[at].tolist()
-            raise SketchError(
-                f"point {at} is at ({x:.4g}, {y:.4g}), canvas units run from 0 to 1; divide by the canvas size"
-            )
+        check_points(points, "a stroke")
         if not 0 < self.width <= MAX_WIDTH:
             raise SketchError(
-                f"a stroke's width must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.width}"
+                f"a stroke's width must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.width}",
+                field="width",
             )
         object.__setattr__(self, "points", points)
         if self.pressure is not None:
             pressure = as_float32(self.pressure)
             if pressure.shape != (len(points),):
-                raise SketchError(f"pressure must be one number a point ({len(points)}), got shape {pressure.shape}")
+                raise SketchError(
+                    f"pressure must be one number a point ({len(points)}), got shape {pressure.shape}", field="pressure"
+                )
             if not ((pressure >= 0) & (pressure <= 1)).all():
-                raise SketchError("pressure must lie between 0 and 1")
+                raise SketchError("pressure must lie between 0 and 1", field="pressure")
             object.__setattr__(self, "pressure", pressure)
 
 
@@ -89,6 +86,7 @@ class Canvas:
     _paper: Image.Image = field(init=False, repr=False)
     _picture: Image.Image = field(init=False, repr=False)
     _background: npt.NDArray[np.uint8] | None = field(init=False, repr=False, default=None)
+    _under_latest: tuple[tuple[int, int], Image.Image] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         side = self.size_px * _SUPERSAMPLING
@@ -101,13 +99,24 @@ class Canvas:
         if not strokes:
             return
         pen = ImageDraw.Draw(self._paper)
-        for stroke in strokes:
+        for stroke in strokes[:-1]:
             _draw_stroke(pen, stroke, self._paper.width)
+        box = self._paper_box(strokes[-1:])
+        self._under_latest = box[:2], self._paper.crop(box)
+        _draw_stroke(pen, strokes[-1], self._paper.width)
         # Only what the strokes can have touched is scaled down again: a stroke costs its own size.
-        left, top, right, bottom = self._box(strokes)
-        step = _SUPERSAMPLING
-        touched = self._paper.reduce(step, (left * step, top * step, right * step, bottom * step))
-        self._picture.paste(touched, (left, top))
+        touched = self._paper.reduce(_SUPERSAMPLING, self._paper_box(strokes))
+        self._picture.paste(touched, self._box(strokes)[:2])
+
+    def extend(self, stroke: Stroke) -> None:
+        """Draw the latest stroke as it has become: the same with more points.
+
+        Its former end loses its cap, so the pixels are those of the whole stroke drawn at once.
+        """
+        assert self._under_latest is not None, "no stroke to extend"
+        corner, before = self._under_latest
+        self._paper.paste(before, corner)
+        self.draw([stroke])
 
     def add(self, stroke: Stroke) -> bool:
         """Draw one stroke and tell whether any pixel of the picture changed; a stroke under ink changes none."""
@@ -123,6 +132,12 @@ class Canvas:
         left, top = np.maximum((points.min(axis=0) - reach) * self.size_px, 0).astype(int).tolist()
         right, bottom = np.minimum((points.max(axis=0) + reach) * self.size_px + 1, self.size_px).astype(int).tolist()
         return left, top, right, bottom
+
+    def _paper_box(self, strokes: Sequence[Stroke]) -> tuple[int, int, int, int]:
+        """The same box in pixels of the paper."""
+        left, top, right, bottom = self._box(strokes)
+        step = _SUPERSAMPLING
+        return left * step, top * step, right * step, bottom * step
 
     def put_raster(self, canvas: npt.NDArray[np.uint8]) -> None:
         """Lay a (size_px, size_px) uint8 canvas under the strokes, replacing an earlier one."""
@@ -192,6 +207,28 @@ def ink_on_black(picture: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.fromarray(ink).resize((size_px, size_px), Image.Resampling.BOX), dtype=np.uint8)
 
 
+def check_points(points: npt.NDArray[np.float32], what: str) -> None:
+    """Refuse what is no path: (n, 2) finite canvas units, at least one point.
+
+    Raises:
+        SketchError: the shape, or the first point that is out of range.
+    """
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+        raise SketchError(
+            f"{what} must have at least one (x, y) point, got an array of shape {points.shape}", field="x"
+        )
+    if (odd := ~np.isfinite(points)).any():
+        at, column = _first_bad(odd)
+        raise SketchError(f"point {at} is not a finite number; drop it", field=f"{'xy'[column]}[{at}]")
+    if (outside := (points < 0) | (points > 1)).any():
+        at, column = _first_bad(outside)
+        x, y = points[at].tolist()
+        raise SketchError(
+            f"point {at} is at ({x:.4g}, {y:.4g}), canvas units run from 0 to 1; divide by the canvas size",
+            field=f"{'xy'[column]}[{at}]",
+        )
+
+
 def as_float32(numbers: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """An array of what a caller sent; numbers beyond float32 become infinite, which `Stroke` refuses."""
     with np.errstate(over="ignore"):
@@ -221,5 +258,7 @@ def _draw_path(pen: ImageDraw.ImageDraw, points: npt.NDArray[np.float32], width_
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
 
 
-def _first_bad(bad: npt.NDArray[np.bool_]) -> int:
-    return int(np.argmax(bad.any(axis=1)))
+def _first_bad(bad: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Row and column."""
+    row, column = np.argwhere(bad)[0].tolist()
+    return row, column

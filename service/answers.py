@@ -8,11 +8,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import QueryError
+from indexer.errors import QueryError, blaming
 from indexer.filters import Filter, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_weights
 from indexer.modes import EXACT, Mode
 from indexer.regions import REGIONS
+from indexer.sketch import Stroke
 
 DEFAULT_K: Final = 10
 MAX_K: Final = 1000
@@ -47,17 +48,24 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MAX_K:
-            raise QueryError(f"k must be from 1 to {MAX_K}, got {self.k}")
+            raise QueryError(f"k must be from 1 to {MAX_K}, got {self.k}", field="k")
         if self.include_thumbnails and self.k > MAX_K_WITH_THUMBNAILS:
             raise QueryError(
-                f"k must be at most {MAX_K_WITH_THUMBNAILS} with thumbnails, got {self.k}; fetch them photo by photo"
+                f"k must be at most {MAX_K_WITH_THUMBNAILS} with thumbnails, got {self.k}; fetch them photo by photo",
+                field="k",
             )
-        if too_large := [weight for weight in self.weights.values() if weight > MAX_WEIGHT]:
-            raise QueryError(f"weights must be at most {MAX_WEIGHT:.0f}, got {too_large[0]}; only their ratios matter")
-        if not region_weights(np.ones(REGIONS, bool), self.weights).any():
-            raise QueryError("at least one weight must be above 0, got 0 for every granularity")
+        for granularity, weight in self.weights.items():
+            if weight > MAX_WEIGHT:
+                raise QueryError(
+                    f"weights must be at most {MAX_WEIGHT:.0f}, got {weight}; only their ratios matter",
+                    field=f"weights.granularity_{granularity}",
+                )
+        with blaming("weights"):
+            if not region_weights(np.ones(REGIONS, bool), self.weights).any():
+                raise QueryError("at least one weight must be above 0, got 0 for every granularity")
         if self.filter is not None:
-            check_size(self.filter)
+            with blaming("filter"):
+                check_size(self.filter)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class RankedPhoto:
         distance: fused distance, smaller is closer.
         granularity_distances: granularity -> mean distance over its inked regions, before weighting.
         region_distances: (14,) float, by region id; 0 where there is no ink.
+        contributions: (14,) float, what every region adds to `distance`: its weight times its distance.
         rank_change: places climbed since the previous answer, negative when it fell; None when it was
             not there.
         is_new: whether there was a previous ranking and the photo was not in it.
@@ -90,9 +99,31 @@ class RankedPhoto:
     distance: float
     granularity_distances: Mapping[int, float]
     region_distances: npt.NDArray[np.floating]
+    contributions: npt.NDArray[np.floating]
     rank_change: int | None = None
     is_new: bool = False
     thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class CanvasState:
+    """What is on the canvas of a drawing, and what can become of it.
+
+    Args:
+        strokes: how many there are.
+        undo_steps: steps that can be taken back.
+        redo_steps: steps that can be done again.
+        next_stroke: number that the next stroke gets.
+        rearranged: changes whenever strokes were taken away or put back; the server's own.
+        canvas: the strokes by number, when they were rearranged since the answer before and the drawing asked for it.
+    """
+
+    strokes: int = 0
+    undo_steps: int = 0
+    redo_steps: int = 0
+    next_stroke: int = 0
+    rearranged: int = 0
+    canvas: Mapping[int, Stroke] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +136,12 @@ class Answer:
         exact: whether hits and order are those of an exhaustive comparison.
         ink: (14,) bool, the regions that hold ink.
         timings: where the time went.
-        strokes: strokes on the canvas.
+        state: the canvas; empty outside a stream.
         skipped: changes that got no answer of their own, because newer ones had arrived.
         sequence: every accepted message up to this one is included; 0 outside a stream.
         unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
         no_ink: whether there is nothing to search with yet: no ink, or none where the weights look.
+        gallery_version: which state of the gallery was searched; grows with every change to it.
     """
 
     hits: tuple[RankedPhoto, ...]
@@ -117,11 +149,17 @@ class Answer:
     exact: bool
     ink: npt.NDArray[np.bool_]
     timings: Timings
-    strokes: int = 0
+    state: CanvasState = field(default_factory=CanvasState)
     skipped: int = 0
     sequence: int = 0
     unseen_from: float = math.inf
     no_ink: bool = False
+    gallery_version: int = 0
+
+    @property
+    def strokes(self) -> int:
+        """Strokes on the canvas."""
+        return self.state.strokes
 
     def rank_of(self, photo_id: str) -> int | None:
         """The photo's 1-based rank, None when it is not among the hits."""

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
@@ -83,10 +84,13 @@ class AsyncClient:
         mode: Mode = EXACT,
         filter: Filter | None = None,
         purpose: str = "",
+        include_canvas: bool = False,
     ) -> "AsyncClientDrawing":
         """A drawing to be opened with `async with`."""
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return AsyncClientDrawing(self._sketches, self._target, gallery, options, purpose, self._metadata)
+        return AsyncClientDrawing(
+            self._sketches, self._target, gallery, options, purpose, include_canvas, self._metadata
+        )
 
     async def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -127,6 +131,7 @@ class AsyncClientDrawing:
         gallery: str,
         options: SearchOptions,
         purpose: str = "",
+        include_canvas: bool = False,
         metadata: Metadata = (),
     ) -> None:
         self._stub = stub
@@ -134,6 +139,7 @@ class AsyncClientDrawing:
         self._gallery = gallery
         self._options = options
         self._purpose = purpose
+        self._include_canvas = include_canvas
         self._metadata = metadata
         self._outbox = Outbox()
         self._inbox = Inbox()
@@ -149,9 +155,34 @@ class AsyncClientDrawing:
         """Draw several strokes at once; one answer for all."""
         return await self.answer(await self.send_strokes(strokes))
 
+    async def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
+        """Make the latest stroke longer."""
+        return await self.answer(await self._send(self._outbox.extend(points, pressure)))
+
     async def undo(self, count: int = 1) -> Answer:
-        """Take back the latest strokes."""
+        """Take back the latest steps: strokes and erasures."""
         return await self.answer(await self._send(self._outbox.undo(count)))
+
+    async def redo(self, count: int = 1) -> Answer:
+        """Do again what was undone last."""
+        return await self.answer(await self._send(self._outbox.redo(count)))
+
+    async def erase(self, target: Eraser | Iterable[int]) -> Answer:
+        """Take strokes off the canvas by number, or cut them where an eraser passes."""
+        return await self.answer(await self._send(self._outbox.erase(target)))
+
+    async def options(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+        mode: Mode = EXACT,
+        filter: Filter | None = None,
+    ) -> Answer:
+        """Rank otherwise from now on; what is not given has its default."""
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
+        return await self.answer(await self._send(self._outbox.options(options)))
 
     async def clear(self) -> Answer:
         """Empty the canvas, strokes and picture alike."""
@@ -185,7 +216,8 @@ class AsyncClientDrawing:
 
     async def __aenter__(self) -> Self:
         self._call = self._stub.Draw(metadata=self._metadata)
-        await self.answer(await self._send(self._outbox.begin(self._gallery, self._options, self._purpose)))
+        begin = self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas)
+        await self.answer(await self._send(begin))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

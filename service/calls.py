@@ -7,12 +7,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from indexer.erasing import Eraser
 from indexer.errors import SketchError
 from indexer.metadata import Kind, Value
-from indexer.sketch import Stroke
+from indexer.sketch import Stroke, as_float32
 from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
 from service.answers import Answer, SearchOptions
-from service.convert import answer_from_draw_response, options_to_wire, strokes_to_wire
+from service.convert import (
+    answer_from_draw_result,
+    eraser_to_wire,
+    options_to_wire,
+    stroke_to_wire,
+    strokes_to_wire,
+)
 from service.convert_metadata import fields_from_wire, metadata_from_wire
 from service.errors import ServiceError, error_from_status
 
@@ -67,9 +74,13 @@ class Outbox:
         """Whether `finish` has been sent."""
         return self._is_finished
 
-    def begin(self, gallery: str, options: SearchOptions, purpose: str = "") -> search_pb2.DrawRequest:
+    def begin(
+        self, gallery: str, options: SearchOptions, purpose: str = "", include_canvas: bool = False
+    ) -> search_pb2.DrawRequest:
         """Opens the drawing."""
-        begin = search_pb2.DrawBegin(gallery=gallery, options=options_to_wire(options), purpose=purpose)
+        begin = search_pb2.DrawBegin(
+            gallery=gallery, options=options_to_wire(options), purpose=purpose, include_canvas=include_canvas
+        )
         return search_pb2.DrawRequest(sequence=self._next(), begin=begin)
 
     def strokes(self, strokes: Iterable[Stroke | Points]) -> search_pb2.DrawRequest:
@@ -81,15 +92,45 @@ class Outbox:
         drawn = search_pb2.DrawStrokes(strokes=strokes_to_wire(map(as_stroke, strokes)))
         return search_pb2.DrawRequest(sequence=self._next(), strokes=drawn)
 
+    def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> search_pb2.DrawRequest:
+        """Makes the latest stroke longer.
+
+        Raises:
+            SketchError: the points cannot be drawn.
+        """
+        more = stroke_to_wire(Stroke(as_float32(points), pressure=None if pressure is None else as_float32(pressure)))
+        extend = search_pb2.DrawExtend(x=more.x, y=more.y, pressure=more.pressure)
+        return search_pb2.DrawRequest(sequence=self._next(), extend=extend)
+
     def undo(self, count: int) -> search_pb2.DrawRequest:
-        """Takes back strokes.
+        """Takes back steps.
 
         Raises:
             SketchError: the count is below 1.
         """
-        if count < 1:
-            raise SketchError(f"undo must take back at least 1 stroke, got {count}")
-        return search_pb2.DrawRequest(sequence=self._next(), undo=search_pb2.DrawUndo(count=count))
+        undo = search_pb2.DrawUndo(count=_at_least_1(count, "undo"))
+        return search_pb2.DrawRequest(sequence=self._next(), undo=undo)
+
+    def redo(self, count: int) -> search_pb2.DrawRequest:
+        """Does steps again that were undone.
+
+        Raises:
+            SketchError: the count is below 1.
+        """
+        redo = search_pb2.DrawRedo(count=_at_least_1(count, "redo"))
+        return search_pb2.DrawRequest(sequence=self._next(), redo=redo)
+
+    def erase(self, target: Eraser | Iterable[int]) -> search_pb2.DrawRequest:
+        """Takes strokes off the canvas by number, or what an eraser passes over."""
+        if isinstance(target, Eraser):
+            erase = search_pb2.DrawErase(path=eraser_to_wire(target))
+        else:
+            erase = search_pb2.DrawErase(strokes=search_pb2.StrokeNumbers(numbers=target))
+        return search_pb2.DrawRequest(sequence=self._next(), erase=erase)
+
+    def options(self, options: SearchOptions) -> search_pb2.DrawRequest:
+        """Ranks otherwise from now on."""
+        return search_pb2.DrawRequest(sequence=self._next(), options=options_to_wire(options))
 
     def clear(self) -> search_pb2.DrawRequest:
         """Empties the canvas."""
@@ -124,7 +165,7 @@ class Inbox:
         if response.HasField("error"):
             self._refused[response.sequence] = error_from_status(response.error)
         else:
-            self._latest = answer_from_draw_response(response)
+            self._latest = answer_from_draw_result(response.result, response.sequence)
 
     def answer_to(self, sequence: int) -> Answer | None:
         """The answer that includes the message, or None when there is none yet.
@@ -173,3 +214,9 @@ def as_stroke(stroke: Stroke | Points) -> Stroke:
         SketchError: they cannot be drawn.
     """
     return stroke if isinstance(stroke, Stroke) else Stroke(np.asarray(stroke, np.float32))
+
+
+def _at_least_1(count: int, action: str) -> int:
+    if count < 1:
+        raise SketchError(f"{action} must be of at least 1 step, got {count}")
+    return count

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
+from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
@@ -110,10 +111,15 @@ class Client:
         mode: Mode = EXACT,
         filter: Filter | None = None,
         purpose: str = "",
+        include_canvas: bool = False,
     ) -> "ClientDrawing":
-        """A drawing to be opened with `with`; the arguments are those of `search`."""
+        """A drawing to be opened with `with`; the arguments are those of `search`.
+
+        With `include_canvas` answers hold the strokes on the canvas (`Answer.state.canvas`) when some were taken away
+        or put back.
+        """
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return ClientDrawing(self._sketches, self._target, gallery, options, purpose, self._metadata)
+        return ClientDrawing(self._sketches, self._target, gallery, options, purpose, include_canvas, self._metadata)
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -161,6 +167,7 @@ class ClientDrawing:
         gallery: str,
         options: SearchOptions,
         purpose: str = "",
+        include_canvas: bool = False,
         metadata: Metadata = (),
     ) -> None:
         self._stub = stub
@@ -168,6 +175,7 @@ class ClientDrawing:
         self._gallery = gallery
         self._options = options
         self._purpose = purpose
+        self._include_canvas = include_canvas
         self._metadata = metadata
         self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         self._outbox = Outbox()
@@ -188,9 +196,47 @@ class ClientDrawing:
         """Draw several strokes at once; one answer for all."""
         return self.answer(self.send_strokes(strokes))
 
+    def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
+        """Make the latest stroke longer: (n, 2) more points, and their pressure if it was begun with pressure.
+
+        Raises:
+            SketchError: the latest step drew no stroke, or the points cannot be drawn.
+        """
+        return self._answered(self._outbox.extend(points, pressure))
+
     def undo(self, count: int = 1) -> Answer:
-        """Take back the latest strokes."""
+        """Take back the latest steps: strokes and erasures."""
         return self._answered(self._outbox.undo(count))
+
+    def redo(self, count: int = 1) -> Answer:
+        """Do again what was undone last."""
+        return self._answered(self._outbox.redo(count))
+
+    def erase(self, target: Eraser | Iterable[int]) -> Answer:
+        """Take strokes off the canvas by number, or cut them where an `indexer.erasing.Eraser` passes.
+
+        Strokes are numbered from 0 as they come to be; `Answer.state` knows the next number.
+
+        Raises:
+            SketchError: no such stroke is on the canvas.
+        """
+        return self._answered(self._outbox.erase(target))
+
+    def options(
+        self,
+        *,
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+        mode: Mode = EXACT,
+        filter: Filter | None = None,
+    ) -> Answer:
+        """Rank otherwise from now on; what is not given has its default.
+
+        Raises:
+            QueryError: an option is out of range, or the filter does not fit the gallery's fields.
+        """
+        return self._answered(self._outbox.options(SearchOptions(k, weights, include_thumbnails, mode, filter)))
 
     def clear(self) -> Answer:
         """Empty the canvas, strokes and picture alike."""
@@ -223,7 +269,7 @@ class ClientDrawing:
 
     def __enter__(self) -> Self:
         self._call: Any = self._stub.Draw(self._requests(), metadata=self._metadata)
-        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose))
+        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,18 +1,21 @@
 """Wire types to domain types and back, in one place; both the server and the client convert here."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import SketchError
+from indexer.episode import Episode
+from indexer.erasing import DEFAULT_RADIUS, Eraser
+from indexer.errors import SketchError, blaming
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Approximate, Budget, Exact, Mode
 from indexer.regions import GRANULARITIES, REGIONS
-from indexer.sketch import DEFAULT_WIDTH, MAX_STROKE_POINTS, MAX_STROKES, Stroke
+from indexer.sketch import DEFAULT_WIDTH, MAX_DRAWING_POINTS, MAX_STROKE_POINTS, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
-from service.answers import DEFAULT_K, Answer, RankedPhoto, SearchOptions, Timings
+from service.answers import DEFAULT_K, Answer, CanvasState, RankedPhoto, SearchOptions, Timings
 from service.convert_metadata import filter_from_wire, filter_to_wire
 
 
@@ -22,14 +25,13 @@ def stroke_from_wire(stroke: sketch_pb2.Stroke) -> Stroke:
     Raises:
         SketchError: x and y disagree, or what `Stroke` refuses.
     """
-    points = len(stroke.x)
-    if len(stroke.y) != points:
-        raise SketchError(f"a stroke must have as many y as x, got {len(stroke.y)} y and {points} x")
     # `Stroke` checks this too, but only after the numbers have been copied.
-    if points > MAX_STROKE_POINTS:
-        raise SketchError(f"a stroke may have {MAX_STROKE_POINTS} points, got {points}; thin it out or split it")
+    if len(stroke.x) > MAX_STROKE_POINTS:
+        raise SketchError(
+            f"a stroke may have {MAX_STROKE_POINTS} points, got {len(stroke.x)}; thin it out or split it", field="x"
+        )
     return Stroke(
-        np.array([stroke.x, stroke.y], dtype=np.float32).T.reshape(points, 2),
+        _points_from_wire(stroke, "a stroke"),
         stroke.width if stroke.HasField("width") else DEFAULT_WIDTH,
         np.array(stroke.pressure, dtype=np.float32) if stroke.pressure else None,
     )
@@ -42,14 +44,60 @@ def strokes_from_wire(strokes: Sequence[sketch_pb2.Stroke]) -> list[Stroke]:
         SketchError: too many strokes, or one that cannot be drawn.
     """
     if len(strokes) > MAX_STROKES:
-        raise SketchError(f"a drawing may have {MAX_STROKES} strokes, got {len(strokes)}")
+        raise SketchError(f"a drawing may have {MAX_STROKES} strokes, got {len(strokes)}", field="strokes")
     checked = []
     for place, stroke in enumerate(strokes):
         try:
             checked.append(stroke_from_wire(stroke))
         except SketchError as error:
-            raise SketchError(f"stroke {place}: {error}") from error
+            raise SketchError(f"stroke {place}: {error}", field=f"strokes[{place}].{error.field}") from error
     return checked
+
+
+def extension_from_wire(
+    extend: search_pb2.DrawExtend,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+    """Checked points that make a stroke longer, and their pressure.
+
+    Raises:
+        SketchError: what `Stroke` refuses.
+    """
+    pressure = np.array(extend.pressure, dtype=np.float32) if extend.pressure else None
+    more = Stroke(_points_from_wire(extend, "an extension"), DEFAULT_WIDTH, pressure)
+    return more.points, more.pressure
+
+
+def episode_from_wire(request: search_pb2.ReplayRequest) -> Episode:
+    """A checked drawing with its stages.
+
+    Raises:
+        SketchError: a stroke that cannot be drawn, or stages that do not climb to the last one.
+    """
+    with blaming("strokes"):
+        strokes = strokes_from_wire(request.strokes.strokes)
+        points = sum(len(stroke.points) for stroke in strokes)
+        if points > MAX_DRAWING_POINTS:
+            raise SketchError(f"a drawing may have {MAX_DRAWING_POINTS} points, got {points}; thin out its strokes")
+        if not strokes:
+            raise SketchError("a replay needs at least one stroke, got none", field="strokes")
+    with blaming("stage_ends"):
+        return Episode(tuple(strokes), tuple(request.stage_ends or range(1, len(strokes) + 1)))
+
+
+def eraser_from_wire(path: search_pb2.EraserPath) -> Eraser:
+    """A checked eraser.
+
+    Raises:
+        SketchError: what `Eraser` refuses.
+    """
+    radius = path.radius if path.HasField("radius") else DEFAULT_RADIUS
+    return Eraser(_points_from_wire(path, "an eraser's path"), radius, path.whole_strokes)
+
+
+def eraser_to_wire(eraser: Eraser) -> search_pb2.EraserPath:
+    """The message for an eraser."""
+    x, y = eraser.points.T.tolist()
+    return search_pb2.EraserPath(x=x, y=y, radius=eraser.radius, whole_strokes=eraser.whole_strokes)
 
 
 def stroke_to_wire(stroke: Stroke) -> sketch_pb2.Stroke:
@@ -70,12 +118,14 @@ def options_from_wire(options: search_pb2.SearchOptions) -> SearchOptions:
     Raises:
         QueryError: an option is out of range.
     """
+    with blaming("filter"):
+        filter = filter_from_wire(options.filter) if options.HasField("filter") else None
     return SearchOptions(
         k=options.k if options.HasField("k") else DEFAULT_K,
         weights=_weights_from_wire(options.weights),
         include_thumbnails=options.include_thumbnails,
         mode=_mode_from_wire(options),
-        filter=filter_from_wire(options.filter) if options.HasField("filter") else None,
+        filter=filter,
     )
 
 
@@ -101,7 +151,10 @@ def options_to_wire(options: SearchOptions) -> search_pb2.SearchOptions:
 def answer_to_search_response(answer: Answer) -> search_pb2.SearchResponse:
     """The reply to a `Search`."""
     return search_pb2.SearchResponse(
-        ranking=_ranking_to_wire(answer), no_ink=answer.no_ink, timings=_timings_to_wire(answer.timings)
+        ranking=_ranking_to_wire(answer),
+        no_ink=answer.no_ink,
+        timings=_timings_to_wire(answer.timings),
+        gallery_version=answer.gallery_version,
     )
 
 
@@ -110,30 +163,36 @@ def answer_from_search_response(response: search_pb2.SearchResponse) -> Answer:
     return _answer(response)
 
 
-def answer_to_draw_response(answer: Answer) -> search_pb2.DrawResponse:
-    """The reply to messages of a `Draw`."""
-    result = search_pb2.DrawResult(
+def answer_to_draw_result(answer: Answer) -> search_pb2.DrawResult:
+    """The result in a reply to messages of a `Draw`, or to a stage of a `Replay`."""
+    state = answer.state
+    return search_pb2.DrawResult(
         ranking=_ranking_to_wire(answer),
         no_ink=answer.no_ink,
-        strokes=answer.strokes,
+        strokes=state.strokes,
         skipped=answer.skipped,
         timings=_timings_to_wire(answer.timings),
+        gallery_version=answer.gallery_version,
+        undo_steps=state.undo_steps,
+        redo_steps=state.redo_steps,
+        next_stroke=state.next_stroke,
+        canvas=None if state.canvas is None else _canvas_to_wire(state.canvas),
     )
-    return search_pb2.DrawResponse(sequence=answer.sequence, result=result)
 
 
-def answer_from_draw_response(response: search_pb2.DrawResponse) -> Answer:
-    """The answer in a reply of a `Draw` that holds a result."""
-    result = response.result
-    return _answer(result, result.strokes, result.skipped, response.sequence)
+def answer_from_draw_result(result: search_pb2.DrawResult, sequence: int = 0) -> Answer:
+    """The answer in such a result."""
+    state = CanvasState(
+        strokes=result.strokes,
+        undo_steps=result.undo_steps,
+        redo_steps=result.redo_steps,
+        next_stroke=result.next_stroke,
+        canvas=_canvas_from_wire(result.canvas) if result.HasField("canvas") else None,
+    )
+    return replace(_answer(result), state=state, skipped=result.skipped, sequence=sequence)
 
 
-def _answer(
-    result: search_pb2.SearchResponse | search_pb2.DrawResult,
-    strokes: int = 0,
-    skipped: int = 0,
-    sequence: int = 0,
-) -> Answer:
+def _answer(result: search_pb2.SearchResponse | search_pb2.DrawResult) -> Answer:
     ranking, timings = result.ranking, result.timings
     return Answer(
         hits=tuple(_hit_from_wire(hit) for hit in ranking.hits),
@@ -141,12 +200,21 @@ def _answer(
         exact=ranking.exact,
         ink=_ink_mask_from_ids(ranking.inked_regions),
         timings=Timings(timings.raster_ms, timings.encode_ms, timings.search_ms),
-        strokes=strokes,
-        skipped=skipped,
-        sequence=sequence,
         unseen_from=ranking.unseen_from if ranking.HasField("unseen_from") else math.inf,
         no_ink=result.no_ink,
+        gallery_version=result.gallery_version,
     )
+
+
+def _canvas_to_wire(canvas: Mapping[int, Stroke]) -> search_pb2.DrawCanvas:
+    strokes = (
+        search_pb2.CanvasStroke(number=number, stroke=stroke_to_wire(stroke)) for number, stroke in canvas.items()
+    )
+    return search_pb2.DrawCanvas(strokes=strokes)
+
+
+def _canvas_from_wire(canvas: search_pb2.DrawCanvas) -> dict[int, Stroke]:
+    return {each.number: stroke_from_wire(each.stroke) for each in canvas.strokes}
 
 
 def _ranking_to_wire(answer: Answer) -> search_pb2.Ranking | None:
@@ -168,6 +236,7 @@ def _hit_to_wire(hit: RankedPhoto) -> search_pb2.Hit:
         distance=hit.distance,
         granularity_distances=[hit.granularity_distances[granularity] for granularity in GRANULARITIES],
         region_distances=hit.region_distances.tolist(),
+        contributions=hit.contributions.tolist(),
         rank_change=hit.rank_change,
         is_new=hit.is_new,
         thumbnail=hit.thumbnail,
@@ -181,10 +250,20 @@ def _hit_from_wire(hit: search_pb2.Hit) -> RankedPhoto:
         distance=hit.distance,
         granularity_distances=dict(zip(GRANULARITIES, hit.granularity_distances, strict=True)),
         region_distances=np.array(hit.region_distances, dtype=np.float32),
+        contributions=np.array(hit.contributions, dtype=np.float32),
         rank_change=hit.rank_change if hit.HasField("rank_change") else None,
         is_new=hit.is_new,
         thumbnail=hit.thumbnail,
     )
+
+
+def _points_from_wire(
+    path: sketch_pb2.Stroke | search_pb2.DrawExtend | search_pb2.EraserPath, what: str
+) -> npt.NDArray[np.float32]:
+    """(n, 2) points, unchecked but for their number."""
+    if len(path.y) != len(path.x):
+        raise SketchError(f"{what} must have as many y as x, got {len(path.y)} y and {len(path.x)} x", field="y")
+    return np.array([path.x, path.y], dtype=np.float32).T.reshape(len(path.x), 2)
 
 
 def _weights_from_wire(weights: search_pb2.GranularityWeights) -> dict[int, float]:

@@ -5,23 +5,20 @@ time, on a `Snapshot` that later edits do not touch.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import SketchError, UnknownPhotoError
+from indexer.errors import UnknownPhotoError
 from indexer.fusion import region_weights
 from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
-from indexer.sketch import MAX_STROKES, Canvas, Stroke
-from service.answers import Answer, RankedPhoto, SearchOptions, Timings
+from indexer.sketch import Canvas, Stroke
+from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Timings
 from service.engine import Engine, Query
-
-MAX_DRAWING_POINTS: Final = 1_000_000
-"""Points of all strokes together: 8 MB, a thousand times a careful drawing."""
+from service.strokes import StrokeHistory
 
 
 class DrawingAbandonedError(Exception):
@@ -33,34 +30,60 @@ class Snapshot:
     """A drawing at one moment.
 
     Args:
-        strokes: in drawing order.
+        strokes: those on the canvas; within an epoch more only come at the end, and the last may grow.
         raster: (size, size) uint8 canvas under the strokes, or None.
-        epoch: changes whenever ink was taken away, so that strokes cannot just be added.
+        options: how to rank.
+        epoch: changes whenever the strokes are no longer what they were with more at their end.
+        ink_version: changes with the strokes and the raster.
         version: changes with every edit.
+        state: what the answer says about the canvas.
     """
 
     strokes: tuple[Stroke, ...]
     raster: npt.NDArray[np.uint8] | None
+    options: SearchOptions
     epoch: int
+    ink_version: int
     version: int
+    state: CanvasState
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """What a canvas became: its embeddings, None where no weight looks at its ink."""
+
+    ink_version: int
+    ink: npt.NDArray[np.bool_]
+    embeddings: npt.NDArray[np.float32] | None
 
 
 class Drawing:
-    """Strokes over an optional picture, and the previous answer to compare the next one with."""
+    """Strokes over an optional picture, and the previous answer to compare the next one with.
 
-    def __init__(self, gallery: Gallery, engine: Engine, options: SearchOptions | None = None) -> None:
+    Args:
+        gallery: searched from the first answer to the last, whatever becomes of its folder.
+        engine: encodes and searches.
+        options: how to rank, until `set_options`.
+        tells_canvas: whether answers hold the strokes when some were taken away or put back.
+    """
+
+    def __init__(
+        self, gallery: Gallery, engine: Engine, options: SearchOptions | None = None, tells_canvas: bool = False
+    ) -> None:
         self._gallery = gallery
         self._engine = engine
         self._options = options or SearchOptions()
-        self._strokes: list[Stroke] = []
-        self._points = 0
+        self._tells_canvas = tells_canvas
+        self._history = StrokeHistory()
         self._raster: npt.NDArray[np.uint8] | None = None
-        self._epoch = 0
+        self._ink_version = 0
         self._version = 0
         self._encoder = engine.encoders.for_gallery(gallery)
-        self._canvas = Canvas(self._encoder.size_px)
-        self._drawn = Snapshot((), None, 0, 0)
-        self._answer: tuple[int, Answer] | None = None
+        # The rest belongs to `rank`. A canvas takes 600 KB, so there is none before there is ink.
+        self._canvas: Canvas | None = None
+        self._drawn: Snapshot | None = None
+        self._probe: _Probe | None = None
+        self._answer: tuple[Snapshot, Answer] | None = None
 
     @property
     def size_px(self) -> int:
@@ -68,60 +91,74 @@ class Drawing:
         return self._encoder.size_px
 
     @property
-    def gallery(self) -> str:
-        """Name of the gallery that is searched."""
-        return self._gallery.name
+    def gallery(self) -> Gallery:
+        """The gallery that is searched, in the state that it had when the drawing began."""
+        return self._gallery
 
     def add(self, strokes: Sequence[Stroke]) -> None:
-        """Draw on top; all of the strokes or, when they are too many, none.
+        """Draw on top; see `StrokeHistory.add`, as for the other edits."""
+        self._history.add(strokes)
+        self._inked()
 
-        Raises:
-            SketchError: no strokes, or more strokes or points than a drawing may have.
-        """
-        if not strokes:
-            raise SketchError("adding strokes needs at least one stroke, got none")
-        if len(self._strokes) + len(strokes) > MAX_STROKES:
-            raise SketchError(
-                f"a drawing may have {MAX_STROKES} strokes, this one has {len(self._strokes)} and got {len(strokes)} "
-                "more; clear it or begin another"
-            )
-        points = sum(len(stroke.points) for stroke in strokes)
-        if self._points + points > MAX_DRAWING_POINTS:
-            raise SketchError(
-                f"a drawing may have {MAX_DRAWING_POINTS} points, this one has {self._points} and got {points} more; "
-                "thin out its strokes"
-            )
-        self._strokes.extend(strokes)
-        self._points += points
-        self._version += 1
+    def extend(self, points: npt.NDArray[np.float32], pressure: npt.NDArray[np.float32] | None = None) -> None:
+        """Make the latest stroke longer."""
+        self._history.extend(points, pressure)
+        self._inked()
 
     def undo(self, count: int = 1) -> None:
-        """Take back the latest strokes; the drawing is then as if they had never been drawn.
+        """Take back the latest steps."""
+        self._history.undo(count)
+        self._inked()
 
-        Raises:
-            SketchError: fewer strokes are on the canvas, or count is below 1.
-        """
-        if not 1 <= count <= len(self._strokes):
-            raise SketchError(f"undo must take back 1 to {len(self._strokes)} strokes (all there are), got {count}")
-        self._points -= sum(len(stroke.points) for stroke in self._strokes[-count:])
-        del self._strokes[-count:]
-        self._take_away()
+    def redo(self, count: int = 1) -> None:
+        """Do again what was undone last."""
+        self._history.redo(count)
+        self._inked()
+
+    def strokes(self) -> dict[int, Stroke]:
+        """Those on the canvas, by number."""
+        return self._history.numbered
+
+    def erase(self, left: Mapping[int, Sequence[Stroke]]) -> None:
+        """Take strokes off the canvas: number -> what is left of the stroke."""
+        self._history.replace(left)
+        self._inked()
 
     def clear(self) -> None:
         """Empty the canvas, strokes and picture alike."""
-        self._strokes.clear()
-        self._points = 0
+        self._history.clear()
         self._raster = None
-        self._take_away()
+        self._inked()
 
     def put_raster(self, canvas: npt.NDArray[np.uint8]) -> None:
         """Lay a (size_px, size_px) uint8 canvas under the strokes, in place of an earlier one."""
         self._raster = canvas
+        self._inked()
+
+    def set_options(self, options: SearchOptions) -> None:
+        """Rank otherwise from now on; what is on the canvas is not encoded again."""
+        self._options = options
         self._version += 1
+
+    def rest(self) -> None:
+        """Give back what can be made again from the strokes; not while `rank` runs."""
+        self._canvas = self._drawn = None
 
     def snapshot(self) -> Snapshot:
         """The drawing as it stands."""
-        return Snapshot(tuple(self._strokes), self._raster, self._epoch, self._version)
+        history = self._history
+        moved = self._answer is None or self._answer[0].state.rearranged != history.rearranged
+        state = CanvasState(
+            strokes=len(history),
+            undo_steps=history.undo_steps,
+            redo_steps=history.redo_steps,
+            next_stroke=history.next_number,
+            rearranged=history.rearranged,
+            canvas=history.numbered if moved and self._tells_canvas else None,
+        )
+        return Snapshot(
+            history.strokes, self._raster, self._options, history.epoch, self._ink_version, self._version, state
+        )
 
     def rank(self, snapshot: Snapshot | None = None, is_abandoned: Callable[[], bool] = lambda: False) -> Answer:
         """Rank the gallery for a snapshot, by default the drawing as it stands.
@@ -134,50 +171,72 @@ class Drawing:
             DrawingAbandonedError: nobody does.
         """
         snapshot = snapshot or self.snapshot()
-        if self._answer is not None and self._answer[0] == snapshot.version:
-            answer = _unmoved(self._answer[1])
+        if self._answer is not None and self._answer[0].version == snapshot.version:
+            answer = replace(_unmoved(self._answer[1]), state=snapshot.state)
         else:
             answer = self._compute(snapshot, is_abandoned)
-        self._answer = snapshot.version, answer
+        self._answer = snapshot, answer
         return answer
 
     def _compute(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> Answer:
+        probe, timings = self._encoded(snapshot, is_abandoned)
+        answer = Answer(
+            hits=(),
+            gallery_photos=0,
+            exact=False,
+            ink=probe.ink,
+            timings=timings,
+            state=snapshot.state,
+            no_ink=True,
+            gallery_version=self._gallery.version,
+        )
+        per_region = region_weights(probe.ink, snapshot.options.weights)
+        if probe.embeddings is None or not per_region.any():
+            return answer
+        ranking, search_ms = self._engine.search(Query(self._gallery, probe.embeddings, probe.ink, snapshot.options))
+        _Clock(is_abandoned).lap_ms()
+        return replace(
+            answer,
+            hits=tuple(self._ranked(hit, per_region, snapshot.options) for hit in ranking.hits),
+            gallery_photos=ranking.gallery_photos,
+            exact=ranking.exact,
+            timings=replace(timings, search_ms=search_ms),
+            unseen_from=ranking.unseen_from,
+            no_ink=False,
+        )
+
+    def _encoded(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> tuple[_Probe, Timings]:
+        """Embeddings of the canvas, those of the previous answer if only options have changed."""
+        known = self._probe if self._probe and self._probe.ink_version == snapshot.ink_version else None
+        needed = known is None or region_weights(known.ink, snapshot.options.weights).any()
+        if known is not None and (known.embeddings is not None or not needed):
+            return known, Timings()
         with self._engine.slot:
             clock = _Clock(is_abandoned)
             pixels = self._render(snapshot)
             ink = ink_mask(pixels)
-            raster_ms = clock.lap_ms()
-            if not region_weights(ink, self._options.weights).any():
-                return Answer((), 0, False, ink, Timings(raster_ms), len(snapshot.strokes), no_ink=True)
-            probe = self._encoder.encode_sketches(pixels[None])[0]
-            encode_ms = clock.lap_ms()
-        ranking, search_ms = self._engine.search(Query(self._gallery, probe, ink, self._options))
-        clock.lap_ms()
-        timings = Timings(raster_ms, encode_ms, search_ms)
-        hits = tuple(self._ranked(hit) for hit in ranking.hits)
-        return Answer(
-            hits,
-            ranking.gallery_photos,
-            ranking.exact,
-            ink,
-            timings,
-            len(snapshot.strokes),
-            unseen_from=ranking.unseen_from,
-        )
+            raster_ms, encode_ms, embeddings = clock.lap_ms(), 0.0, None
+            if region_weights(ink, snapshot.options.weights).any():
+                embeddings = self._encoder.encode_sketches(pixels[None])[0]
+                encode_ms = clock.lap_ms()
+        self._probe = _Probe(snapshot.ink_version, ink, embeddings)
+        return self._probe, Timings(raster_ms, encode_ms)
 
     def _render(self, snapshot: Snapshot) -> npt.NDArray[np.uint8]:
-        already = len(self._drawn.strokes)
-        if snapshot.epoch != self._drawn.epoch:
-            self._canvas, already = Canvas(self.size_px), 0
-            self._drawn = Snapshot((), None, snapshot.epoch, 0)
+        drawn = self._drawn
+        if self._canvas is None or drawn is None or snapshot.epoch != drawn.epoch:
+            self._canvas, drawn = Canvas(self.size_px), None
+        already = len(drawn.strokes) if drawn else 0
+        if drawn and already and snapshot.strokes[already - 1] is not drawn.strokes[-1]:
+            self._canvas.extend(snapshot.strokes[already - 1])
         # Drawing a stroke twice changes nothing, so a failure in between needs no repair.
         self._canvas.draw(snapshot.strokes[already:])
-        if snapshot.raster is not None and snapshot.raster is not self._drawn.raster:
+        if snapshot.raster is not None and (drawn is None or snapshot.raster is not drawn.raster):
             self._canvas.put_raster(snapshot.raster)
         self._drawn = snapshot
         return self._canvas.pixels()
 
-    def _ranked(self, hit: Hit) -> RankedPhoto:
+    def _ranked(self, hit: Hit, per_region: npt.NDArray[np.float64], options: SearchOptions) -> RankedPhoto:
         previous = self._answer[1] if self._answer else None
         before = previous.rank_of(hit.photo_id) if previous else None
         return RankedPhoto(
@@ -186,9 +245,10 @@ class Drawing:
             distance=hit.distance,
             granularity_distances=hit.granularity_distances,
             region_distances=hit.region_distances,
+            contributions=per_region * hit.region_distances,
             rank_change=None if before is None else before - hit.rank,
             is_new=previous is not None and not previous.no_ink and before is None,
-            thumbnail=self._thumbnail(hit.photo_id) if self._options.include_thumbnails else b"",
+            thumbnail=self._thumbnail(hit.photo_id) if options.include_thumbnails else b"",
         )
 
     def _thumbnail(self, photo_id: str) -> bytes:
@@ -197,8 +257,8 @@ class Drawing:
         except UnknownPhotoError:
             return b""  # deleted since this drawing began
 
-    def _take_away(self) -> None:
-        self._epoch += 1
+    def _inked(self) -> None:
+        self._ink_version += 1
         self._version += 1
 
 

@@ -112,7 +112,7 @@ def status_of(error: Exception) -> status_pb2.Status:
     if isinstance(error, DecodeError):
         error = QueryError("a message cannot be decoded: it is none of this contract, or nested more than 100 deep")
     for kind in type(error).__mro__:
-        if kind in CATALOG:
+        if isinstance(error, PublicError) and kind in CATALOG:
             return _status(CATALOG[kind], str(error), reason(kind), *_details(error))
     failed = request_id()
     logger.error("request %s failed", failed, exc_info=error)
@@ -145,6 +145,9 @@ def error_from_status(status: status_pb2.Status) -> PublicError:
         retry = error_details_pb2.RetryInfo()
         if any(detail.Unpack(retry) for detail in status.details):
             found.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    blamed = error_details_pb2.BadRequest()
+    if found is not None and any(detail.Unpack(blamed) for detail in status.details):
+        found.field = blamed.field_violations[0].field
     return found or ServiceError(status.message)
 
 
@@ -167,10 +170,14 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")
 
 
-def _details(error: Exception) -> list[Message]:
-    if not isinstance(error, LimitError) or not error.retry_after_s:
-        return []
-    return [error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s))]
+def _details(error: PublicError) -> list[Message]:
+    details: list[Message] = []
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, LimitError) and error.retry_after_s:
+        details.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s)))
+    return details
 
 
 def _duration(seconds: float) -> duration_pb2.Duration:

@@ -9,17 +9,17 @@ from typing import Any
 
 import grpc
 
-from indexer.errors import QueryError
-from indexer.filters import check_fields
+from indexer.errors import QueryError, blaming
 from indexer.gallery import Gallery
 from indexer.sketch import read_raster
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
-from service.answers import Answer, SearchOptions
-from service.convert import answer_to_search_response, options_from_wire, strokes_from_wire
+from service.answers import Answer
+from service.convert import answer_to_draw_result, answer_to_search_response, episode_from_wire, strokes_from_wire
 from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.drawing import Drawing
+from service.edits import options_for
 from service.engine import Engine
-from service.errors import ServiceError, public_errors
+from service.errors import ServiceError, public_errors, status_of
 from service.galleries import Galleries
 from service.session import DrawSession
 from service.telemetry import Telemetry
@@ -66,6 +66,32 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
                 finally:
                     self._sessions.discard(session)
 
+    async def Replay(
+        self, request: search_pb2.ReplayRequest, context: Context
+    ) -> AsyncIterator[search_pb2.ReplayResponse]:
+        async with public_errors(context):
+            with self._counted(), abandoned_on_exit() as abandoned:
+                gallery = self._galleries.find(request.gallery)
+                self._admission.check_wait()
+                with blaming("options"):
+                    options = await self._workers.read(partial(options_for, gallery, request.options))
+                episode = await self._workers.read(partial(episode_from_wire, request))
+                drawing = Drawing(gallery, self._engine, options)
+                for stage in range(episode.stages):
+                    drawing.add(episode.added_at(stage))
+                    yield await self._replayed(stage, drawing, abandoned.is_set)
+
+    async def _replayed(
+        self, stage: int, drawing: Drawing, is_abandoned: Callable[[], bool]
+    ) -> search_pb2.ReplayResponse:
+        began = time.perf_counter()
+        try:
+            answer = await self._workers.rank(partial(drawing.rank, drawing.snapshot(), is_abandoned))
+        except Exception as error:  # one stage fails, the replay goes on, as a drawing does
+            return search_pb2.ReplayResponse(stage=stage, error=status_of(error))
+        self._telemetry.answered(drawing.gallery.name, began, answer.timings)
+        return search_pb2.ReplayResponse(stage=stage, result=answer_to_draw_result(answer))
+
     async def drain(self, grace_s: float) -> None:
         """Wait for the calls in progress; drawings that are still open after `grace_s` seconds are ended."""
         if self._calls:
@@ -77,18 +103,21 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
 
     async def _begin(self, request: search_pb2.DrawRequest | None) -> DrawSession:
         if request is None or request.WhichOneof("action") != "begin":
-            raise QueryError("the first message of a drawing must be `begin`")
+            raise QueryError("the first message of a drawing must be `begin`", field="action")
         if request.sequence < 1:
-            raise QueryError(f"sequence numbers must be 1 or more, got {request.sequence}")
+            raise QueryError(f"sequence numbers must be 1 or more, got {request.sequence}", field="sequence")
         gallery = self._galleries.find(request.begin.gallery)
-        # A filter may be long: beside the event loop.
-        options = await self._workers.read(partial(_options_for, gallery, request.begin.options))
-        return DrawSession(Drawing(gallery, self._engine, options), request.sequence, self._workers, self._telemetry)
+        with blaming("begin.options"):
+            options = await self._workers.read(partial(options_for, gallery, request.begin.options))
+        drawing = Drawing(gallery, self._engine, options, request.begin.include_canvas)
+        return DrawSession(drawing, request.sequence, self._workers, self._telemetry)
 
     def _search(self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]) -> Answer:
-        drawing = Drawing(gallery, self._engine, _options_for(gallery, request.options))
-        with self._engine.slot:  # a picture may take 64 MB while it is decoded
-            match request.WhichOneof("sketch"):
+        with blaming("options"):
+            drawing = Drawing(gallery, self._engine, options_for(gallery, request.options))
+        sketch = request.WhichOneof("sketch")
+        with self._engine.slot, blaming(sketch or "sketch"):  # a picture may take 64 MB while it is decoded
+            match sketch:
                 case "strokes" if request.strokes.strokes:
                     drawing.add(strokes_from_wire(request.strokes.strokes))
                 case "strokes":
@@ -108,14 +137,6 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             yield
         finally:
             self._calls.discard(task)
-
-
-def _options_for(gallery: Gallery, message: search_pb2.SearchOptions) -> SearchOptions:
-    """Checked options, whose filter fits the gallery."""
-    options = options_from_wire(message)
-    if options.filter is not None:
-        check_fields(options.filter, gallery.fields)
-    return options
 
 
 class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):

@@ -13,17 +13,14 @@ from functools import partial
 from typing import Final
 
 from indexer.errors import PublicError, QueryError
-from indexer.sketch import read_raster
 from mgrl.v1 import search_pb2
 from service.auth.callers import current_call
-from service.convert import answer_to_draw_response, strokes_from_wire
+from service.convert import answer_to_draw_result
 from service.drawing import Drawing
+from service.edits import apply
 from service.errors import status_of
 from service.telemetry import Telemetry
 from service.workers import Workers, abandoned_on_exit
-
-_INLINE_BYTES: Final = 64 * 1024
-"""Strokes up to this size are read on the event loop, in under 2 ms; larger messages go to the reading thread."""
 
 _MAX_UNSENT_ERRORS: Final = 64
 """A client that sends bad messages and reads nothing is not read any further from here on."""
@@ -100,41 +97,22 @@ class DrawSession:
             if request.sequence <= self._last_sequence:
                 raise QueryError(
                     f"sequence numbers must climb, got {request.sequence} after {self._last_sequence}; "
-                    "the message was not applied"
+                    "the message was not applied",
+                    field="sequence",
                 )
             self._last_sequence = request.sequence
             if (call := current_call()) is not None and request.WhichOneof("action") != "finish":
                 call.take_strokes(len(request.strokes.strokes))
-            await self._apply(request)
+            changed = await apply(request, self._drawing, self._workers)
         except Exception as error:
             # The stroke is refused, the drawing goes on; what is no PublicError is logged and masked by status_of.
             await self._errors.put(search_pb2.DrawResponse(sequence=request.sequence, error=status_of(error)))
         else:
             if not self._unanswered:
                 self._waiting_since = time.perf_counter()
+            self._changes += changed
             self._unanswered.append(request.sequence)
         self._wake.set()
-
-    async def _apply(self, request: search_pb2.DrawRequest) -> None:
-        match request.WhichOneof("action"):
-            case "strokes":
-                read = partial(strokes_from_wire, request.strokes.strokes)
-                is_small = request.ByteSize() <= _INLINE_BYTES
-                self._drawing.add(read() if is_small else await self._workers.read(read))
-            case "undo":
-                self._drawing.undo(request.undo.count if request.undo.HasField("count") else 1)
-            case "clear":
-                self._drawing.clear()
-            case "raster":
-                decode = partial(read_raster, request.raster.image, self._drawing.size_px)
-                self._drawing.put_raster(await self._workers.read(decode))
-            case "finish":
-                return
-            case "begin":
-                raise QueryError("`begin` must be the first message of a drawing only; open another stream")
-            case _:
-                raise QueryError("a message must hold strokes, undo, clear, raster or finish, this one holds nothing")
-        self._changes += 1
 
     async def _answer(self, is_abandoned: Callable[[], bool]) -> list[search_pb2.DrawResponse]:
         sequences, self._unanswered = self._unanswered, []
@@ -147,5 +125,6 @@ class DrawSession:
             # Each message hears of it: a client that waits for the first must not wait for ever.
             status = status_of(error)
             return [search_pb2.DrawResponse(sequence=sequence, error=status) for sequence in sequences]
-        self._telemetry.answered(self._drawing.gallery, since, answer.timings, skipped)
-        return [answer_to_draw_response(replace(answer, sequence=sequences[-1], skipped=skipped))]
+        self._telemetry.answered(self._drawing.gallery.name, since, answer.timings, skipped)
+        result = answer_to_draw_result(replace(answer, skipped=skipped))
+        return [search_pb2.DrawResponse(sequence=sequences[-1], result=result)]

@@ -19,6 +19,7 @@ from indexer.regions import REGIONS
 from indexer.segments import row_bytes
 from indexer.store import Alias, Store, StoreWriter
 from tests.conftest import unit_rows
+from tests.folder_bytes import folder_bytes
 from tests.indexer.test_store import make_store, new_photos
 
 EVERY = np.ones(REGIONS, bool)
@@ -30,10 +31,6 @@ def contents(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
     rows = np.concatenate([np.empty((0, REGIONS, 16), np.float32), *snapshot.segments])
     there = [row for row, photo_id in enumerate(snapshot.contents.photo_ids) if photo_id]
     return [snapshot.contents.photo_ids[row] for row in there], rows[there]
-
-
-def everything(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 def test_what_was_deleted_is_gone_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
@@ -51,7 +48,7 @@ def test_what_was_deleted_is_gone_and_the_rest_is_as_it_was(tmp_path: Path) -> N
         assert [writer.photo(f"p{n}").metadata for n in kept] == [{"age": float(n)} for n in kept]
         assert writer.snapshot().contents.present is None
         for gone in (1, 3, 4, 9):
-            assert rows[gone, 0].tobytes() not in everything(tmp_path / "g")
+            assert rows[gone, 0].tobytes() not in folder_bytes(tmp_path / "g")
         writer.append(new_photos(9, 1), rows[9:])
     assert sorted(os.listdir(tmp_path / "g" / "segments")) == ["000001-1.vec", "000005.vec"]
     assert contents(tmp_path / "g")[0] == [f"p{n}" for n in (*kept, 9)]
@@ -212,7 +209,7 @@ def make_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.
 
 def traces(folder: Path, number: int, row: npt.NDArray[np.float32]) -> list[str]:
     """Which of a photo's belongings are in any byte of a folder."""
-    data = everything(folder)
+    data = folder_bytes(folder)
     belongings = {
         "id": f"person {number} of".encode(),
         "source": f"photos/p{number}.jpg".encode(),
@@ -306,4 +303,4 @@ def test_a_reader_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest
         assert writer.count() == 2
         reader.close()
         compact(writer)
-    assert b"thumbnail 1" not in everything(tmp_path / "g")
+    assert b"thumbnail 1" not in folder_bytes(tmp_path / "g")

@@ -200,7 +200,7 @@ def test_async_client_does_the_same(service, client):
                 await drawing.stroke([(0.1, 0.1), (0.9, 0.9)])
                 await drawing.undo()
                 drawn = await drawing.strokes([line()])
-                with pytest.raises(SketchError, match="undo must take back 1 to 1 strokes"):
+                with pytest.raises(SketchError, match="undo must take back 1 to 1 steps"):
                     await drawing.undo(9)
                 final = await drawing.finish()
             with pytest.raises(UnknownGalleryError, match="places"):

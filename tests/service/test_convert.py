@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 
+from indexer.erasing import DEFAULT_RADIUS, Eraser
 from indexer.errors import SketchError
 from indexer.modes import EXACT, Approximate, Budget
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
-from service.answers import Answer, RankedPhoto, SearchOptions, Timings
+from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Timings
 from service.convert import (
-    answer_from_draw_response,
+    answer_from_draw_result,
     answer_from_search_response,
-    answer_to_draw_response,
+    answer_to_draw_result,
     answer_to_search_response,
+    eraser_from_wire,
+    eraser_to_wire,
     options_from_wire,
     options_to_wire,
     stroke_from_wire,
@@ -67,27 +70,49 @@ def test_a_bound_is_still_one_after_the_wire(bound):
 
 def hit(rank, **fields):
     distances = np.arange(14, dtype=np.float32) / 8
-    return RankedPhoto(f"photo{rank}", rank, 1.5, {1: 0.5, 2: 0.25, 3: 0.75}, distances, **fields)
+    return RankedPhoto(f"photo{rank}", rank, 1.5, {1: 0.5, 2: 0.25, 3: 0.75}, distances, distances / 4, **fields)
 
 
 def test_answers_survive_the_wire():
     ink = np.arange(14) % 3 == 0
     hits = (hit(1, rank_change=0, thumbnail=b"jpeg"), hit(2, rank_change=-3), hit(3, is_new=True))
-    answer = Answer(hits, 99, True, ink, Timings(1.5, 2.5, 0.25), strokes=4, skipped=2, sequence=9)
-    back = answer_from_draw_response(answer_to_draw_response(answer))
+    state = CanvasState(strokes=4, undo_steps=3, redo_steps=1, next_stroke=6)
+    answer = Answer(hits, 99, True, ink, Timings(1.5, 2.5, 0.25), state, skipped=2, sequence=9, gallery_version=7)
+    back = answer_from_draw_result(answer_to_draw_result(answer), answer.sequence)
+    arrays = {"region_distances": 0, "contributions": 0}
     for sent, received in zip(answer.hits, back.hits, strict=True):
-        np.testing.assert_array_equal(received.region_distances, sent.region_distances)
-        assert {**vars(received), "region_distances": 0} == {**vars(sent), "region_distances": 0}
+        for name in arrays:
+            np.testing.assert_array_equal(getattr(received, name), getattr(sent, name))
+        assert vars(received) | arrays == vars(sent) | arrays
     np.testing.assert_array_equal(back.ink, ink)
-    assert {**vars(back), "hits": 0, "ink": 0} == {**vars(answer), "hits": 0, "ink": 0}
+    assert vars(back.state) == vars(state)
+    own = {"hits": 0, "ink": 0, "state": 0}
+    assert vars(back) | own == vars(answer) | own
     found = answer_from_search_response(answer_to_search_response(answer))
     assert [hit.photo_id for hit in found.hits] == ["photo1", "photo2", "photo3"]
     assert found.timings == answer.timings
 
 
+def test_a_canvas_survives_the_wire():
+    strokes = {3: Stroke(np.float32([[0.5, 0.25]]), 0.125), 8: Stroke(np.float32([[0, 1], [1, 0]]))}
+    answer = Answer((), 0, False, np.zeros(14, bool), state=CanvasState(2, canvas=strokes), timings=Timings())
+    back = answer_from_draw_result(answer_to_draw_result(answer)).state.canvas
+    assert list(back) == [3, 8]
+    assert back[3].width == 0.125
+    np.testing.assert_array_equal(back[8].points, strokes[8].points)
+
+
+def test_erasers_survive_the_wire():
+    eraser = Eraser(np.float32([[0.5, 0.25], [0.75, 1]]), 0.125, True)
+    back = eraser_from_wire(eraser_to_wire(eraser))
+    np.testing.assert_array_equal(back.points, eraser.points)
+    assert (back.radius, back.whole_strokes) == (0.125, True)
+    assert eraser_from_wire(search_pb2.EraserPath(x=[0.5], y=[0.5])).radius == DEFAULT_RADIUS
+
+
 def test_without_ink_there_is_no_ranking():
-    answer = Answer((), 0, False, np.zeros(14, bool), Timings(raster_ms=1), strokes=1, no_ink=True)
-    response = answer_to_draw_response(answer)
-    assert response.result.no_ink
-    assert not response.result.HasField("ranking")
-    assert answer_from_draw_response(response).no_ink
+    answer = Answer((), 0, False, np.zeros(14, bool), Timings(raster_ms=1), no_ink=True)
+    result = answer_to_draw_result(answer)
+    assert result.no_ink
+    assert not result.HasField("ranking")
+    assert answer_from_draw_result(result).no_ink

@@ -4,6 +4,7 @@ import threading
 from indexer.gallery import Gallery
 from indexer.store import StoreWriter
 from service.cli import main
+from tests.folder_bytes import folder_bytes
 from tests.service.conftest import make_gallery
 
 
@@ -14,7 +15,7 @@ def test_forget_erases_and_says_so(tmp_path, encoder, capsys):
     said = "erased 1 of 24 photos from gallery faces: vectors, thumbnails, metadata and names\n"
     assert capsys.readouterr().out == said
     assert json.loads((tmp_path / "done.json").read_text()) == {"erased": ["photo0003"], "photos": 23}
-    data = b"".join(path.read_bytes() for path in (tmp_path / "faces").rglob("*") if path.is_file())
+    data = folder_bytes(tmp_path / "faces")
     assert row[0].tobytes() not in data
     assert b"photo0003" not in data
     assert b"photo0004" in data

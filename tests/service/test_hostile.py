@@ -101,10 +101,30 @@ searches = st.one_of(
     ),
     st.builds(search_pb2.SearchRequest, gallery=names, raster=rasters, options=options),
 )
+erasures = st.one_of(
+    st.builds(search_pb2.DrawErase),
+    st.builds(
+        search_pb2.DrawErase,
+        strokes=st.builds(search_pb2.StrokeNumbers, numbers=st.lists(st.integers(0, 4), max_size=3)),
+    ),
+    st.builds(
+        search_pb2.DrawErase,
+        path=st.builds(
+            search_pb2.EraserPath, x=coordinates, y=coordinates, radius=optional_number, whole_strokes=st.booleans()
+        ),
+    ),
+)
 actions = st.one_of(
     st.builds(search_pb2.DrawRequest, strokes=st.builds(search_pb2.DrawStrokes, strokes=strokes)),
     st.builds(search_pb2.DrawRequest, undo=st.builds(search_pb2.DrawUndo, count=st.integers(0, 2**32 - 1))),
     st.builds(search_pb2.DrawRequest, undo=st.builds(search_pb2.DrawUndo)),
+    st.builds(
+        search_pb2.DrawRequest,
+        extend=st.builds(search_pb2.DrawExtend, x=coordinates, y=coordinates, pressure=coordinates),
+    ),
+    st.builds(search_pb2.DrawRequest, redo=st.builds(search_pb2.DrawRedo, count=st.integers(0, 3))),
+    st.builds(search_pb2.DrawRequest, erase=erasures),
+    st.builds(search_pb2.DrawRequest, options=options),
     st.builds(search_pb2.DrawRequest, clear=st.builds(search_pb2.DrawClear)),
     st.builds(search_pb2.DrawRequest, raster=rasters),
     st.builds(search_pb2.DrawRequest, begin=st.builds(search_pb2.DrawBegin, gallery=names, options=options)),

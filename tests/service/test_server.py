@@ -210,12 +210,12 @@ def test_one_bad_stroke_does_not_end_the_drawing(draw):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        ({"undo": search_pb2.DrawUndo(count=2)}, "undo must take back 1 to 1 strokes (all there are), got 2"),
-        ({"undo": search_pb2.DrawUndo(count=0)}, "undo must take back 1 to 1 strokes (all there are), got 0"),
+        ({"undo": search_pb2.DrawUndo(count=2)}, "undo must take back 1 to 1 steps (all there are), got 2"),
+        ({"undo": search_pb2.DrawUndo(count=0)}, "undo must take back 1 to 1 steps (all there are), got 0"),
         ({"strokes": search_pb2.DrawStrokes()}, "adding strokes needs at least one stroke, got none"),
         ({"raster": sketch_pb2.RasterSketch(image=b"x")}, "a raster sketch must be a whole PNG, JPEG or WebP file"),
         ({"begin": search_pb2.DrawBegin()}, "`begin` must be the first message of a drawing only"),
-        ({}, "a message must hold strokes, undo, clear, raster or finish"),
+        ({}, "a message must hold one action, such as strokes or finish"),
     ],
 )
 def test_refused_messages_leave_the_drawing_as_it_was(draw, action, message):

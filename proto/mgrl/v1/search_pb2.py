@@ -27,7 +27,7 @@ from mgrl.v1 import metadata_pb2 as mgrl_dot_v1_dot_metadata__pb2
 from mgrl.v1 import sketch_pb2 as mgrl_dot_v1_dot_sketch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mgrl/v1/search.proto\x12\x07mgrl.v1\x1a\x17google/rpc/status.proto\x1a\x16mgrl/v1/metadata.proto\x1a\x14mgrl/v1/sketch.proto\"\x83\x02\n\rSearchOptions\x12\x0e\n\x01k\x18\x01 \x01(\x05H\x01\x88\x01\x01\x12,\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.mgrl.v1.GranularityWeights\x12\x1a\n\x12include_thumbnails\x18\x03 \x01(\x08\x12#\n\x05\x65xact\x18\x04 \x01(\x0b\x32\x12.mgrl.v1.ExactModeH\x00\x12/\n\x0b\x61pproximate\x18\x05 \x01(\x0b\x32\x18.mgrl.v1.ApproximateModeH\x00\x12\x13\n\tbudget_ms\x18\x06 \x01(\x01H\x00\x12\x1f\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x0f.mgrl.v1.FilterB\x06\n\x04modeB\x04\n\x02_k\"\x0b\n\tExactMode\"1\n\x0f\x41pproximateMode\x12\x13\n\x06recall\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_recall\"\x9e\x01\n\x12GranularityWeights\x12\x1a\n\rgranularity_1\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x1a\n\rgranularity_2\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1a\n\rgranularity_3\x18\x03 \x01(\x02H\x02\x88\x01\x01\x42\x10\n\x0e_granularity_1B\x10\n\x0e_granularity_2B\x10\n\x0e_granularity_3\"\xb7\x01\n\rSearchRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12(\n\x07strokes\x18\x02 \x01(\x0b\x32\x15.mgrl.v1.StrokeSketchH\x00\x12\'\n\x06raster\x18\x03 \x01(\x0b\x32\x15.mgrl.v1.RasterSketchH\x00\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.mgrl.v1.SearchOptions\x12\x0f\n\x07purpose\x18\x05 \x01(\tB\x08\n\x06sketch\"f\n\x0eSearchResponse\x12!\n\x07ranking\x18\x01 \x01(\x0b\x32\x10.mgrl.v1.Ranking\x12\x0e\n\x06no_ink\x18\x02 \x01(\x08\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.mgrl.v1.Timings\"\x8d\x01\n\x07Ranking\x12\x1a\n\x04hits\x18\x01 \x03(\x0b\x32\x0c.mgrl.v1.Hit\x12\x16\n\x0egallery_photos\x18\x02 \x01(\x04\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x15\n\rinked_regions\x18\x04 \x03(\r\x12\x18\n\x0bunseen_from\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_unseen_from\"\xbd\x01\n\x03Hit\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x10\n\x08\x64istance\x18\x03 \x01(\x02\x12\x1d\n\x15granularity_distances\x18\x04 \x03(\x02\x12\x18\n\x10region_distances\x18\x05 \x03(\x02\x12\x18\n\x0brank_change\x18\x06 \x01(\x11H\x00\x88\x01\x01\x12\x0e\n\x06is_new\x18\x07 \x01(\x08\x12\x11\n\tthumbnail\x18\x08 \x01(\x0c\x42\x0e\n\x0c_rank_change\"B\n\x07Timings\x12\x11\n\traster_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x11\n\tsearch_ms\x18\x03 \x01(\x02\"\x8f\x02\n\x0b\x44rawRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x12.mgrl.v1.DrawBeginH\x00\x12\'\n\x07strokes\x18\x03 \x01(\x0b\x32\x14.mgrl.v1.DrawStrokesH\x00\x12!\n\x04undo\x18\x04 \x01(\x0b\x32\x11.mgrl.v1.DrawUndoH\x00\x12#\n\x05\x63lear\x18\x05 \x01(\x0b\x32\x12.mgrl.v1.DrawClearH\x00\x12\'\n\x06raster\x18\x06 \x01(\x0b\x32\x15.mgrl.v1.RasterSketchH\x00\x12%\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x13.mgrl.v1.DrawFinishH\x00\x42\x08\n\x06\x61\x63tion\"V\n\tDrawBegin\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.SearchOptions\x12\x0f\n\x07purpose\x18\x03 \x01(\t\"/\n\x0b\x44rawStrokes\x12 \n\x07strokes\x18\x01 \x03(\x0b\x32\x0f.mgrl.v1.Stroke\"(\n\x08\x44rawUndo\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"\x0b\n\tDrawClear\"\x0c\n\nDrawFinish\"u\n\x0c\x44rawResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.mgrl.v1.DrawResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05reply\"\x84\x01\n\nDrawResult\x12!\n\x07ranking\x18\x01 \x01(\x0b\x32\x10.mgrl.v1.Ranking\x12\x0e\n\x06no_ink\x18\x02 \x01(\x08\x12\x0f\n\x07strokes\x18\x03 \x01(\r\x12\x0f\n\x07skipped\x18\x04 \x01(\r\x12!\n\x07timings\x18\x05 \x01(\x0b\x32\x10.mgrl.v1.Timings2\x89\x01\n\x13SketchSearchService\x12\x39\n\x06Search\x12\x16.mgrl.v1.SearchRequest\x1a\x17.mgrl.v1.SearchResponse\x12\x37\n\x04\x44raw\x12\x14.mgrl.v1.DrawRequest\x1a\x15.mgrl.v1.DrawResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mgrl/v1/search.proto\x12\x07mgrl.v1\x1a\x17google/rpc/status.proto\x1a\x16mgrl/v1/metadata.proto\x1a\x14mgrl/v1/sketch.proto\"\x83\x02\n\rSearchOptions\x12\x0e\n\x01k\x18\x01 \x01(\x05H\x01\x88\x01\x01\x12,\n\x07weights\x18\x02 \x01(\x0b\x32\x1b.mgrl.v1.GranularityWeights\x12\x1a\n\x12include_thumbnails\x18\x03 \x01(\x08\x12#\n\x05\x65xact\x18\x04 \x01(\x0b\x32\x12.mgrl.v1.ExactModeH\x00\x12/\n\x0b\x61pproximate\x18\x05 \x01(\x0b\x32\x18.mgrl.v1.ApproximateModeH\x00\x12\x13\n\tbudget_ms\x18\x06 \x01(\x01H\x00\x12\x1f\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x0f.mgrl.v1.FilterB\x06\n\x04modeB\x04\n\x02_k\"\x0b\n\tExactMode\"1\n\x0f\x41pproximateMode\x12\x13\n\x06recall\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_recall\"\x9e\x01\n\x12GranularityWeights\x12\x1a\n\rgranularity_1\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x1a\n\rgranularity_2\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x1a\n\rgranularity_3\x18\x03 \x01(\x02H\x02\x88\x01\x01\x42\x10\n\x0e_granularity_1B\x10\n\x0e_granularity_2B\x10\n\x0e_granularity_3\"\xb7\x01\n\rSearchRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12(\n\x07strokes\x18\x02 \x01(\x0b\x32\x15.mgrl.v1.StrokeSketchH\x00\x12\'\n\x06raster\x18\x03 \x01(\x0b\x32\x15.mgrl.v1.RasterSketchH\x00\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.mgrl.v1.SearchOptions\x12\x0f\n\x07purpose\x18\x05 \x01(\tB\x08\n\x06sketch\"\x7f\n\x0eSearchResponse\x12!\n\x07ranking\x18\x01 \x01(\x0b\x32\x10.mgrl.v1.Ranking\x12\x0e\n\x06no_ink\x18\x02 \x01(\x08\x12!\n\x07timings\x18\x03 \x01(\x0b\x32\x10.mgrl.v1.Timings\x12\x17\n\x0fgallery_version\x18\x04 \x01(\x04\"\x8d\x01\n\x07Ranking\x12\x1a\n\x04hits\x18\x01 \x03(\x0b\x32\x0c.mgrl.v1.Hit\x12\x16\n\x0egallery_photos\x18\x02 \x01(\x04\x12\r\n\x05\x65xact\x18\x03 \x01(\x08\x12\x15\n\rinked_regions\x18\x04 \x03(\r\x12\x18\n\x0bunseen_from\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_unseen_from\"\xd4\x01\n\x03Hit\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\x10\n\x08\x64istance\x18\x03 \x01(\x02\x12\x1d\n\x15granularity_distances\x18\x04 \x03(\x02\x12\x18\n\x10region_distances\x18\x05 \x03(\x02\x12\x18\n\x0brank_change\x18\x06 \x01(\x11H\x00\x88\x01\x01\x12\x0e\n\x06is_new\x18\x07 \x01(\x08\x12\x11\n\tthumbnail\x18\x08 \x01(\x0c\x12\x15\n\rcontributions\x18\t \x03(\x02\x42\x0e\n\x0c_rank_change\"B\n\x07Timings\x12\x11\n\traster_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x11\n\tsearch_ms\x18\x03 \x01(\x02\"\xd3\x03\n\x0b\x44rawRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12#\n\x05\x62\x65gin\x18\x02 \x01(\x0b\x32\x12.mgrl.v1.DrawBeginH\x00\x12\'\n\x07strokes\x18\x03 \x01(\x0b\x32\x14.mgrl.v1.DrawStrokesH\x00\x12!\n\x04undo\x18\x04 \x01(\x0b\x32\x11.mgrl.v1.DrawUndoH\x00\x12#\n\x05\x63lear\x18\x05 \x01(\x0b\x32\x12.mgrl.v1.DrawClearH\x00\x12\'\n\x06raster\x18\x06 \x01(\x0b\x32\x15.mgrl.v1.RasterSketchH\x00\x12%\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x13.mgrl.v1.DrawFinishH\x00\x12%\n\x06\x65xtend\x18\x08 \x01(\x0b\x32\x13.mgrl.v1.DrawExtendH\x00\x12!\n\x04redo\x18\t \x01(\x0b\x32\x11.mgrl.v1.DrawRedoH\x00\x12#\n\x05\x65rase\x18\n \x01(\x0b\x32\x12.mgrl.v1.DrawEraseH\x00\x12)\n\x07options\x18\x0b \x01(\x0b\x32\x16.mgrl.v1.SearchOptionsH\x00\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x0c \x01(\rH\x01\x88\x01\x01\x42\x08\n\x06\x61\x63tionB\x0e\n\x0c_deadline_ms\"n\n\tDrawBegin\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\'\n\x07options\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.SearchOptions\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x16\n\x0einclude_canvas\x18\x04 \x01(\x08\"/\n\x0b\x44rawStrokes\x12 \n\x07strokes\x18\x01 \x03(\x0b\x32\x0f.mgrl.v1.Stroke\"(\n\x08\x44rawUndo\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"(\n\x08\x44rawRedo\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"4\n\nDrawExtend\x12\t\n\x01x\x18\x01 \x03(\x02\x12\t\n\x01y\x18\x02 \x03(\x02\x12\x10\n\x08pressure\x18\x03 \x03(\x02\"e\n\tDrawErase\x12)\n\x07strokes\x18\x01 \x01(\x0b\x32\x16.mgrl.v1.StrokeNumbersH\x00\x12#\n\x04path\x18\x02 \x01(\x0b\x32\x13.mgrl.v1.EraserPathH\x00\x42\x08\n\x06target\" \n\rStrokeNumbers\x12\x0f\n\x07numbers\x18\x01 \x03(\r\"Y\n\nEraserPath\x12\t\n\x01x\x18\x01 \x03(\x02\x12\t\n\x01y\x18\x02 \x03(\x02\x12\x13\n\x06radius\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\rwhole_strokes\x18\x04 \x01(\x08\x42\t\n\x07_radius\"\x0b\n\tDrawClear\"\x0c\n\nDrawFinish\"u\n\x0c\x44rawResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.mgrl.v1.DrawResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05reply\"\xff\x01\n\nDrawResult\x12!\n\x07ranking\x18\x01 \x01(\x0b\x32\x10.mgrl.v1.Ranking\x12\x0e\n\x06no_ink\x18\x02 \x01(\x08\x12\x0f\n\x07strokes\x18\x03 \x01(\r\x12\x0f\n\x07skipped\x18\x04 \x01(\r\x12!\n\x07timings\x18\x05 \x01(\x0b\x32\x10.mgrl.v1.Timings\x12\x17\n\x0fgallery_version\x18\x06 \x01(\x04\x12\x12\n\nundo_steps\x18\x07 \x01(\r\x12\x12\n\nredo_steps\x18\x08 \x01(\r\x12\x13\n\x0bnext_stroke\x18\t \x01(\r\x12#\n\x06\x63\x61nvas\x18\n \x01(\x0b\x32\x13.mgrl.v1.DrawCanvas\"4\n\nDrawCanvas\x12&\n\x07strokes\x18\x01 \x03(\x0b\x32\x15.mgrl.v1.CanvasStroke\"?\n\x0c\x43\x61nvasStroke\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x1f\n\x06stroke\x18\x02 \x01(\x0b\x32\x0f.mgrl.v1.Stroke\"\x96\x01\n\rReplayRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12&\n\x07strokes\x18\x02 \x01(\x0b\x32\x15.mgrl.v1.StrokeSketch\x12\x12\n\nstage_ends\x18\x03 \x03(\r\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.mgrl.v1.SearchOptions\x12\x0f\n\x07purpose\x18\x05 \x01(\t\"t\n\x0eReplayResponse\x12\r\n\x05stage\x18\x01 \x01(\r\x12%\n\x06result\x18\x02 \x01(\x0b\x32\x13.mgrl.v1.DrawResultH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05reply2\xc6\x01\n\x13SketchSearchService\x12\x39\n\x06Search\x12\x16.mgrl.v1.SearchRequest\x1a\x17.mgrl.v1.SearchResponse\x12\x37\n\x04\x44raw\x12\x14.mgrl.v1.DrawRequest\x1a\x15.mgrl.v1.DrawResponse(\x01\x30\x01\x12;\n\x06Replay\x12\x16.mgrl.v1.ReplayRequest\x1a\x17.mgrl.v1.ReplayResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,29 +45,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST']._serialized_start=592
   _globals['_SEARCHREQUEST']._serialized_end=775
   _globals['_SEARCHRESPONSE']._serialized_start=777
-  _globals['_SEARCHRESPONSE']._serialized_end=879
-  _globals['_RANKING']._serialized_start=882
-  _globals['_RANKING']._serialized_end=1023
-  _globals['_HIT']._serialized_start=1026
-  _globals['_HIT']._serialized_end=1215
-  _globals['_TIMINGS']._serialized_start=1217
-  _globals['_TIMINGS']._serialized_end=1283
-  _globals['_DRAWREQUEST']._serialized_start=1286
-  _globals['_DRAWREQUEST']._serialized_end=1557
-  _globals['_DRAWBEGIN']._serialized_start=1559
-  _globals['_DRAWBEGIN']._serialized_end=1645
-  _globals['_DRAWSTROKES']._serialized_start=1647
-  _globals['_DRAWSTROKES']._serialized_end=1694
-  _globals['_DRAWUNDO']._serialized_start=1696
-  _globals['_DRAWUNDO']._serialized_end=1736
-  _globals['_DRAWCLEAR']._serialized_start=1738
-  _globals['_DRAWCLEAR']._serialized_end=1749
-  _globals['_DRAWFINISH']._serialized_start=1751
-  _globals['_DRAWFINISH']._serialized_end=1763
-  _globals['_DRAWRESPONSE']._serialized_start=1765
-  _globals['_DRAWRESPONSE']._serialized_end=1882
-  _globals['_DRAWRESULT']._serialized_start=1885
-  _globals['_DRAWRESULT']._serialized_end=2017
-  _globals['_SKETCHSEARCHSERVICE']._serialized_start=2020
-  _globals['_SKETCHSEARCHSERVICE']._serialized_end=2157
+  _globals['_SEARCHRESPONSE']._serialized_end=904
+  _globals['_RANKING']._serialized_start=907
+  _globals['_RANKING']._serialized_end=1048
+  _globals['_HIT']._serialized_start=1051
+  _globals['_HIT']._serialized_end=1263
+  _globals['_TIMINGS']._serialized_start=1265
+  _globals['_TIMINGS']._serialized_end=1331
+  _globals['_DRAWREQUEST']._serialized_start=1334
+  _globals['_DRAWREQUEST']._serialized_end=1801
+  _globals['_DRAWBEGIN']._serialized_start=1803
+  _globals['_DRAWBEGIN']._serialized_end=1913
+  _globals['_DRAWSTROKES']._serialized_start=1915
+  _globals['_DRAWSTROKES']._serialized_end=1962
+  _globals['_DRAWUNDO']._serialized_start=1964
+  _globals['_DRAWUNDO']._serialized_end=2004
+  _globals['_DRAWREDO']._serialized_start=2006
+  _globals['_DRAWREDO']._serialized_end=2046
+  _globals['_DRAWEXTEND']._serialized_start=2048
+  _globals['_DRAWEXTEND']._serialized_end=2100
+  _globals['_DRAWERASE']._serialized_start=2102
+  _globals['_DRAWERASE']._serialized_end=2203
+  _globals['_STROKENUMBERS']._serialized_start=2205
+  _globals['_STROKENUMBERS']._serialized_end=2237
+  _globals['_ERASERPATH']._serialized_start=2239
+  _globals['_ERASERPATH']._serialized_end=2328
+  _globals['_DRAWCLEAR']._serialized_start=2330
+  _globals['_DRAWCLEAR']._serialized_end=2341
+  _globals['_DRAWFINISH']._serialized_start=2343
+  _globals['_DRAWFINISH']._serialized_end=2355
+  _globals['_DRAWRESPONSE']._serialized_start=2357
+  _globals['_DRAWRESPONSE']._serialized_end=2474
+  _globals['_DRAWRESULT']._serialized_start=2477
+  _globals['_DRAWRESULT']._serialized_end=2732
+  _globals['_DRAWCANVAS']._serialized_start=2734
+  _globals['_DRAWCANVAS']._serialized_end=2786
+  _globals['_CANVASSTROKE']._serialized_start=2788
+  _globals['_CANVASSTROKE']._serialized_end=2851
+  _globals['_REPLAYREQUEST']._serialized_start=2854
+  _globals['_REPLAYREQUEST']._serialized_end=3004
+  _globals['_REPLAYRESPONSE']._serialized_start=3006
+  _globals['_REPLAYRESPONSE']._serialized_end=3122
+  _globals['_SKETCHSEARCHSERVICE']._serialized_start=3125
+  _globals['_SKETCHSEARCHSERVICE']._serialized_end=3323
 # @@protoc_insertion_point(module_scope)

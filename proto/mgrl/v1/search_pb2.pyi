@@ -5,7 +5,8 @@ From a sketch, finished or still being drawn, to a ranked list of photos. A resu
 
 Errors: every status that this service makes carries a google.rpc.ErrorInfo (domain "mgrl", `reason` the kind of
 error in upper case, such as SKETCH_ERROR), in the trailing metadata `grpc-status-details-bin` of a failed call and
-in the details of an in-stream error.
+in the details of an in-stream error. With it come a google.rpc.BadRequest whose `field` is the path of what is wrong
+in the message, such as `strokes.strokes[2].x`, and a google.rpc.RetryInfo where the same call may succeed later.
 
 Regions: id 0 is the whole face (granularity 1), ids 1 to 4 the 2x2 grid (granularity 2), ids 5 to 13 the 3x3 grid
 (granularity 3), each row by row from the upper left.
@@ -235,8 +236,11 @@ class SearchResponse(_message.Message):
     RANKING_FIELD_NUMBER: _builtins.int
     NO_INK_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    GALLERY_VERSION_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
     """True when no region that has a weight holds ink: every photo would tie. Default: false."""
+    gallery_version: _builtins.int
+    """Which state of the gallery was searched: grows with every change to it. 0 or more."""
     @_builtins.property
     def ranking(self) -> Global___Ranking:
         """The closest photos. Absent exactly when `no_ink`."""
@@ -251,10 +255,11 @@ class SearchResponse(_message.Message):
         ranking: Global___Ranking | None = ...,
         no_ink: _builtins.bool = ...,
         timings: Global___Timings | None = ...,
+        gallery_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_ink", b"no_ink", "ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery_version", b"gallery_version", "no_ink", b"no_ink", "ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,6 +325,7 @@ class Hit(_message.Message):
     RANK_CHANGE_FIELD_NUMBER: _builtins.int
     IS_NEW_FIELD_NUMBER: _builtins.int
     THUMBNAIL_FIELD_NUMBER: _builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     photo_id: _builtins.str
     """Id of the photo in its gallery, as GalleryService.GetPhoto takes it."""
     rank: _builtins.int
@@ -348,6 +354,12 @@ class Hit(_message.Message):
     def region_distances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Distance of every region, by region id; 14 numbers, 0 to 2. A region without ink has 0."""
 
+    @_builtins.property
+    def contributions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Why this photo: what every region adds to `distance`, by region id; 14 numbers, 0 or more, that add up to it. Its
+        weight (the granularity's, shared equally by its inked regions) times its distance; 0 without ink.
+        """
+
     def __init__(
         self,
         *,
@@ -359,10 +371,11 @@ class Hit(_message.Message):
         rank_change: _builtins.int | None = ...,
         is_new: _builtins.bool = ...,
         thumbnail: _builtins.bytes = ...,
+        contributions: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_rank_change", b"_rank_change", "rank_change", b"rank_change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank_change", b"_rank_change", "distance", b"distance", "granularity_distances", b"granularity_distances", "is_new", b"is_new", "photo_id", b"photo_id", "rank", b"rank", "rank_change", b"rank_change", "region_distances", b"region_distances", "thumbnail", b"thumbnail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank_change", b"_rank_change", "contributions", b"contributions", "distance", b"distance", "granularity_distances", b"granularity_distances", "is_new", b"is_new", "photo_id", b"photo_id", "rank", b"rank", "rank_change", b"rank_change", "region_distances", b"region_distances", "thumbnail", b"thumbnail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__rank_change: _TypeAlias = _typing.Literal["rank_change"]  # noqa: Y015
     _WhichOneofArgType__rank_change: _TypeAlias = _typing.Literal["_rank_change", b"_rank_change"]  # noqa: Y015
@@ -415,9 +428,19 @@ class DrawRequest(_message.Message):
     CLEAR_FIELD_NUMBER: _builtins.int
     RASTER_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    EXTEND_FIELD_NUMBER: _builtins.int
+    REDO_FIELD_NUMBER: _builtins.int
+    ERASE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the client, 1 or more, above the one of every earlier message of this drawing; answers refer to it.
     Required.
+    """
+    deadline_ms: _builtins.int
+    """Milliseconds, 1 to 600,000, counted by the service from when it read the message: without an answer by then the
+    message is answered by an error DEADLINE_EXCEEDED, and ranking stops where nobody else waits for it. The change
+    stays; the next message's answer includes it. Default, when absent: no limit.
     """
     @_builtins.property
     def begin(self) -> Global___DrawBegin:
@@ -429,11 +452,11 @@ class DrawRequest(_message.Message):
 
     @_builtins.property
     def undo(self) -> Global___DrawUndo:
-        """Takes back the latest strokes."""
+        """Takes back the latest steps: strokes and erasures."""
 
     @_builtins.property
     def clear(self) -> Global___DrawClear:
-        """Empties the canvas, strokes and picture alike. It cannot be undone."""
+        """Empties the canvas, strokes and picture alike. It cannot be undone; strokes are numbered from 0 again."""
 
     @_builtins.property
     def raster(self) -> _sketch_pb2.RasterSketch:
@@ -442,6 +465,24 @@ class DrawRequest(_message.Message):
     @_builtins.property
     def finish(self) -> Global___DrawFinish:
         """Ends the drawing after the last answer."""
+
+    @_builtins.property
+    def extend(self) -> Global___DrawExtend:
+        """Makes the latest stroke longer, while it is being drawn."""
+
+    @_builtins.property
+    def redo(self) -> Global___DrawRedo:
+        """Does again what was undone."""
+
+    @_builtins.property
+    def erase(self) -> Global___DrawErase:
+        """Takes strokes, or parts of them, off the canvas."""
+
+    @_builtins.property
+    def options(self) -> Global___SearchOptions:
+        """Ranks otherwise from now on: takes the place of all options so far; what is absent has its default. Undo does
+        not touch it.
+        """
 
     def __init__(
         self,
@@ -453,13 +494,23 @@ class DrawRequest(_message.Message):
         clear: Global___DrawClear | None = ...,
         raster: _sketch_pb2.RasterSketch | None = ...,
         finish: Global___DrawFinish | None = ...,
+        extend: Global___DrawExtend | None = ...,
+        redo: Global___DrawRedo | None = ...,
+        erase: Global___DrawErase | None = ...,
+        options: Global___SearchOptions | None = ...,
+        deadline_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "begin", b"begin", "clear", b"clear", "finish", b"finish", "raster", b"raster", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "begin", b"begin", "clear", b"clear", "finish", b"finish", "raster", b"raster", "sequence", b"sequence", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "sequence", b"sequence", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["begin", "strokes", "undo", "clear", "raster", "finish"]  # noqa: Y015
+    _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
+    _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["begin", "strokes", "undo", "clear", "raster", "finish", "extend", "redo", "erase", "options"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___DrawRequest: _TypeAlias = DrawRequest  # noqa: Y015
@@ -473,10 +524,15 @@ class DrawBegin(_message.Message):
     GALLERY_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
+    INCLUDE_CANVAS_FIELD_NUMBER: _builtins.int
     gallery: _builtins.str
     """Name of a gallery. Default, when empty: the only gallery that is served."""
     purpose: _builtins.str
     """What the drawing is for, as in SearchRequest."""
+    include_canvas: _builtins.bool
+    """Whether answers carry the strokes on the canvas when any were taken away or put back since the answer before.
+    Default: false.
+    """
     @_builtins.property
     def options(self) -> Global___SearchOptions:
         """Default, when absent: the defaults of each option."""
@@ -487,10 +543,11 @@ class DrawBegin(_message.Message):
         gallery: _builtins.str = ...,
         options: Global___SearchOptions | None = ...,
         purpose: _builtins.str = ...,
+        include_canvas: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "include_canvas", b"include_canvas", "options", b"options", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,13 +579,15 @@ Global___DrawStrokes: _TypeAlias = DrawStrokes  # noqa: Y015
 
 @_typing.final
 class DrawUndo(_message.Message):
-    """Takes back strokes."""
+    """Takes back the latest steps. Every stroke is one, with all that extended it, and so is every erasure. Steps can be
+    taken back as long as what they replaced is small: 20,000 strokes with 1,000,000 points together.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNT_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """Strokes to take back, 1 to the number of strokes on the canvas. Default, when absent: 1."""
+    """Steps to take back, 1 to `undo_steps`. Default, when absent: 1."""
     def __init__(
         self,
         *,
@@ -543,6 +602,164 @@ class DrawUndo(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
 
 Global___DrawUndo: _TypeAlias = DrawUndo  # noqa: Y015
+
+@_typing.final
+class DrawRedo(_message.Message):
+    """Does again what was undone last. A new stroke or erasure forgets what was undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Steps to do again, 1 to `redo_steps`. Default, when absent: 1."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+
+Global___DrawRedo: _TypeAlias = DrawRedo  # noqa: Y015
+
+@_typing.final
+class DrawExtend(_message.Message):
+    """Makes the latest stroke longer. The latest step must have drawn it: after an erasure there is none to extend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def x(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Canvas units, 0 to 1; 1 or more numbers. The stroke may have 10,000 points in the end."""
+
+    @_builtins.property
+    def y(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Canvas units, 0 to 1; exactly as many numbers as `x`."""
+
+    @_builtins.property
+    def pressure(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Dimensionless, 0 to 1; as many numbers as `x` when the stroke was begun with pressure, none otherwise."""
+
+    def __init__(
+        self,
+        *,
+        x: _abc.Iterable[_builtins.float] | None = ...,
+        y: _abc.Iterable[_builtins.float] | None = ...,
+        pressure: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawExtend: _TypeAlias = DrawExtend  # noqa: Y015
+
+@_typing.final
+class DrawErase(_message.Message):
+    """Takes ink off the canvas. What hits nothing changes nothing and is no step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STROKES_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def strokes(self) -> Global___StrokeNumbers:
+        """Whole strokes."""
+
+    @_builtins.property
+    def path(self) -> Global___EraserPath:
+        """What an eraser passes over."""
+
+    def __init__(
+        self,
+        *,
+        strokes: Global___StrokeNumbers | None = ...,
+        path: Global___EraserPath | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "strokes", b"strokes", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "strokes", b"strokes", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["strokes", "path"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___DrawErase: _TypeAlias = DrawErase  # noqa: Y015
+
+@_typing.final
+class StrokeNumbers(_message.Message):
+    """Strokes by their numbers: counted from 0 in the order in which they came to be, those drawn and those that an eraser
+    left of others. `next_stroke` of an answer, and its `canvas`, say where the count stands.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """1 to 20,000 numbers of strokes that are on the canvas, in any order."""
+
+    def __init__(
+        self,
+        *,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StrokeNumbers: _TypeAlias = StrokeNumbers  # noqa: Y015
+
+@_typing.final
+class EraserPath(_message.Message):
+    """The way of an eraser. Strokes are cut where their middle line enters and leaves it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    RADIUS_FIELD_NUMBER: _builtins.int
+    WHOLE_STROKES_FIELD_NUMBER: _builtins.int
+    radius: _builtins.float
+    """Half the eraser's width in canvas units, above 0 and at most 0.2. Default, when absent: 0.02."""
+    whole_strokes: _builtins.bool
+    """Whether every stroke that is touched goes as a whole. Default: false."""
+    @_builtins.property
+    def x(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Canvas units, 0 to 1; 1 to 1,000 numbers. A single point rubs out a disc."""
+
+    @_builtins.property
+    def y(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Canvas units, 0 to 1; exactly as many numbers as `x`."""
+
+    def __init__(
+        self,
+        *,
+        x: _abc.Iterable[_builtins.float] | None = ...,
+        y: _abc.Iterable[_builtins.float] | None = ...,
+        radius: _builtins.float | None = ...,
+        whole_strokes: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "radius", b"radius"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_radius", b"_radius", "radius", b"radius", "whole_strokes", b"whole_strokes", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__radius: _TypeAlias = _typing.Literal["radius"]  # noqa: Y015
+    _WhichOneofArgType__radius: _TypeAlias = _typing.Literal["_radius", b"_radius"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__radius) -> _WhichOneofReturnType__radius | None: ...
+
+Global___EraserPath: _TypeAlias = EraserPath  # noqa: Y015
 
 @_typing.final
 class DrawClear(_message.Message):
@@ -627,14 +844,29 @@ class DrawResult(_message.Message):
     STROKES_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    GALLERY_VERSION_FIELD_NUMBER: _builtins.int
+    UNDO_STEPS_FIELD_NUMBER: _builtins.int
+    REDO_STEPS_FIELD_NUMBER: _builtins.int
+    NEXT_STROKE_FIELD_NUMBER: _builtins.int
+    CANVAS_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
     """True when no region that has a weight holds ink yet: every photo would tie. Default: false."""
     strokes: _builtins.int
     """Strokes on the canvas, 0 to 20,000."""
     skipped: _builtins.int
-    """Changes (strokes, undo, clear, raster) since the previous answer that got no ranking of their own, because newer
-    ones had arrived; 0 or more. They are on the canvas all the same.
+    """Changes (every action but `begin` and `finish`) since the previous answer that got no ranking of their own, because
+    newer ones had arrived; 0 or more. They are on the canvas all the same.
     """
+    gallery_version: _builtins.int
+    """The state of the gallery that this drawing is held to, from its first answer to its last: grows with every change
+    to the gallery. 0 or more. Photos that are deleted meanwhile still rank; their thumbnails are gone.
+    """
+    undo_steps: _builtins.int
+    """Steps that can be taken back, 0 or more."""
+    redo_steps: _builtins.int
+    """Steps that can be done again, 0 or more."""
+    next_stroke: _builtins.int
+    """Number that the next stroke will have, 0 or more."""
     @_builtins.property
     def ranking(self) -> Global___Ranking:
         """The closest photos. Absent exactly when `no_ink`."""
@@ -642,6 +874,12 @@ class DrawResult(_message.Message):
     @_builtins.property
     def timings(self) -> Global___Timings:
         """Where the time went."""
+
+    @_builtins.property
+    def canvas(self) -> Global___DrawCanvas:
+        """The strokes on the canvas. Only in drawings that `include_canvas`, when any were taken away or put back since the
+        answer before.
+        """
 
     def __init__(
         self,
@@ -651,11 +889,150 @@ class DrawResult(_message.Message):
         strokes: _builtins.int = ...,
         skipped: _builtins.int = ...,
         timings: Global___Timings | None = ...,
+        gallery_version: _builtins.int = ...,
+        undo_steps: _builtins.int = ...,
+        redo_steps: _builtins.int = ...,
+        next_stroke: _builtins.int = ...,
+        canvas: Global___DrawCanvas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_ink", b"no_ink", "ranking", b"ranking", "skipped", b"skipped", "strokes", b"strokes", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "gallery_version", b"gallery_version", "next_stroke", b"next_stroke", "no_ink", b"no_ink", "ranking", b"ranking", "redo_steps", b"redo_steps", "skipped", b"skipped", "strokes", b"strokes", "timings", b"timings", "undo_steps", b"undo_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrawResult: _TypeAlias = DrawResult  # noqa: Y015
+
+@_typing.final
+class DrawCanvas(_message.Message):
+    """The strokes on the canvas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STROKES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def strokes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanvasStroke]:
+        """In no particular order; 0 to 20,000."""
+
+    def __init__(
+        self,
+        *,
+        strokes: _abc.Iterable[Global___CanvasStroke] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["strokes", b"strokes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawCanvas: _TypeAlias = DrawCanvas  # noqa: Y015
+
+@_typing.final
+class CanvasStroke(_message.Message):
+    """One of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STROKE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, 0 or more."""
+    @_builtins.property
+    def stroke(self) -> _sketch_pb2.Stroke:
+        """How it lies there, extended or cut."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        stroke: _sketch_pb2.Stroke | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stroke", b"stroke"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "stroke", b"stroke"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanvasStroke: _TypeAlias = CanvasStroke  # noqa: Y015
+
+@_typing.final
+class ReplayRequest(_message.Message):
+    """A whole drawing, to be ranked stage by stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    STROKES_FIELD_NUMBER: _builtins.int
+    STAGE_ENDS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of a gallery. Default, when empty: the only gallery that is served."""
+    purpose: _builtins.str
+    """What the drawing is for, as in SearchRequest."""
+    @_builtins.property
+    def strokes(self) -> _sketch_pb2.StrokeSketch:
+        """All strokes in drawing order; 1 to 20,000 with at most 1,000,000 points together. Required."""
+
+    @_builtins.property
+    def stage_ends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Strokes on the canvas at the end of each stage; climbing numbers, 1 or more, the last is the number of strokes.
+        Default, when empty: every stroke is a stage.
+        """
+
+    @_builtins.property
+    def options(self) -> Global___SearchOptions:
+        """Default, when absent: the defaults of each option."""
+
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        strokes: _sketch_pb2.StrokeSketch | None = ...,
+        stage_ends: _abc.Iterable[_builtins.int] | None = ...,
+        options: Global___SearchOptions | None = ...,
+        purpose: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "strokes", b"strokes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery", "options", b"options", "purpose", b"purpose", "stage_ends", b"stage_ends", "strokes", b"strokes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayRequest: _TypeAlias = ReplayRequest  # noqa: Y015
+
+@_typing.final
+class ReplayResponse(_message.Message):
+    """The answer to one stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    """Which, 0 to the number of stages less 1; in this order."""
+    @_builtins.property
+    def result(self) -> Global___DrawResult:
+        """The ranking for the drawing as it stood."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why there is none for this stage; the replay goes on."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        result: Global___DrawResult | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reply", b"reply", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "reply", b"reply", "result", b"result", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["result", "error"]  # noqa: Y015
+    _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
+
+Global___ReplayResponse: _TypeAlias = ReplayResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class SketchSearchServiceStub:
                 request_serializer=mgrl_dot_v1_dot_search__pb2.DrawRequest.SerializeToString,
                 response_deserializer=mgrl_dot_v1_dot_search__pb2.DrawResponse.FromString,
                 _registered_method=True)
+        self.Replay = channel.unary_stream(
+                '/mgrl.v1.SketchSearchService/Replay',
+                request_serializer=mgrl_dot_v1_dot_search__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_search__pb2.ReplayResponse.FromString,
+                _registered_method=True)
 
 
 class SketchSearchServiceServicer:
@@ -68,7 +73,7 @@ class SketchSearchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Draw(self, request_iterator, context):
-        """Ranks the photos again after every stroke of a drawing.
+        """Ranks the photos again after every change of a drawing.
 
         The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
         answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
@@ -76,8 +81,9 @@ class SketchSearchServiceServicer:
         its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-        (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
-        was deleted), INTERNAL (the change was made, its ranking failed).
+        (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
+        gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
+        within the message's `deadline_ms`), INTERNAL.
 
         The call itself ends with
         OK: after `finish`.
@@ -86,6 +92,22 @@ class SketchSearchServiceServicer:
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: one message is above 4 MiB.
         UNAVAILABLE: the service stopped before the drawing was finished.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Replay(self, request, context):
+        """Ranks the photos for every stage of a drawing that is already there, one answer a stage, none skipped.
+
+        OK: every stage is answered.
+        INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
+        gallery named although several are served.
+        FAILED_PRECONDITION: every photo of the gallery was deleted.
+        NOT_FOUND: no gallery of that name.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,6 +126,11 @@ def add_SketchSearchServiceServicer_to_server(servicer, server):
                     servicer.Draw,
                     request_deserializer=mgrl_dot_v1_dot_search__pb2.DrawRequest.FromString,
                     response_serializer=mgrl_dot_v1_dot_search__pb2.DrawResponse.SerializeToString,
+            ),
+            'Replay': grpc.unary_stream_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=mgrl_dot_v1_dot_search__pb2.ReplayRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_search__pb2.ReplayResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -161,6 +188,33 @@ class SketchSearchService:
             '/mgrl.v1.SketchSearchService/Draw',
             mgrl_dot_v1_dot_search__pb2.DrawRequest.SerializeToString,
             mgrl_dot_v1_dot_search__pb2.DrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mgrl.v1.SketchSearchService/Replay',
+            mgrl_dot_v1_dot_search__pb2.ReplayRequest.SerializeToString,
+            mgrl_dot_v1_dot_search__pb2.ReplayResponse.FromString,
             options,
             channel_credentials,
             insecure,

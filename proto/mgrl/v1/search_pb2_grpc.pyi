@@ -5,7 +5,8 @@ From a sketch, finished or still being drawn, to a ranked list of photos. A resu
 
 Errors: every status that this service makes carries a google.rpc.ErrorInfo (domain "mgrl", `reason` the kind of
 error in upper case, such as SKETCH_ERROR), in the trailing metadata `grpc-status-details-bin` of a failed call and
-in the details of an in-stream error.
+in the details of an in-stream error. With it come a google.rpc.BadRequest whose `field` is the path of what is wrong
+in the message, such as `strokes.strokes[2].x`, and a google.rpc.RetryInfo where the same call may succeed later.
 
 Regions: id 0 is the whole face (granularity 1), ids 1 to 4 the 2x2 grid (granularity 2), ids 5 to 13 the 3x3 grid
 (granularity 3), each row by row from the upper left.
@@ -54,7 +55,7 @@ class SketchSearchServiceStub:
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
     Draw: _grpc.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]
-    """Ranks the photos again after every stroke of a drawing.
+    """Ranks the photos again after every change of a drawing.
 
     The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
     answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
@@ -62,8 +63,9 @@ class SketchSearchServiceStub:
     its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
-    was deleted), INTERNAL (the change was made, its ranking failed).
+    (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
+    gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
+    within the message's `deadline_ms`), INTERNAL.
 
     The call itself ends with
     OK: after `finish`.
@@ -72,6 +74,18 @@ class SketchSearchServiceStub:
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    Replay: _grpc.UnaryStreamMultiCallable[_search_pb2.ReplayRequest, _search_pb2.ReplayResponse]
+    """Ranks the photos for every stage of a drawing that is already there, one answer a stage, none skipped.
+
+    OK: every stage is answered.
+    INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
+    gallery named although several are served.
+    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    NOT_FOUND: no gallery of that name.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
 
@@ -93,7 +107,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
     Draw: _aio.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]  # type: ignore[assignment]
-    """Ranks the photos again after every stroke of a drawing.
+    """Ranks the photos again after every change of a drawing.
 
     The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
     answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
@@ -101,8 +115,9 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
-    was deleted), INTERNAL (the change was made, its ranking failed).
+    (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
+    gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
+    within the message's `deadline_ms`), INTERNAL.
 
     The call itself ends with
     OK: after `finish`.
@@ -111,6 +126,18 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    Replay: _aio.UnaryStreamMultiCallable[_search_pb2.ReplayRequest, _search_pb2.ReplayResponse]  # type: ignore[assignment]
+    """Ranks the photos for every stage of a drawing that is already there, one answer a stage, none skipped.
+
+    OK: every stage is answered.
+    INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
+    gallery named although several are served.
+    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    NOT_FOUND: no gallery of that name.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
 
@@ -141,7 +168,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_search_pb2.DrawRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_search_pb2.DrawResponse], _abc.AsyncIterator[_search_pb2.DrawResponse]]:
-        """Ranks the photos again after every stroke of a drawing.
+        """Ranks the photos again after every change of a drawing.
 
         The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
         answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
@@ -149,8 +176,9 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-        (a stroke, a picture, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the gallery
-        was deleted), INTERNAL (the change was made, its ranking failed).
+        (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
+        gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
+        within the message's `deadline_ms`), INTERNAL.
 
         The call itself ends with
         OK: after `finish`.
@@ -159,6 +187,24 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: one message is above 4 MiB.
         UNAVAILABLE: the service stopped before the drawing was finished.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+
+    @_abc_1.abstractmethod
+    def Replay(
+        self,
+        request: _search_pb2.ReplayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_search_pb2.ReplayResponse], _abc.AsyncIterator[_search_pb2.ReplayResponse]]:
+        """Ranks the photos for every stage of a drawing that is already there, one answer a stage, none skipped.
+
+        OK: every stage is answered.
+        INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
+        gallery named although several are served.
+        FAILED_PRECONDITION: every photo of the gallery was deleted.
+        NOT_FOUND: no gallery of that name.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
 
