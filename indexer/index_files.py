@@ -23,12 +23,12 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import faiss
 import numpy as np
@@ -99,6 +99,54 @@ def build_index(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_all_but(home, key)
     return load_index(folder, key)
+
+
+class SavedRows:
+    """The vectors in a saved index's files. Use `SavedRows.open`; the constructor only stores."""
+
+    def __init__(self, indices: Mapping[int, Any]) -> None:
+        self._indices = indices
+
+    @classmethod
+    def open(cls, folder: Path, segments: Sequence[Any], dim: int) -> Self | None:
+        """Those of these segments' index; None where it does not match its checksums, or is not there."""
+        home = folder / _FOLDER / index_key(segments, dim)
+        try:
+            header = json.loads((home / _HEADER).read_bytes())
+            if _checksums(home, header) != header:
+                return None
+            return cls({g: faiss.read_index(str(home / f"{g}.faiss"), faiss.IO_FLAG_MMAP_IFC) for g in GRANULARITIES})
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
+    def rows(self, start: int, count: int) -> npt.NDArray[np.float32]:
+        """(count, 14, dim) float32 from the `start`-th photo on."""
+        parts = [index.reconstruct_n(start, count).reshape(count, g * g, -1) for g, index in self._indices.items()]
+        return np.concatenate(parts, axis=1)
+
+
+def index_fault(
+    folder: Path, segments: Sequence[Any], dim: int, read: Callable[[Any], npt.NDArray[np.float32]]
+) -> str | None:
+    """What is wrong with the saved index of these segments; None where it is right, or there is none.
+
+    Args:
+        folder: the gallery's.
+        segments: rows of the ledger's table, in order.
+        dim: numbers per region.
+        read: gives a segment's (photos, 14, dim).
+    """
+    if not (folder / _FOLDER / index_key(segments, dim)).is_dir():
+        return None
+    saved = SavedRows.open(folder, segments, dim)
+    if saved is None:
+        return "the saved index does not match its checksums, it was altered"
+    start = 0
+    for segment in segments:
+        if not np.array_equal(saved.rows(start, segment.rows), read(segment)):
+            return "the saved index holds other vectors than the segments"
+        start += segment.rows
+    return None
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from indexer.errors import GalleryError
 from indexer.ledger import LEDGER, folder_name, manifest_path
 
 _LOOK_EVERY_S: Final = 0.1
+_PROBE_S: Final = 0.15
+"""Longer than `is_being_written` holds the lock."""
 
 
 def make_folder(folder: Path) -> None:
@@ -33,6 +35,18 @@ def make_folder(folder: Path) -> None:
         )
 
 
+def is_being_written(folder: Path) -> bool:
+    """Whether a writer is at work; asking keeps none from beginning."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # never written, or on a disk that cannot be
+        pass
+    return False
+
+
 def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
     """The lock of a gallery's one writer, held until the file is closed.
 
@@ -49,7 +63,7 @@ def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
         raise GalleryError(
             f"gallery {folder_name(folder)} cannot be written ({error.strerror}); it can still be served and searched"
         ) from error
-    until = time.monotonic() + wait_s
+    until = time.monotonic() + max(wait_s, _PROBE_S)
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -42,10 +42,16 @@ def write_segment(
     Raises:
         OSError: the disk refuses; nothing is left.
     """
-    data = np.ascontiguousarray(embeddings, "<f4").tobytes()
+    data, sha256 = segment_bytes(embeddings)
     replace_file(segment_path(folder, segment, generation), data)
-    content = {"rows": len(embeddings), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    content = {"rows": len(embeddings), "bytes": len(data), "sha256": sha256}
     return {"segment": segment, "generation": generation, **content}
+
+
+def segment_bytes(embeddings: npt.NDArray[np.float32]) -> tuple[bytes, str]:
+    """What a segment's file holds, and its checksum."""
+    data = np.ascontiguousarray(embeddings, "<f4").tobytes()
+    return data, hashlib.sha256(data).hexdigest()
 
 
 def read_segment(folder: Path, segment: Any) -> npt.NDArray[np.float32]:
