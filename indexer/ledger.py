@@ -84,9 +84,9 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def refusal(folder: Path, error: OSError | sa.exc.DBAPIError, needs: int = 0) -> str:
+def refusal(folder: Path, error: OSError | sqlite3.Error | sa.exc.DBAPIError, needs: int = 0) -> str:
     """Why a folder could not be written; where its disk is full, also what `needs` bytes are against what is free."""
-    cause = error if isinstance(error, OSError) else error.orig
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     reason = getattr(cause, "strerror", None) or str(cause)
     is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if not is_full and getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
@@ -209,8 +209,7 @@ def write_anew(engine: sa.Engine, folder: Path) -> None:
             cursor.execute("VACUUM")
         except sqlite3.Error as error:
             needs = 2 * (folder / LEDGER).stat().st_size
-            reason = refusal(folder, sa.exc.DBAPIError("VACUUM", None, error), needs)
-            raise GalleryError(f"{remains} ({reason}); then run `mgrl compact`") from error
+            raise GalleryError(f"{remains} ({refusal(folder, error, needs)}); then run `mgrl compact`") from error
     if not empty_log(engine, _READER_S):
         raise GalleryError(
             f"{remains}: a reader has been busy for {_READER_S:.0f} s; run `mgrl compact` when it has ended"

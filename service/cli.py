@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "forget": ("service.commands.forget", "delete photos and erase every trace of them at once"),
     "compact": ("service.commands.compact", "erase what was deleted, and tidy the files, while the gallery is served"),
     "verify": ("service.commands.verify", "check every checksum and count of a gallery, and repair it"),
+    "backup": ("service.commands.backup", "copy a gallery while it is served, verified"),
+    "restore": ("service.commands.restore", "copy a backup back"),
     "usage": ("service.commands.usage", "what a gallery takes of its disk"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
