@@ -4,6 +4,7 @@ A photo's other names (aliases) stand for it wherever one is named. They go with
 name, the content that was there lives on under the first of them.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -56,12 +57,14 @@ def next_segment(connection: sa.Connection) -> int:
 def insert_photos(connection: sa.Connection, segment: Mapping[str, Any], photos: Sequence["NewPhoto"]) -> None:
     """Add a segment, a row of SEGMENTS, and its photos, in the order of its rows."""
     connection.execute(sa.insert(SEGMENTS), segment)
+    newest = connection.execute(sa.select(sa.func.max(PHOTOS.c.stored_s))).scalar() or 0
+    stored_s = max(int(time.time()), newest)
     rows = []
     for segment_row, photo in enumerate(photos):
         columns = {name: value for name, value in vars(photo).items() if name != "metadata"}
         checksum = photo_checksum(**columns)
         place = {"segment": segment["segment"], "segment_row": segment_row}
-        rows.append({**columns, **place, "checksum": checksum})
+        rows.append({**columns, **place, "checksum": checksum, "stored_s": stored_s})
     connection.execute(sa.insert(PHOTOS), rows)
     described = {photo.photo_id: to_json(photo.metadata) for photo in photos if photo.metadata}
     if described:

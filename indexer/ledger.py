@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from indexer import tables
 from indexer.errors import GalleryError
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
 LEDGER: Final = "ledger.sqlite"
 _READER_S: Final = 30.0

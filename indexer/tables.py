@@ -4,6 +4,7 @@ Statements are SQLAlchemy Core's, so that another engine can stand behind them; 
 which no other engine has, is SQLite's own.
 """
 
+import time
 import zlib
 from typing import Final
 
@@ -31,10 +32,14 @@ PHOTOS: Final = sa.Table(
     sa.Column("segment", sa.ForeignKey("segments.segment"), nullable=False),
     sa.Column("segment_row", sa.Integer, nullable=False),
     sa.Column("checksum", sa.Integer, nullable=False),  # of `photo_checksum`
+    # Unix seconds when it was stored, never less than those of a photo that was there before: a clock that was put back
+    # must not make photos look older than they are. Of photos from before format 4: when they were brought to it.
+    sa.Column("stored_s", sa.Integer, nullable=False),
     # All ids in the order of rows without a look at the rows themselves, which are as large as their thumbnails: of a
     # million photos in half a second and not three. The order of rows is the order that breaks ties.
     sa.Index("photos_in_order", "segment", "segment_row", "photo_id"),
     sa.Index("photos_by_content", "content_hash", "photo_id"),
+    sa.Index("photos_by_age", "stored_s", "photo_id"),
 )
 ALIASES: Final = sa.Table(
     "aliases",
@@ -81,10 +86,11 @@ def layout(connection: sa.Connection) -> int:
     """The format that the tables have; gallery.json says so too, but only after an upgrade is done.
 
     1 has neither metadata nor deletions, 2 no aliases; neither has the checksums of photos or what compaction needs.
+    3 does not know when photos were stored.
     """
     tables = sa.inspect(connection)
     if tables.has_table(ALIASES.name):
-        return 3
+        return 4 if any(column["name"] == "stored_s" for column in tables.get_columns(PHOTOS.name)) else 3
     return 2 if tables.has_table(STATE.name) else 1
 
 
@@ -98,7 +104,13 @@ def create_tables(connection: sa.Connection) -> None:
 def upgrade_tables(connection: sa.Connection) -> None:
     """Bring the tables of an older format to this one, in the caller's transaction, without enforced foreign keys."""
     before = layout(connection)
+    if before == 4:
+        return
     if before == 3:
+        # A default is written once, not into every row with its thumbnail.
+        now = int(time.time())
+        connection.exec_driver_sql(f"ALTER TABLE photos ADD COLUMN stored_s INTEGER NOT NULL DEFAULT {now}")
+        _index_photos(connection)
         return
     connection.exec_driver_sql("ALTER TABLE segments ADD COLUMN generation INTEGER NOT NULL DEFAULT 0")
     if before == 2:
@@ -121,11 +133,15 @@ def _rebuild_photos(connection: sa.Connection) -> None:
     driver: Final = connection.connection.dbapi_connection
     assert driver is not None
     driver.create_function("photo_checksum", 4, photo_checksum, deterministic=True)
-    kept = [column.name for column in PHOTOS.columns if column.name != "checksum"]
+    kept = [column.name for column in PHOTOS.columns if column.name not in ("checksum", "stored_s")]
     checked = sa.func.photo_checksum(PHOTOS.c.photo_id, PHOTOS.c.source, PHOTOS.c.content_hash, PHOTOS.c.thumbnail)
-    everything = sa.select(*(PHOTOS.c[name] for name in kept), checked)
-    connection.execute(sa.insert(copy).from_select([*kept, "checksum"], everything))
+    everything = sa.select(*(PHOTOS.c[name] for name in kept), checked, sa.literal(int(time.time())))
+    connection.execute(sa.insert(copy).from_select([*kept, "checksum", "stored_s"], everything))
     connection.exec_driver_sql("DROP TABLE photos")
     connection.exec_driver_sql("ALTER TABLE photos_3 RENAME TO photos")
+    _index_photos(connection)
+
+
+def _index_photos(connection: sa.Connection) -> None:
     for index in PHOTOS.indexes:
-        index.create(connection)
+        index.create(connection, checkfirst=True)

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "usage": ("service.commands.usage", "what a gallery takes of its disk"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
+    "retention": ("service.commands.retention", "forget the photos of a gallery that are too old"),
     "keys": ("service.commands.keys", "make, list and revoke the API keys of a service"),
     "query": ("service.commands.query", "search a running service from the terminal"),
     "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),

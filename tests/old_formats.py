@@ -21,8 +21,22 @@ PHOTOS = """CREATE TABLE photos_old (
 
 
 def age_back(folder: Path, version: int) -> None:
-    """Format 2 had no aliases and no checksums of photos, format 1 had no metadata and no deletions either."""
+    """Format 3 did not know when photos were stored; 2 had no aliases and checksums, 1 no metadata and deletions."""
     ledger = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
+    if version == 3:
+        ledger.execute("DROP INDEX photos_by_age")
+        ledger.execute("ALTER TABLE photos DROP COLUMN stored_s")
+    else:
+        _age_to_2(ledger)
+    if version == 1:
+        for table in ("photo_metadata", "fields", "deleted", "state"):
+            ledger.execute(f"DROP TABLE {table}")
+    ledger.close()
+    manifest = json.loads((folder / "gallery.json").read_text())
+    (folder / "gallery.json").write_text(json.dumps(manifest | {"format_version": version}))
+
+
+def _age_to_2(ledger: sqlite3.Connection) -> None:
     ledger.execute(PHOTOS)
     columns = "row, photo_id, source, content_hash, thumbnail, segment, segment_row"
     ledger.execute(f"INSERT INTO photos_old SELECT {columns} FROM photos")
@@ -32,9 +46,3 @@ def age_back(folder: Path, version: int) -> None:
     ledger.execute("CREATE INDEX photos_in_order ON photos (segment, segment_row, photo_id)")
     ledger.execute("ALTER TABLE segments DROP COLUMN generation")
     ledger.execute("ALTER TABLE state DROP COLUMN last_segment")
-    if version == 1:
-        for table in ("photo_metadata", "fields", "deleted", "state"):
-            ledger.execute(f"DROP TABLE {table}")
-    ledger.close()
-    manifest = json.loads((folder / "gallery.json").read_text())
-    (folder / "gallery.json").write_text(json.dumps(manifest | {"format_version": version}))

@@ -112,7 +112,7 @@ def test_a_gallery_of_another_format_or_a_damaged_one_is_refused(tmp_path: Path)
     for text, message in (
         (
             json.dumps(whole | {"format_version": 9}),
-            "gallery g has format 9, this version of mgrl reads formats 1 to 3",
+            "gallery g has format 9, this version of mgrl reads formats 1 to 4",
         ),
         (json.dumps({"format_version": 1}), "gallery.json lacks 'model_hash'"),
         ('{"format_ver', "gallery.json cannot be read"),
