@@ -96,6 +96,17 @@ def names_taken(connection: sa.Connection, photo_ids: Iterable[str]) -> list[str
     return list(rows_of(connection, photo_ids))
 
 
+def contents_of(connection: sa.Connection, photo_ids: Iterable[str]) -> dict[str, bytes]:
+    """The content hash of each photo, by its id or an alias of it; ids that are not there are left out."""
+    found: dict[str, bytes] = {}
+    for some in _chunks(photo_ids):
+        own = sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash).where(PHOTOS.c.photo_id.in_(some))
+        other = sa.select(ALIASES.c.photo_id, PHOTOS.c.content_hash).join(PHOTOS).where(ALIASES.c.photo_id.in_(some))
+        for query in (own, other):
+            found |= {row.photo_id: row.content_hash for row in connection.execute(query)}
+    return found
+
+
 def change_metadata(connection: sa.Connection, photos: Changes) -> None:
     """Set the fields that are named, or take them away where None; ids that are not there are passed over."""
     changes: dict[int, dict[str, Value | None]] = {}

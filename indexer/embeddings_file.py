@@ -123,7 +123,7 @@ class EmbeddingsFile:
         for row, raw in enumerate(ids):
             values: dict[str, Value | None] = {}
             try:
-                text = _checked_id(raw)
+                text = check_id(raw)
                 for column, name in self._fields.items():
                     values[name] = _value(self.kinds[name], part[column][row], name)
             except DataError as error:
@@ -175,7 +175,12 @@ def _kind(columns: Columns, column: str, name: str, known: Mapping[str, Kind]) -
     return stated_kind(column) or known.get(name) or found
 
 
-def _checked_id(text: object) -> str:
+def check_id(text: object) -> str:
+    """A text that can be a photo's id.
+
+    Raises:
+        DataError: it cannot.
+    """
     if not isinstance(text, str) or not 1 <= len(text) <= MAX_ID:
         raise DataError(f"a photo id must be a text of 1 to {MAX_ID} characters, got {str(text)[:80]!r}")
     with suppress(UnicodeEncodeError):

@@ -46,9 +46,10 @@ class OnnxEncoder:
     Use `OnnxEncoder.open`; the constructor only stores.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, model_hash: str, dim: int, size_px: int) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, model: bytes, dim: int, size_px: int) -> None:
         self._session = session
-        self.model_hash = model_hash
+        self._model = model
+        self.model_hash = hashlib.sha256(model).hexdigest()
         self.dim = dim
         self.size_px = size_px
         self._no_photo = np.empty((0, size_px, size_px, 3), np.uint8)
@@ -75,9 +76,7 @@ class OnnxEncoder:
             raise ModelError(
                 f"no model file named {path.name} ({error.strerror}); give one written by `mgrl export`"
             ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options = _options(threads)
         gpu = ["CUDAExecutionProvider"] if device == "cuda" else []
         # ONNX Runtime would fall back to the CPU with no more than a remark.
         if not set(gpu) <= set(onnxruntime.get_available_providers()):
@@ -91,7 +90,18 @@ class OnnxEncoder:
         if not set(gpu) <= set(session.get_providers()):
             raise ConfigError("ONNX Runtime cannot start CUDA on this machine; check its driver, or encode on the cpu")
         size_px, dim = _sizes(session, path.name)
-        return cls(session, hashlib.sha256(data).hexdigest(), dim, size_px)
+        return cls(session, data, dim, size_px)
+
+    def single_threaded(self) -> Self:
+        """The same model computed by the calling thread alone, so that callers, and not its own threads, share cores.
+
+        An encoder on a GPU is given back as it is.
+        """
+        if self._session.get_providers()[0] != "CPUExecutionProvider":
+            return self
+        options = _options(threads=1)
+        session = onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        return type(self)(session, self._model, self.dim, self.size_px)
 
     def encode_photos(self, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(n, size, size, 3) uint8 RGB -> (n, 14, dim) float32, unit rows in region-id order."""
@@ -111,6 +121,13 @@ class OnnxEncoder:
         images = {"photos": np.ascontiguousarray(photos), "sketches": np.ascontiguousarray(sketches)}
         embeddings: npt.NDArray[np.float32] = self._session.run(None, images)[0]
         return embeddings
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return options
 
 
 def _sizes(session: onnxruntime.InferenceSession, name: str) -> tuple[int, int]:

@@ -140,6 +140,11 @@ class Gallery:
         return self._store.name
 
     @property
+    def folder(self) -> Path:
+        """Where it lies; never to be sent anywhere."""
+        return self._store.folder
+
+    @property
     def photos(self) -> int:
         """How many photos there are."""
         return self._present

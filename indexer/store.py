@@ -11,7 +11,7 @@ between leaves a file that the ledger does not know; the next writer removes it.
 ledger and then files that never change, so they neither wait for the writer nor make it wait.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -247,6 +247,11 @@ class StoreWriter(Store):
         """
         manifest = read_manifest(folder)
         return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
+
+    def contents_of(self, photo_ids: Iterable[str]) -> dict[str, bytes]:
+        """The content hash of each photo, by its id or an alias of it; ids that are not there are left out."""
+        with self.reading() as connection:
+            return edits.contents_of(connection, photo_ids)
 
     def append(self, photos: Sequence[NewPhoto], embeddings: npt.NDArray[np.float32]) -> None:
         """Store a batch. When this returns the batch survives a crash; before, none of it is visible.

@@ -1,7 +1,7 @@
 """The Python client for asyncio: `service.client`, awaited. Arguments and errors are documented there."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
+from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
+from indexer.upload import Upload
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.calls import (
@@ -32,6 +34,7 @@ from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
 from service.credentials import NO_CREDENTIALS, Credentials
 from service.errors import ServiceError, error_from_rpc
+from service.uploading import Uploads, UpsertReport
 
 
 class AsyncClient:
@@ -109,6 +112,41 @@ class AsyncClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
         return photo_info(response)
+
+    async def upsert(
+        self,
+        photos: Iterable[Upload] | AsyncIterable[Upload],
+        gallery: str = "",
+        *,
+        fields: Mapping[str, Kind] | None = None,
+        on_durable: Callable[[int], None] | None = None,
+    ) -> UpsertReport:
+        """Store photos, each under its id."""
+        uploads = Uploads(gallery, fields or {})
+        opened = asyncio.Event()
+        call = self._galleries.UpsertPhotos(_requests(photos, uploads, opened), metadata=self._metadata)
+        try:
+            async for response in call:
+                uploads.take(response)
+                opened.set()
+                if on_durable is not None:
+                    on_durable(uploads.durable)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        finally:
+            call.cancel()
+        if uploads.failure is not None:
+            raise uploads.failure
+        return uploads.report()
+
+    async def delete(self, photo_ids: Iterable[str], gallery: str = "") -> int:
+        """Delete photos, at most 1000, all or none; how many there were."""
+        request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
+        try:
+            response = await self._galleries.DeletePhotos(request, **self._call)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return int(response.deleted)
 
     async def close(self) -> None:
         """End the connection, and with it open drawings."""
@@ -230,3 +268,27 @@ class AsyncClientDrawing:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.write(request)
         return request.sequence
+
+
+async def _requests(
+    photos: Iterable[Upload] | AsyncIterable[Upload], uploads: Uploads, opened: asyncio.Event
+) -> AsyncIterator[gallery_pb2.UpsertPhotosRequest]:
+    """The messages of a stream of photos, each when it may be sent."""
+    yield uploads.begin
+    try:
+        async for photo in _each(photos):
+            while not uploads.is_open:
+                opened.clear()
+                await opened.wait()
+            yield uploads.photo(photo)
+    except Exception as error:
+        uploads.failure = error
+
+
+async def _each(photos: Iterable[Upload] | AsyncIterable[Upload]) -> AsyncIterator[Upload]:
+    if isinstance(photos, AsyncIterable):
+        async for photo in photos:
+            yield photo
+    else:
+        for photo in photos:
+            yield photo

@@ -5,7 +5,8 @@ reached. `service.async_client` is the same for asyncio.
 """
 
 import queue
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
+from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
+from indexer.upload import Upload
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.calls import (
@@ -35,6 +38,8 @@ from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
 from service.credentials import NO_CREDENTIALS, Credentials
 from service.errors import ServiceError, error_from_rpc
+from service.uploading import Uploads, UpsertReport
+from service.uploading_sync import upsert
 
 
 class Client:
@@ -141,6 +146,49 @@ class Client:
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
         return photo_info(response)
+
+    def upsert(
+        self,
+        photos: Iterable[Upload],
+        gallery: str = "",
+        *,
+        fields: Mapping[str, Kind] | None = None,
+        on_durable: Callable[[int], None] | None = None,
+    ) -> UpsertReport:
+        """Store photos, each under its id, in a service started with `--writable`.
+
+        Photos are taken from `photos` as the service has room for them. A failed call may be made again with the same
+        photos: those that are there are not stored twice.
+
+        Args:
+            photos: may be endless; another thread iterates over it.
+            gallery: its name; empty takes the only one that is served.
+            fields: metadata fields that the gallery gets if it lacks them.
+            on_durable: called with how many of the photos survive a crash of the service from now on, or have failed.
+
+        Raises:
+            QueryError: a field has another kind in the gallery, or several galleries are served and none is named.
+            ConfigError: the service takes no photos.
+            GalleryError: another process writes the gallery, or the disk refuses.
+            UnknownGalleryError: no gallery of that name.
+            ServiceError: the service cannot answer.
+        """
+        method = partial(self._galleries.UpsertPhotos, metadata=self._metadata)
+        return upsert(method, self._target, photos, Uploads(gallery, fields or {}), on_durable)
+
+    def delete(self, photo_ids: Iterable[str], gallery: str = "") -> int:
+        """Delete photos, at most 1000, all or none, from a service started with `--writable`; how many there were.
+
+        Raises:
+            UnknownPhotoError: one of them is not there.
+            ConfigError, GalleryError, QueryError, UnknownGalleryError, ServiceError: as `upsert`.
+        """
+        request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
+        try:
+            response: gallery_pb2.DeletePhotosResponse = self._galleries.DeletePhotos(request, **self._call)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
+        return response.deleted
 
     def close(self) -> None:
         """End the connection, and with it open drawings."""

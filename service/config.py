@@ -31,6 +31,7 @@ class ServerConfig:
         device: where to encode and search: auto, cpu or cuda.
         model: the ONNX file that made the galleries that name none; the built-in model if not set.
         approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
+        writable: whether clients may store and delete photos.
         insecure: whether the service may listen beyond this machine without authentication or without encryption.
         metrics_address: HOST:PORT of /metrics, /livez and /readyz over HTTP; nowhere if empty.
         log_format: of the lines on stderr: human or json.
@@ -49,6 +50,7 @@ class ServerConfig:
     device: str = "auto"
     model: Path | None = None
     approximate: bool = False
+    writable: bool = False
     insecure: bool = False
     metrics_address: str = ""
     log_format: str = "human"

@@ -1,4 +1,4 @@
-"""The servicers: wire types in, wire types out, and nothing else."""
+"""The servicer of searches: wire types in, wire types out, and nothing else. Galleries: `service.cataloguing`."""
 
 import asyncio
 import time
@@ -12,10 +12,9 @@ import grpc
 from indexer.errors import QueryError, blaming
 from indexer.gallery import Gallery
 from indexer.sketch import read_raster
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.answers import Answer
 from service.convert import answer_to_draw_result, answer_to_search_response, episode_from_wire, strokes_from_wire
-from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.drawing import Drawing
 from service.edits import options_for
 from service.engine import Engine
@@ -137,41 +136,3 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             yield
         finally:
             self._calls.discard(task)
-
-
-class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
-    """Describes the galleries and hands out photos."""
-
-    def __init__(self, galleries: Galleries, workers: Workers) -> None:
-        self._galleries = galleries
-        self._workers = workers
-
-    async def ListGalleries(
-        self, request: gallery_pb2.ListGalleriesRequest, context: Context
-    ) -> gallery_pb2.ListGalleriesResponse:
-        async with public_errors(context):
-            return gallery_pb2.ListGalleriesResponse(
-                galleries=[
-                    gallery_pb2.GallerySummary(
-                        name=gallery.name,
-                        photos=gallery.photos,
-                        dim=gallery.dim,
-                        model_hash=gallery.model_hash,
-                        fields=fields_to_wire(gallery.fields),
-                    )
-                    for gallery in self._galleries
-                ]
-            )
-        raise AssertionError("public_errors ends the call")
-
-    async def GetPhoto(self, request: gallery_pb2.GetPhotoRequest, context: Context) -> gallery_pb2.GetPhotoResponse:
-        async with public_errors(context):
-            gallery = self._galleries.find(request.gallery)
-            photo = await self._workers.read(partial(gallery.photo, request.photo_id))
-            return gallery_pb2.GetPhotoResponse(
-                photo_id=photo.photo_id,
-                source=photo.source,
-                thumbnail=photo.thumbnail,
-                metadata=metadata_to_wire(photo.metadata),
-            )
-        raise AssertionError("public_errors ends the call")

@@ -13,6 +13,7 @@ from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.admission import Admission
 from service.auth.authenticator import Authenticator
+from service.cataloguing import GalleryServicer
 from service.certificates import Certificates
 from service.config import Config, ServerConfig, split_address
 from service.config_access import MAX_MESSAGE_BYTES
@@ -22,10 +23,11 @@ from service.guard import Guard
 from service.health import Health
 from service.observing import CallObserver
 from service.probes import Probes, is_turning
-from service.retrieval import GalleryServicer, SketchSearchServicer
+from service.retrieval import SketchSearchServicer
 from service.telemetry import Telemetry
 from service.watch import GalleryWatch
 from service.workers import Workers
+from service.writing import GalleryWriters
 
 SERVICES: Final = (
     search_pb2.DESCRIPTOR.services_by_name["SketchSearchService"].full_name,
@@ -56,6 +58,7 @@ class SketchServer:
         health: Health,
         workers: Workers,
         watch: GalleryWatch,
+        catalogue: GalleryServicer,
         telemetry: Telemetry,
         certificates: Certificates | None,
     ) -> None:
@@ -65,6 +68,7 @@ class SketchServer:
         self._health = health
         self._workers = workers
         self._watch = watch
+        self._catalogue = catalogue
         self._telemetry = telemetry
         self._certificates = certificates
         self._probes: Probes | None = None
@@ -117,6 +121,7 @@ class SketchServer:
         await self._watch.stop()
         await self._health.stop()
         refusing = asyncio.create_task(self._server.stop(grace_s + 2))
+        await self._catalogue.drain()
         await self._sketches.drain(grace_s)
         # Only watchers of the health service can be left; they need no grace.
         await self._server.stop(0)
@@ -171,10 +176,12 @@ def build_server(
     server = grpc.aio.server(interceptors=[CallObserver(telemetry), guard], options=_OPTIONS)
     sketches = SketchSearchServicer(galleries, engine, workers, telemetry)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
-    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(GalleryServicer(galleries, workers), server)
+    watch = GalleryWatch(galleries, config.refresh_s)
+    writers = GalleryWriters(galleries.encoders, config.writable)
+    catalogue = GalleryServicer(galleries, workers, writers, watch)
+    gallery_pb2_grpc.add_GalleryServiceServicer_to_server(catalogue, server)
     statuses: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    watch = GalleryWatch(galleries, config.refresh_s)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
-    return SketchServer(config, server, sketches, states, workers, watch, telemetry, certificates)
+    return SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, certificates)

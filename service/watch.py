@@ -35,6 +35,7 @@ class GalleryWatch:
         self._thread = ThreadPoolExecutor(1, "mgrl-open")
         self._task: asyncio.Task[None] | None = None
         self._complaints: set[str] = set()
+        self._has_stopped = False
 
     def start(self, then: Callable[[], Awaitable[None]]) -> None:
         """Begin to look, and do something after every look."""
@@ -46,13 +47,20 @@ class GalleryWatch:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        self._has_stopped = True
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self) -> float:
+        """Replace at once what is out of date; the seconds that took. Nothing once it was stopped."""
+        if self._has_stopped:
+            return 0.0
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
 
     async def _watch(self, then: Callable[[], Awaitable[None]]) -> None:
         pause_s = self._every_s
         while True:
             await asyncio.sleep(pause_s)
-            took_s = await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
+            took_s = await self.look()
             await then()
             pause_s = max(self._every_s, took_s * (1 / _SHARE - 1))
 

@@ -58,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-format", choices=FORMATS, help="of the lines on stderr (default: human)")
     parser.add_argument("--grace", metavar="SECONDS", help="for open drawings at a stop (default: 10)")
     parser.add_argument(
+        "--writable", action="store_true", default=None, help="let clients store and delete photos over gRPC"
+    )
+    parser.add_argument(
         "--insecure",
         action="store_true",
         default=None,
@@ -96,6 +99,7 @@ def read_settings(arguments: argparse.Namespace) -> Loaded:
         ("server.grace_s", arguments.grace, "--grace"),
         ("server.metrics_address", arguments.metrics_address, "--metrics-address"),
         ("server.log_format", arguments.log_format, "--log-format"),
+        ("server.writable", arguments.writable, "--writable"),
         ("server.insecure", arguments.insecure, "--insecure"),
     ):
         if value is not None:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GalleryServiceStub:
-    """Describes the galleries that are served.
+    """Describes the galleries that are served, and changes them where the service was started to do so.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,20 @@ class GalleryServiceStub:
                 request_serializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoRequest.SerializeToString,
                 response_deserializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoResponse.FromString,
                 _registered_method=True)
+        self.UpsertPhotos = channel.stream_stream(
+                '/mgrl.v1.GalleryService/UpsertPhotos',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosResponse.FromString,
+                _registered_method=True)
+        self.DeletePhotos = channel.unary_unary(
+                '/mgrl.v1.GalleryService/DeletePhotos',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.DeletePhotosRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.DeletePhotosResponse.FromString,
+                _registered_method=True)
 
 
 class GalleryServiceServicer:
-    """Describes the galleries that are served.
+    """Describes the galleries that are served, and changes them where the service was started to do so.
     """
 
     def ListGalleries(self, request, context):
@@ -74,6 +84,51 @@ class GalleryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertPhotos(self, request_iterator, context):
+        """Stores photos, each under its id: a new one is added, another picture under a known id takes the place of the
+        former, and the same picture again changes nothing but the metadata that is named.
+
+        The first message must be `begin`; the service answers it at once with how far the client may send. Photos follow,
+        numbered from 1. They are stored in their order, as many together as wait; every answer says up to which number
+        photos are durable: these survive a crash of the service and of its machine, and are found by searches that begin
+        a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
+        client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
+        listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
+        read, is too large or shows what the service was told to refuse, metadata that does not fit the fields).
+
+        The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
+        services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
+        again they are stored once.
+
+        OK: everything was answered.
+        INVALID_ARGUMENT: the first message is no `begin`, or a later one is; a number that does not follow the last one,
+        or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
+        are served.
+        NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+        RESOURCE_EXHAUSTED: a message is above 4 MiB.
+        UNAVAILABLE: the service is stopping; no message came for a minute.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePhotos(self, request, context):
+        """Deletes photos, all that are named or none: thumbnails, sources and metadata are overwritten. Searches that begin
+        after the answer do not find them.
+
+        OK: they are gone.
+        INVALID_ARGUMENT: no id or more than 1000; no gallery named although several are served.
+        NOT_FOUND: no gallery of that name, or no photo with one of the ids in it.
+        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GalleryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -87,6 +142,16 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     request_deserializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoRequest.FromString,
                     response_serializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoResponse.SerializeToString,
             ),
+            'UpsertPhotos': grpc.stream_stream_rpc_method_handler(
+                    servicer.UpsertPhotos,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosResponse.SerializeToString,
+            ),
+            'DeletePhotos': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePhotos,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.DeletePhotosRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.DeletePhotosResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mgrl.v1.GalleryService', rpc_method_handlers)
@@ -96,7 +161,7 @@ def add_GalleryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GalleryService:
-    """Describes the galleries that are served.
+    """Describes the galleries that are served, and changes them where the service was started to do so.
     """
 
     @staticmethod
@@ -143,6 +208,60 @@ class GalleryService:
             '/mgrl.v1.GalleryService/GetPhoto',
             mgrl_dot_v1_dot_gallery__pb2.GetPhotoRequest.SerializeToString,
             mgrl_dot_v1_dot_gallery__pb2.GetPhotoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertPhotos(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mgrl.v1.GalleryService/UpsertPhotos',
+            mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.UpsertPhotosResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePhotos(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/DeletePhotos',
+            mgrl_dot_v1_dot_gallery__pb2.DeletePhotosRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.DeletePhotosResponse.FromString,
             options,
             channel_credentials,
             insecure,

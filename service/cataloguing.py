@@ -1,0 +1,105 @@
+"""The servicer of galleries: wire types in, wire types out, and nothing else."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
+
+import grpc
+
+from indexer.errors import QueryError
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
+from service.convert_metadata import fields_to_wire, metadata_to_wire
+from service.errors import OverloadedError, ServiceError, public_errors
+from service.galleries import Galleries
+from service.upserting import IDLE_S, UpsertSession, first_of
+from service.watch import GalleryWatch
+from service.workers import Workers
+from service.writing import GalleryWriters
+
+MAX_DELETED: Final = 1000
+"""Photos that one call may delete."""
+
+MAX_STREAMS: Final = 4
+"""Streams of photos at once, each of which may hold 256 MiB: `service.upserting.WINDOW` messages."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
+    """Describes the galleries, hands out photos, and takes them in or out where it may."""
+
+    def __init__(self, galleries: Galleries, workers: Workers, writers: GalleryWriters, watch: GalleryWatch) -> None:
+        self._galleries = galleries
+        self._workers = workers
+        self._writers = writers
+        self._watch = watch
+        self._streams: set[UpsertSession] = set()
+
+    async def ListGalleries(
+        self, request: gallery_pb2.ListGalleriesRequest, context: Context
+    ) -> gallery_pb2.ListGalleriesResponse:
+        async with public_errors(context):
+            return gallery_pb2.ListGalleriesResponse(
+                galleries=[
+                    gallery_pb2.GallerySummary(
+                        name=gallery.name,
+                        photos=gallery.photos,
+                        dim=gallery.dim,
+                        model_hash=gallery.model_hash,
+                        fields=fields_to_wire(gallery.fields),
+                    )
+                    for gallery in self._galleries
+                ]
+            )
+        raise AssertionError("public_errors ends the call")
+
+    async def GetPhoto(self, request: gallery_pb2.GetPhotoRequest, context: Context) -> gallery_pb2.GetPhotoResponse:
+        async with public_errors(context):
+            gallery = self._galleries.find(request.gallery)
+            photo = await self._workers.read(partial(gallery.photo, request.photo_id))
+            return gallery_pb2.GetPhotoResponse(
+                photo_id=photo.photo_id,
+                source=photo.source,
+                thumbnail=photo.thumbnail,
+                metadata=metadata_to_wire(photo.metadata),
+            )
+        raise AssertionError("public_errors ends the call")
+
+    async def UpsertPhotos(
+        self, requests: AsyncIterator[gallery_pb2.UpsertPhotosRequest], context: Context
+    ) -> AsyncIterator[gallery_pb2.UpsertPhotosResponse]:
+        async with public_errors(context):
+            begin = await first_of(requests)
+            if len(self._streams) >= MAX_STREAMS:
+                raise OverloadedError.after(10, f"the service takes {MAX_STREAMS} streams of photos at once")
+            gallery = self._galleries.find(begin.gallery)
+            async with self._writers.writing(gallery) as writer:
+                session = UpsertSession(writer, begin, IDLE_S)
+                self._streams.add(session)
+                try:
+                    async with aclosing(session.answers(requests)) as responses:
+                        async for response in responses:
+                            yield response
+                finally:
+                    self._streams.discard(session)
+
+    async def DeletePhotos(
+        self, request: gallery_pb2.DeletePhotosRequest, context: Context
+    ) -> gallery_pb2.DeletePhotosResponse:
+        async with public_errors(context):
+            photo_ids = list(dict.fromkeys(request.photo_ids))
+            if not 1 <= len(photo_ids) <= MAX_DELETED:
+                raise QueryError(f"a call must name 1 to {MAX_DELETED} photos to delete, got {len(photo_ids)}")
+            gallery = self._galleries.find(request.gallery)
+            async with self._writers.writing(gallery) as writer:
+                await writer.do(lambda upserter: upserter.delete(photo_ids))
+            await self._watch.look()
+            return gallery_pb2.DeletePhotosResponse(deleted=len(photo_ids))
+        raise AssertionError("public_errors ends the call")
+
+    async def drain(self) -> None:
+        """End the streams of photos, once what they have received is stored, and write no more."""
+        for session in self._streams:
+            session.end(ServiceError("the service is stopping; send what has no answer to another one"))
+        await self._writers.close()

@@ -1,0 +1,73 @@
+"""What both clients do to store photos: number them, send no further than they may, and read the answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from indexer.errors import PublicError
+from indexer.metadata import Kind
+from indexer.upload import Upload
+from mgrl.v1 import gallery_pb2
+from service.convert_metadata import fields_to_wire, metadata_to_wire
+from service.errors import error_from_status
+
+
+@dataclass(frozen=True)
+class UpsertReport:
+    """What became of the photos.
+
+    Args:
+        stored: how many were added or took the place of another picture.
+        unchanged: how many were there already.
+        failed: (photo id, reason) of those that could not be stored.
+    """
+
+    stored: int
+    unchanged: int
+    failed: tuple[tuple[str, PublicError], ...]
+
+
+class Uploads:
+    """One stream of photos, without the stream; for one thread, but that `is_open` may be asked by another.
+
+    Args:
+        gallery: its name; empty takes the only one that is served.
+        fields: metadata fields that the gallery gets if it lacks them.
+    """
+
+    def __init__(self, gallery: str, fields: Mapping[str, Kind]) -> None:
+        self.begin = gallery_pb2.UpsertPhotosRequest(
+            begin=gallery_pb2.UpsertBegin(gallery=gallery, fields=fields_to_wire(fields))
+        )
+        self.durable = 0
+        """Photos that survive a crash of the service, or have failed."""
+        self.failure: Exception | None = None
+        """What the caller's own photos raised: gRPC would say it in words of its own."""
+        self._sent = self._may_send_through = self._stored = self._unchanged = 0
+        self._failed: list[tuple[str, PublicError]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next photo may be sent."""
+        return self._sent < self._may_send_through
+
+    def photo(self, upload: Upload) -> gallery_pb2.UpsertPhotosRequest:
+        """The message for the next photo."""
+        self._sent += 1
+        photo = gallery_pb2.UpsertPhoto(
+            sequence=self._sent,
+            photo_id=upload.photo_id,
+            image=upload.image,
+            metadata=metadata_to_wire(upload.metadata),
+            source=upload.source,
+        )
+        return gallery_pb2.UpsertPhotosRequest(photo=photo)
+
+    def take(self, response: gallery_pb2.UpsertPhotosResponse) -> None:
+        """Read an answer."""
+        self.durable, self._may_send_through = response.durable_through, response.may_send_through
+        self._stored, self._unchanged = response.stored, response.unchanged
+        self._failed += [(failure.photo_id, error_from_status(failure.error)) for failure in response.failures]
+
+    def report(self) -> UpsertReport:
+        """What became of all photos so far."""
+        return UpsertReport(self._stored, self._unchanged, tuple(self._failed))

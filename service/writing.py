@@ -1,0 +1,129 @@
+"""Who writes the galleries of a service, for calls that bring photos or take them away.
+
+A gallery's lock is held while a call needs it and no longer. All calls of a service share one writing thread, so they
+take turns, and decoding and encoding never take more than one core; the thread is niced, so that where cores are short
+searches come first.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from indexer.encoding import OnnxEncoder, RegionEncoder
+from indexer.errors import ConfigError
+from indexer.gallery import Gallery
+from indexer.upserting import Upserter
+from service.encoders import Encoders
+
+T = TypeVar("T")
+
+_NICE: Final = 10
+"""A tenth of a core beside a busy search, all of it beside an idle one."""
+
+_LAST_S: Final = 5.0
+"""That calls get to let their galleries go when the service stops."""
+
+
+@dataclass
+class _Open:
+    """A gallery that is being written, and by how many calls."""
+
+    upserter: Upserter
+    calls: int = 0
+
+
+class GalleryWriters:
+    """Opens galleries for writing. Use it on one event loop.
+
+    Args:
+        encoders: made the galleries' embeddings.
+        is_allowed: whether this service takes photos at all.
+    """
+
+    def __init__(self, encoders: Encoders, is_allowed: bool) -> None:
+        self._encoders = encoders
+        self._is_allowed = is_allowed
+        self._thread = ThreadPoolExecutor(1, "mgrl-write", initializer=_be_nice)
+        self._turn = asyncio.Condition()
+        self._open: dict[str, _Open] = {}
+        self._single: dict[str, RegionEncoder] = {}
+
+    @asynccontextmanager
+    async def writing(self, gallery: Gallery) -> AsyncIterator["GalleryWriter"]:
+        """A gallery's writer, which every call of this service shares.
+
+        Raises:
+            ConfigError: this service takes no photos.
+            GalleryError: another process writes the gallery, or nobody may.
+        """
+        if not self._is_allowed:
+            raise ConfigError("this service takes no photos; start it with `mgrl serve --writable`, or use mgrl ingest")
+        async with self._turn:
+            if gallery.name not in self._open:
+                self._open[gallery.name] = _Open(await self._run(partial(self._upserter, gallery)))
+            opened = self._open[gallery.name]
+            opened.calls += 1
+        try:
+            yield GalleryWriter(opened.upserter, self._thread)
+        finally:
+            opened.calls -= 1
+            # Also where the call was cancelled: the lock must not outlive it.
+            await asyncio.shield(self._leave(gallery.name))
+
+    async def close(self) -> None:
+        """Wait a little for the calls that write; then start nothing more. What is being stored is stored."""
+        async with self._turn:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_S):
+                    await self._turn.wait_for(lambda: not self._open)
+        self._thread.shutdown(wait=False)
+
+    async def _leave(self, name: str) -> None:
+        async with self._turn:
+            opened = self._open.get(name)
+            if opened is not None and not opened.calls:
+                del self._open[name]
+                await self._run(opened.upserter.close)
+            self._turn.notify_all()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _upserter(self, gallery: Gallery) -> Upserter:
+        encoder = self._encoders.for_gallery(gallery)
+        if encoder.model_hash not in self._single:
+            # With more threads, these would not be niced.
+            self._single[encoder.model_hash] = (
+                encoder.single_threaded() if isinstance(encoder, OnnxEncoder) else encoder
+            )
+        return Upserter.open(gallery.folder, self._single[encoder.model_hash])
+
+
+class GalleryWriter:
+    """One gallery, for one call.
+
+    Args:
+        upserter: does it.
+        thread: the one that may use it.
+    """
+
+    def __init__(self, upserter: Upserter, thread: ThreadPoolExecutor) -> None:
+        self._upserter = upserter
+        self._thread = thread
+
+    async def do(self, work: Callable[[Upserter], T]) -> T:
+        """Run `work` when the writing thread is free."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._upserter)
+
+
+def _be_nice() -> None:
+    # On Linux alone a thread has a niceness of its own.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
