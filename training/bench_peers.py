@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.exact import exact_search
+from indexer.face_like import FaceLike
 from indexer.regions import REGIONS
 from training.bench import time_in_turn
-from training.face_like import FaceLike
 from training.peers import PEERS, Peer, Search
 
 K: Final = 10

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import ConfigError
+from indexer.face_like import FaceLike
 from indexer.gallery import Gallery
 from indexer.granular import GranularIndex
 from indexer.index_files import build_index
@@ -23,7 +24,6 @@ from indexer.modes import Approximate
 from indexer.regions import REGIONS
 from indexer.store import NewPhoto, StoreWriter
 from training.bench import time_in_turn
-from training.face_like import FaceLike
 
 _CHUNK: Final = 65_536
 _QUERIES: Final = 32

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from indexer.errors import ConfigError
 from indexer.exact import exact_search
+from indexer.face_like import FaceLike, statistics
 from indexer.fusion import region_weights
 from indexer.granular import GranularIndex
 from indexer.modes import Approximate, Budget, Mode
 from indexer.regions import REGIONS
-from training.face_like import FaceLike, statistics
 
 K: Final = 10
 _LIST_LENGTH: Final = 100
@@ -39,7 +39,7 @@ class SearchBench:
         inked: how many regions have ink in the second set of rows; the first has all fourteen.
         batch: queries that share a scan.
         threads: of every search and baseline.
-        statistics: of the vectors, see `training.face_like.statistics`.
+        statistics: of the vectors, see `indexer.face_like.statistics`.
     """
 
     index: GranularIndex

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.exact import exact_search
+from indexer.face_like import FaceLike
 from indexer.granular import GranularIndex
 from indexer.regions import GRANULARITIES, REGIONS
-from training.face_like import FaceLike
 
 _DIMS: Final = (4, 8, 16, 17)
 _BATCHES: Final = (1, 2, 8, 33)

@@ -11,11 +11,11 @@ from indexer.arrangement import arranged
 from indexer.calibration import Calibration
 from indexer.errors import QueryError
 from indexer.exact import exact_distances, exact_search
+from indexer.face_like import FaceLike
 from indexer.granular import GranularIndex
 from indexer.modes import EXACT, Approximate, Budget
 from indexer.regions import REGIONS
 from tests.conftest import unit_rows
-from training.face_like import FaceLike
 
 PHOTOS = 12_100  # the last block is not full
 EVERY = np.ones(REGIONS, bool)

@@ -10,6 +10,7 @@ import pytest
 
 from indexer.errors import GalleryError, QueryError, UnknownPhotoError
 from indexer.exact import exact_distances, exact_search
+from indexer.face_like import FaceLike
 from indexer.filters import And, Equals, HasTag, Ids, Not, Or, Range
 from indexer.gallery import Gallery
 from indexer.metadata import Kind
@@ -18,7 +19,6 @@ from indexer.regions import REGIONS
 from indexer.store import NewPhoto, StoreWriter
 from tests.conftest import unit_rows
 from tests.indexer.test_gallery import ink_of, make_gallery
-from training.face_like import FaceLike
 
 INK = ink_of(0, 1, 3, 7, 8)
 EVERY = np.ones(REGIONS, bool)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import QueryError
+from indexer.face_like import FaceLike
 from indexer.filters import Equals
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.gallery import Gallery
@@ -22,7 +23,6 @@ from service.client import Client
 from service.engine import Engine, Query, SharedRuns
 from tests.conftest import PixelEncoder, unit_rows
 from tests.service.conftest import ids, line, make_gallery, png, serving
-from training.face_like import FaceLike
 
 PHOTOS = 12_000
 

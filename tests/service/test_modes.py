@@ -12,6 +12,7 @@ pytest.importorskip("numba", reason="approximate search needs the `fast` extra")
 
 from indexer.errors import QueryError
 from indexer.exact import exact_distances
+from indexer.face_like import FaceLike
 from indexer.modes import EXACT, Approximate, Budget
 from indexer.regions import ink_mask
 from indexer.sketch import rasterise
@@ -22,7 +23,6 @@ from service.client import Client
 from service.convert import strokes_to_wire
 from tests.conftest import PixelEncoder
 from tests.service.conftest import ids, line, make_gallery, png, serving
-from training.face_like import FaceLike
 
 PHOTOS = 20_000
 STROKES = [line(), line(0.5, 0.1, 0.5, 0.9)]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from indexer.exact import exact_search
+from indexer.face_like import FaceLike
 from indexer.fusion import region_distances, region_weights
 from indexer.regions import REGIONS
 from service.cli import main
 from training.bench_peers import PeerBench
-from training.face_like import FaceLike
 from training.peers import LIST_LENGTH, PEERS, Peer, Search
 
 FULL_SCANS = ("mgrl", "numpy", "duckdb", "pgvector")

@@ -26,7 +26,7 @@ _SEARCH = """Exact top 10 of a large gallery, in turn with what to hold it again
 `read` adds up all float32 vectors once on the same threads: what any search that looks at them must take.
 `14_lists` is one FAISS flat list of 100 per inked region, fused; `concatenated` is FAISS's inner product over all
 regions' rows in a row, the best thousand refined; neither is exact. `approximate` asks for a recall of 0.99 and
-`budget_2ms` for what two milliseconds find. The vectors lie as embeddings of faces do (training/face_like.py); their
+`budget_2ms` for what two milliseconds find. The vectors lie as embeddings of faces do (indexer/face_like.py); their
 statistics are printed. Needs the `fast` extra.
 
 rows: milliseconds of a search with 14 and with --inked regions inked, alone, filtered to 1 % of the photos, and of

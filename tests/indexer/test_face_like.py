@@ -1,8 +1,8 @@
 import numpy as np
 
+from indexer.face_like import OWN_DISTANCE, VARIANCE, FaceLike, statistics
 from indexer.fusion import region_distances
 from indexer.regions import REGION_IDS
-from training.face_like import OWN_DISTANCE, VARIANCE, FaceLike, statistics
 
 
 def test_rows_are_unit_and_the_same_for_the_same_seed() -> None:
