@@ -38,8 +38,9 @@ COMMANDS: Final = {
         "training.commands.bench",
         "time a stroke against the released MGRL encode, or a search against others",
     ),
+    "bench service": ("service.commands.bench_service", "put a service under the load of people who draw"),
 }
-"""Name -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
+"""Name, of one word or two -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if arguments else 2
     name, *rest = arguments
+    if rest and f"{name} {rest[0]}" in COMMANDS:
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name == "--version":
         from importlib.metadata import version
 

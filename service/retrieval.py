@@ -53,8 +53,10 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         self, requests: AsyncIterator[search_pb2.DrawRequest], context: Context
     ) -> AsyncIterator[search_pb2.DrawResponse]:
         async with public_errors(context):
+            first = await anext(aiter(requests), None)
+            # Not before: a client that writes into a call which has been refused hears of an internal error.
             with self._counted(), self._admission.drawing() as seat:
-                session = await self._begin(await anext(aiter(requests), None))
+                session = await self._begin(first)
                 self._sessions.add(session)
                 try:
                     async with aclosing(session.answers(requests)) as responses:
