@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.erasing import Eraser
+from indexer.errors import PublicError
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.metadata import Kind
@@ -94,6 +95,17 @@ class AsyncClient:
         return AsyncClientDrawing(
             self._sketches, self._target, gallery, options, purpose, include_canvas, self._metadata
         )
+
+    def open_draw(self) -> Any:
+        """The bare `Draw` call, for who brings messages of their own: `write` a DrawRequest, iterate DrawResponses.
+
+        It raises grpc.aio.AioRpcError, which `public_error` turns into ours.
+        """
+        return self._sketches.Draw()
+
+    def public_error(self, error: grpc.aio.AioRpcError) -> PublicError:
+        """The exception behind a failed call."""
+        return error_from_rpc(error, self._target)
 
     async def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""

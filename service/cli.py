@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "backup": ("service.commands.backup", "copy a gallery while it is served, verified"),
     "restore": ("service.commands.restore", "copy a backup back"),
     "usage": ("service.commands.usage", "what a gallery takes of its disk"),
+    "sketchpad": ("service.commands.sketchpad", "draw in the browser (needs the `web` extra)"),
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
     "retention": ("service.commands.retention", "forget the photos of a gallery that are too old"),
@@ -41,6 +42,12 @@ COMMANDS: Final = {
     "bench service": ("service.commands.bench_service", "put a service under the load of people who draw"),
 }
 """Name, of one word or two -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
+
+_EXTRAS: Final = {
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "onnx"), "train"),
+    **dict.fromkeys(("starlette", "uvicorn", "websockets"), "web"),
+}
+"""Module that the base install lacks -> extra that brings it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,9 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mgrl {name}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("torch", "torchvision", "safetensors", "onnx"):
+        extra = _EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
             raise
-        print(f"mgrl {name}: needs {error.name}; install it with: pip install 'mgrl[train]'", file=sys.stderr)
+        print(f"mgrl {name}: needs {error.name}; install it with: pip install 'mgrl[{extra}]'", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # What reads our output is gone; the last flush at exit must not complain about it.
@@ -110,6 +118,7 @@ Start here:
   mgrl demo                                     a drawing against a synthetic gallery, nothing downloaded
   mgrl ingest ./gallery ./photos                encode a folder of photos
   mgrl serve ./gallery                          answer strokes on 127.0.0.1:50051
+  mgrl sketchpad ./gallery                      draw in the browser
   mgrl query sketch.png                         search it with a picture of a sketch
 
 `mgrl COMMAND --help` shows the options of each, with examples."""

@@ -7,6 +7,7 @@ layout (photo/ beside sketch/) brings its own sketches.
 
 examples:
   mgrl demo
+  mgrl demo --web                           and then draw them yourself, in the browser
   mgrl demo --seed 3 --stages 20            other people, another drawing
   mgrl demo --photos ./photos --sketch ./sketches/anna.png --folder ./mine
   mgrl demo --photos ./fs2k --folder ./fs2k-demo
@@ -15,10 +16,12 @@ What it finds is a lead, not an identification.
 """
 
 import argparse
+import asyncio
 import io
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,12 +32,13 @@ from rich.console import Console
 from rich.text import Text
 
 from indexer.console import printable, progress
-from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, RegionEncoder
+from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, RegionEncoder, default_threads
 from indexer.episode import DEFAULT_STAGES
 from indexer.errors import ConfigError, GalleryError, UnknownPhotoError
 from indexer.gallery import Gallery
 from indexer.ingest import ingest
 from service.client import Client
+from service.commands.sketchpad import DEFAULT_PORT, serve_with_page
 from service.demo.figure import CAVEAT, SHOWN_PHOTOS, Candidate, Moment, draw_figure, shown_moments
 from service.demo.replay import Step, replay, serving
 from service.demo.sample import claim, make_sample
@@ -46,6 +50,7 @@ from service.demo.subject import (
     sketched_subject,
     traced_subject,
 )
+from service.galleries import Galleries
 
 _MOST_PEOPLE: Final = 9999
 
@@ -61,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stages", metavar="N", type=int, default=DEFAULT_STAGES, help="answers (default: %(default)s)"
     )
     parser.add_argument("--folder", metavar="DIR", type=Path, default=Path("demo"), help="results (default: ./demo)")
+    parser.add_argument(
+        "--web",
+        metavar="PORT",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        help=f"end with the sketchpad, to draw them yourself (default of PORT: {DEFAULT_PORT}; needs the extra `web`)",
+    )
     parser.add_argument("--model", metavar="FILE", type=Path, default=DEFAULT_MODEL, help="encoder (default: built in)")
 
 
@@ -77,6 +90,8 @@ def run_with(encoder: RegionEncoder, args: argparse.Namespace) -> int:
         PublicError: what is wrong with the photos, the sketch or the folder.
     """
     _check(args)
+    if args.web is not None:
+        import service.web.run  # noqa: F401  # what is missing is told before anything is painted
     console = Console(highlight=False, markup=False, soft_wrap=True)
     files = _Files(args.folder)
     photos = _photos(console, args, files)
@@ -92,6 +107,9 @@ def run_with(encoder: RegionEncoder, args: argparse.Namespace) -> int:
         gallery.close()
     files.save(subject, steps[-1], figure)
     console.print(_closing(args, files, subject, steps))
+    if args.web is not None:
+        with closing(Gallery.open(files.gallery)) as gallery:
+            asyncio.run(serve_with_page(Galleries([gallery], encoder), default_threads(), args.web))
     return 0
 
 

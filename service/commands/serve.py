@@ -4,6 +4,7 @@ Example:
     mgrl serve ./gallery
     mgrl serve ./staff ./visitors --address 127.0.0.1:0 --threads 1
     mgrl serve ./gallery --approximate      then: mgrl query sketch.png --recall 0.99
+    mgrl serve ./gallery --web              with a page to draw on, http://127.0.0.1:8642/
     mgrl serve --config mgrl.toml           keys, certificates, several galleries: see `mgrl config schema`
 
 Prints one line when it answers. SIGTERM and Ctrl-C stop it: new calls are turned away, open drawings may finish.
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from indexer.errors import ConfigError
 from indexer.ledger import folder_name
 from service.auth.authenticator import Authenticator
 from service.certificates import Certificates
+from service.commands.sketchpad import DEFAULT_PORT
 from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
 from service.guard import Guard
@@ -55,6 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="answer /metrics, /livez and /readyz over HTTP there (default: nowhere)",
     )
+    parser.add_argument(
+        "--web",
+        metavar="PORT",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        help=f"also serve the sketchpad, to this machine alone (default of PORT: {DEFAULT_PORT})",
+    )
     parser.add_argument("--log-format", choices=FORMATS, help="of the lines on stderr (default: human)")
     parser.add_argument("--grace", metavar="SECONDS", help="for open drawings at a stop (default: 10)")
     parser.add_argument(
@@ -72,6 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     loaded = read_settings(arguments)
     config = loaded.config
+    if arguments.web is not None and (config.asks_who_calls or config.tls.is_on):
+        raise ConfigError(
+            "--web would let whoever sits at this machine search without a key; start the page apart, with a key of its "
+            "own: mgrl sketchpad --service HOST:PORT"
+        )
     set_up_logging(config.server.log_format)
     if config.audit.file or any(gallery.retention_days for gallery in config.galleries.values()):
         raise ConfigError("this version knows the settings of audit and retention, but does not heed them yet")
@@ -79,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     if config.server.approximate:
         _lay_out(galleries)
     with exported_traces() as tracer:
-        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer)))
+        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer), arguments.web))
     return 0
 
 
@@ -124,7 +140,7 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry) -> None:
+async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry, web: int | None) -> None:
     guard = Guard(galleries, Authenticator.open(config))
     certificates = Certificates(config.tls) if config.tls.is_on else None
     server = build_server(config.server, galleries, telemetry, guard, certificates)
@@ -134,4 +150,10 @@ async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry) -> 
     print(f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}", flush=True)
     if server.metrics_address:
         print(f"metrics on http://{server.metrics_address}/metrics", flush=True)
-    await server.serve_until_signal()
+    async with AsyncExitStack() as beside:
+        if web is not None:
+            from service.web.run import serving_page
+
+            page = await beside.enter_async_context(serving_page(server.address, web))
+            print(f"sketchpad on {page}", flush=True)
+        await server.serve_until_signal()

@@ -1,0 +1,94 @@
+"""From a browser's WebSocket to a `Draw` call and back: the contract's messages in their JSON form, passed through.
+
+The page sends one DrawRequest a message and gets one DrawResponse a message, with the field names of search.proto.
+When the call ends, the last message is `{"ended": {"message": ..., "is_final": ...}}`; `is_final` says that the same
+drawing would end again, so that the page must not try once more by itself.
+"""
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from indexer.errors import PublicError, QueryError
+from mgrl.v1 import search_pb2
+from service.async_client import AsyncClient
+from service.errors import AuditError, LimitError, ServiceError
+
+_PASSES: tuple[type[PublicError], ...] = (ServiceError, LimitError, AuditError)
+"""What may be over when the page tries again."""
+
+
+async def carry_drawing(socket: WebSocket, client: AsyncClient) -> None:
+    """Carry one drawing until the page or the service ends it."""
+    await socket.accept()
+    call = client.open_draw()
+    ways = [asyncio.create_task(_to_service(socket, call)), asyncio.create_task(_to_page(socket, call))]
+    try:
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in done:
+            await way
+        await _end(socket, ServiceError("the drawing has ended; begin another"))
+    except WebSocketDisconnect:
+        pass
+    except grpc.aio.AioRpcError as error:
+        await _end(socket, client.public_error(error))
+    except PublicError as error:
+        await _end(socket, error)
+    finally:
+        for way in ways:
+            way.cancel()
+        call.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+def request_from_json(text: str) -> search_pb2.DrawRequest:
+    """The message that a page sent.
+
+    Raises:
+        QueryError: no JSON, or not the JSON form of a DrawRequest.
+
+    Example:
+        >>> request_from_json('{"sequence": 2, "undo": {"count": 1}}').undo.count
+        1
+    """
+    try:
+        plain = json.loads(text)
+        if not isinstance(plain, dict):
+            raise TypeError("it is no object")
+        return ParseDict(plain, search_pb2.DrawRequest())
+    # TypeError and AttributeError also come from json_format, for a list where it expects an object.
+    except (ValueError, RecursionError, ParseError, TypeError, AttributeError) as error:
+        raise QueryError(f"a message must be the JSON form of a DrawRequest: {str(error)[:200]}") from error
+
+
+def response_to_json(response: search_pb2.DrawResponse) -> str:
+    """The message for a page: every field is there, names as in search.proto."""
+    plain: dict[str, Any] = MessageToDict(
+        response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return json.dumps(plain, separators=(",", ":"))
+
+
+async def _to_service(socket: WebSocket, call: Any) -> None:
+    while True:
+        request = request_from_json(await socket.receive_text())
+        # A stream that has ended takes no more messages; `_to_page` then says why it ended.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(request)
+
+
+async def _to_page(socket: WebSocket, call: Any) -> None:
+    async for response in call:
+        await socket.send_text(response_to_json(response))
+
+
+async def _end(socket: WebSocket, error: PublicError) -> None:
+    message = {"message": str(error), "is_final": not isinstance(error, _PASSES)}
+    with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone meanwhile
+        await socket.send_text(json.dumps({"ended": message}))
+        await socket.close(1000)

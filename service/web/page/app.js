@@ -1,0 +1,305 @@
+// The page: connects the pad, the drawing, the link to the service, and what shows its answers.
+
+import { Candidates } from "./candidate.js";
+import { Drawing, fromJson, toJson } from "./drawing.js";
+import { byId, download, element, getJson } from "./dom.js";
+import { Options } from "./filters.js";
+import { Link } from "./link.js";
+import { Pad } from "./pad.js";
+import { Ranking, showTimings } from "./ranking.js";
+import { blobOf, pdfOf, recordCanvas } from "./record.js";
+import { Replay } from "./replay.js";
+
+const KEPT_AS = "mgrl-drawing"; // in sessionStorage: each tab has its own, gone when the tab is closed
+const MOST_FILE_BYTES = 20 * 1024 * 1024;
+const PAUSE_MS = 150;
+
+const drawing = new Drawing();
+const pad = new Pad(byId("pad"), drawing);
+const link = new Link(drawing.state);
+const ranking = new Ranking();
+const options = new Options();
+const candidates = new Candidates(ranking, drawing);
+const replay = new Replay();
+let galleries = [];
+let penUp = null; // {sequence, time} of the latest stroke
+let penUpTime = null;
+
+// ---- drawing
+
+pad.addEventListener("commit", ({ detail }) => (penUpTime = detail.time));
+pad.addEventListener("zoom", () => (byId("zoom-value").textContent = `${Math.round(pad.zoom * 100)} %`));
+drawing.addEventListener("change", () => {
+  const sequence = link.sync(drawing.state);
+  penUp = penUpTime !== null && sequence ? { sequence, time: penUpTime } : null;
+  penUpTime = null;
+  byId("undo").disabled = !drawing.canUndo;
+  byId("redo").disabled = !drawing.canRedo;
+  byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = drawing.isEmpty;
+  byId("hint").hidden = !drawing.isEmpty;
+  byId("stroke-count").textContent = `${drawing.state.strokes.length} stroke${drawing.state.strokes.length === 1 ? "" : "s"}`;
+  scheduleKeep();
+});
+
+let keepTimer = 0;
+function scheduleKeep() {
+  clearTimeout(keepTimer);
+  keepTimer = setTimeout(keep, PAUSE_MS);
+}
+function keep() {
+  try {
+    if (drawing.isEmpty) sessionStorage.removeItem(KEPT_AS);
+    else sessionStorage.setItem(KEPT_AS, JSON.stringify(toJson(drawing.state)));
+  } catch {
+    // Full: the drawing is still on the page, only not for a reload.
+  }
+}
+addEventListener("pagehide", keep);
+
+async function openDrawing(text) {
+  const { strokes, picture, target } = fromJson(text);
+  const laid = picture && (await pictureOf(blobFromBase64(picture)));
+  drawing.open({ strokes, picture: laid || null });
+  replay.target = target;
+}
+
+function blobFromBase64(base64) {
+  return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: "image/png" });
+}
+
+function setTool(tool) {
+  pad.tool = tool;
+  for (const name of ["pen", "eraser"]) byId(name).setAttribute("aria-pressed", name === tool);
+  byId("pad").dataset.tool = tool;
+}
+function setWidth(width) {
+  pad.width = Math.min(0.04, Math.max(0.003, width));
+  byId("width").value = Math.round(pad.width * 1000);
+}
+function toggleGuide() {
+  const on = byId("guide").getAttribute("aria-pressed") !== "true";
+  byId("guide").setAttribute("aria-pressed", on);
+  pad.hasGuide = on;
+}
+
+// ---- scans and files
+
+async function take(file) {
+  if (!file) return;
+  try {
+    if (file.size > MOST_FILE_BYTES) throw new Error("A file may have 20 MiB; scale the picture down.");
+    if (file.name?.toLowerCase().endsWith(".json") || file.type === "application/json") {
+      await openDrawing(await file.text());
+      return;
+    }
+    byId("busy").hidden = false;
+    const response = await fetch("/api/scan", { method: "POST", body: file });
+    if (!response.ok) throw new Error((await response.json().catch(() => ({}))).message ?? "The sketchpad's command has stopped.");
+    drawing.lay(await pictureOf(await response.blob()));
+    say("Scan cleaned. Draw on top of it, or undo.");
+  } catch (error) {
+    say(error instanceof TypeError ? "That file could not be sent: the sketchpad's command has stopped." : error.message, true);
+  } finally {
+    byId("busy").hidden = true;
+  }
+}
+
+// A picture that can be painted and sent; its image is a data URL, which the page may load and a canvas may be read with.
+async function pictureOf(blob) {
+  const url = await new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.readAsDataURL(blob);
+  });
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return { base64: url.slice(url.indexOf(",") + 1), image };
+}
+
+// ---- answers
+
+link.addEventListener("result", ({ detail: { sequence, result } }) => {
+  setConnection("on", "Connected");
+  // What answers the beginning of a stream that a drawing follows on says nothing about the drawing.
+  if (result.no_ink && !result.strokes && !drawing.isEmpty) return;
+  ranking.show(result);
+  candidates.refresh();
+  byId("empty").textContent = emptyWords(result);
+  const answered = penUp && sequence >= penUp.sequence ? penUp : null;
+  if (answered) penUp = null;
+  requestAnimationFrame(() => {
+    // A task right after the frame: the ranking is on the screen.
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => showTimings(result.timings, result.ranking, answered && performance.now() - answered.time);
+    channel.port2.postMessage(null);
+  });
+});
+link.addEventListener("refused", ({ detail }) => say(detail.message, true));
+link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
+  if (isFinal) setConnection("off", "Refused");
+  else setConnection("off", "Reconnecting…");
+  byId("trouble-text").textContent = isFinal ? message : `${message} Your drawing is kept; trying again.`;
+  byId("trouble").hidden = false;
+});
+
+function emptyWords(result) {
+  if (result.no_ink) return drawing.isEmpty ? "Draw, and the closest photos appear here." : "No ink yet that counts: draw a little more.";
+  return result.ranking.hits.length ? "" : "No photo passes the filters.";
+}
+
+function setConnection(way, words) {
+  byId("connection").dataset.way = way;
+  byId("connection").textContent = words;
+  if (way === "on") byId("trouble").hidden = true;
+}
+
+let sayTimer = 0;
+function say(text, isError = false) {
+  const toast = byId("toast");
+  toast.textContent = text;
+  toast.dataset.kind = isError ? "error" : "note";
+  toast.hidden = false;
+  clearTimeout(sayTimer);
+  sayTimer = setTimeout(() => (toast.hidden = true), isError ? 9000 : 4000);
+}
+
+// ---- galleries and options
+
+const gallery = () => byId("gallery").value;
+const begin = () => link.begin({ gallery: gallery(), options: options.message() });
+
+function chooseGallery() {
+  const chosen = galleries.find(({ name }) => name === gallery());
+  options.setFields(chosen.fields);
+  byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
+  ranking.begin(gallery());
+  candidates.begin(gallery());
+  begin();
+}
+
+async function loadGalleries() {
+  try {
+    galleries = await getJson("/api/galleries");
+  } catch (error) {
+    setConnection("off", "Reconnecting…");
+    byId("trouble-text").textContent = `${error instanceof TypeError ? "The sketchpad's command has stopped." : error.message} Your drawing is kept; trying again.`;
+    byId("trouble").hidden = false;
+    setTimeout(loadGalleries, 2000);
+    return;
+  }
+  byId("gallery").replaceChildren(...galleries.map(({ name }) => element("option", { value: name }, name)));
+  byId("gallery").hidden = galleries.length < 2;
+  byId("gallery-name").textContent = galleries.length < 2 ? galleries[0].name : "";
+  chooseGallery();
+}
+
+let optionTimer = 0;
+options.addEventListener("change", () => {
+  clearTimeout(optionTimer);
+  optionTimer = setTimeout(() => {
+    ranking.begin(gallery());
+    begin();
+  }, PAUSE_MS);
+});
+byId("gallery").addEventListener("change", chooseGallery);
+
+// ---- replay, files, record
+
+function openReplay() {
+  if (drawing.isEmpty) return;
+  const photos = galleries.find(({ name }) => name === gallery()).photos;
+  replay.open(drawing.state, gallery(), photos, options.message(), candidates.pins.keys().next().value ?? "");
+}
+
+function save() {
+  const more = { ...(replay.target && { target: replay.target }), gallery: gallery() };
+  download("drawing.json", new Blob([JSON.stringify(toJson(drawing.state, more))], { type: "application/json" }));
+}
+
+async function exportRecord(kind) {
+  const shown = replay.isOpen ? replay.shown : { state: drawing.state, hits: ranking.hits(), target: "", ranks: [] };
+  if (!shown) return;
+  const { weights } = options.message();
+  const facts = [
+    new Date().toLocaleString(),
+    `gallery ${gallery()}, ${byId("photos").textContent}`,
+    `${shown.state.strokes.length} strokes${shown.state.picture ? " on a scan" : ""}`,
+    `weights ${Object.values(weights).join(", ")}`,
+    byId("filter-count").textContent ? `filters${byId("filter-count").textContent}` : "no filters",
+  ];
+  const canvas = await recordCanvas(shown, gallery(), facts);
+  if (kind === "png") download("drawing.png", await blobOf(canvas, "image/png"));
+  else download("drawing.pdf", await pdfOf(canvas));
+}
+
+// ---- buttons, keys, drops
+
+const ACTIONS = {
+  pen: () => setTool("pen"),
+  eraser: () => setTool("eraser"),
+  undo: () => drawing.undo(),
+  redo: () => drawing.redo(),
+  clear: () => drawing.clear(),
+  guide: toggleGuide,
+  "zoom-in": () => pad.zoomBy(1.5),
+  "zoom-out": () => pad.zoomBy(1 / 1.5),
+  "zoom-reset": () => pad.zoomBy(1 / pad.zoom),
+  scan: () => byId("file").click(),
+  "open-replay": openReplay,
+  save,
+  "save-target": save,
+  png: () => exportRecord("png"),
+  pdf: () => exportRecord("pdf"),
+  "record-png": () => exportRecord("png"),
+  "open-help": () => byId("help").showModal(),
+  theme: toggleTheme,
+};
+for (const [id, action] of Object.entries(ACTIONS)) byId(id).addEventListener("click", action);
+byId("width").addEventListener("input", () => setWidth(byId("width").value / 1000));
+byId("file").addEventListener("change", () => {
+  take(byId("file").files[0]);
+  byId("file").value = "";
+});
+for (const button of document.querySelectorAll("dialog [data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+
+const KEYS = { p: "pen", e: "eraser", g: "guide", o: "scan", r: "open-replay", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out", 0: "zoom-reset", "?": "open-help" };
+addEventListener("keydown", (event) => {
+  const isTyping = event.target.matches("input:not([type=range]), select, textarea");
+  if (isTyping || document.querySelector("dialog[open]")) return;
+  const key = event.key.toLowerCase();
+  const isCommand = event.ctrlKey || event.metaKey;
+  let action = null;
+  if (isCommand) action = { z: event.shiftKey ? "redo" : "undo", y: "redo", s: "save" }[key];
+  else if (key === "[" || key === "]") return setWidth(pad.width + (key === "[" ? -0.001 : 0.001));
+  else if (!event.altKey) action = KEYS[key];
+  if (!action) return;
+  event.preventDefault();
+  if (!byId(action).disabled) ACTIONS[action]();
+});
+
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  take(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => {
+  const file = [...(event.clipboardData?.files ?? [])][0];
+  if (file) take(file);
+});
+
+function toggleTheme() {
+  const root = document.documentElement;
+  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+}
+
+// ---- start
+
+setTool("pen");
+setWidth(pad.width);
+const kept = sessionStorage.getItem(KEPT_AS);
+if (kept) await openDrawing(kept).catch(() => sessionStorage.removeItem(KEPT_AS));
+loadGalleries();

@@ -1,0 +1,140 @@
+// One photo beside the sketch, or under it, with the regions that speak for and against it; pinned photos side by side.
+
+import { byId, element, getJson, portrait, thumbnailUrl } from "./dom.js";
+import { REGION_NAMES, canvasOf, comparison, paintHeat, paintSketch } from "./paint.js";
+
+const SIDE = 480;
+const MOST_PINS = 6;
+
+export class Candidates extends EventTarget {
+  pins = new Map(); // photo id -> gallery
+  #dialog = byId("candidate");
+  #ranking;
+  #drawing;
+  #gallery = "";
+  #shown = "";
+  #photo = null; // what is loaded of the photo that is shown
+
+  constructor(ranking, drawing) {
+    super();
+    [this.#ranking, this.#drawing] = [ranking, drawing];
+    ranking.addEventListener("open", ({ detail }) => this.open(detail));
+    for (const name of ["overlay", "heat"]) byId(name).addEventListener("input", () => this.#paint());
+    byId("pin").addEventListener("click", () => this.#togglePin(this.#shown));
+    byId("previous").addEventListener("click", () => this.#step(-1));
+    byId("next").addEventListener("click", () => this.#step(1));
+    this.#dialog.addEventListener("keydown", (event) => {
+      const step = event.target.type === "range" ? 0 : { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (step) this.#step(step);
+    });
+  }
+
+  begin(gallery) {
+    if (gallery !== this.#gallery) this.pins.clear();
+    this.#gallery = gallery;
+    this.showPins();
+  }
+
+  async open(photoId) {
+    this.#shown = photoId;
+    if (!this.#dialog.open) this.#dialog.showModal();
+    byId("candidate-name").textContent = photoId;
+    byId("candidate-facts").replaceChildren();
+    this.#photo = null;
+    this.refresh();
+    const image = new Image();
+    image.src = thumbnailUrl(this.#gallery, photoId);
+    const asked = `/api/photo?${new URLSearchParams({ gallery: this.#gallery, id: photoId })}`;
+    const [known] = await Promise.all([getJson(asked).catch((error) => ({ source: error.message })), image.decode().catch(() => {})]);
+    if (this.#shown !== photoId) return;
+    this.#photo = image.naturalWidth ? image : null;
+    const facts = Object.entries({ file: known.source, ...known.metadata });
+    byId("candidate-facts").replaceChildren(
+      ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))]),
+    );
+    this.#paint();
+  }
+
+  // The ranking has changed, or the drawing: what is open follows.
+  refresh() {
+    this.showPins();
+    if (!this.#dialog.open) return;
+    const hit = this.#hit(this.#shown);
+    byId("candidate-rank").textContent = hit ? `rank ${hit.rank}, distance ${hit.distance.toFixed(3)}` : "not among the photos shown";
+    byId("pin").setAttribute("aria-pressed", this.pins.has(this.#shown));
+    byId("pin").textContent = this.pins.has(this.#shown) ? "Unpin" : "Pin to compare";
+    byId("regions").replaceChildren(...this.#regionRows(hit));
+    this.#paint();
+  }
+
+  showPins() {
+    byId("pinned").hidden = !this.pins.size;
+    byId("pins").replaceChildren(
+      ...[...this.pins.keys()].map((id) => {
+        const hit = this.#hit(id);
+        const where = hit ? `${hit.rank}` : "–";
+        return element("li", {},
+          element("button", { type: "button", class: "pinned-photo", "aria-label": `Pinned: ${id}, ${hit ? `rank ${hit.rank}` : "not among the photos shown"}`, onclick: () => this.open(id) }, portrait(this.#gallery, id), element("span", { class: "rank" }, where), element("span", { class: "distance" }, hit ? hit.distance.toFixed(3) : "")),
+        );
+      }),
+    );
+  }
+
+  #hit(id) {
+    return this.#ranking.hits().find((hit) => hit.photo_id === id);
+  }
+
+  #values(id) {
+    const hit = this.#hit(id);
+    return hit ? comparison(hit, this.#ranking.hits(), this.#ranking.result.ranking.inked_regions) : null;
+  }
+
+  #paint() {
+    const [sketch, photo] = ["side-sketch", "side-photo"].map((name) => byId(name).getContext("2d"));
+    const values = byId("heat").checked ? this.#values(this.#shown) : null;
+    const blend = Number(byId("overlay").value) / 100;
+    paintSketch(sketch, this.#drawing.state, SIDE);
+    photo.fillStyle = "#bbb";
+    photo.fillRect(0, 0, SIDE, SIDE);
+    if (this.#photo) drawSquare(photo, this.#photo);
+    if (blend) {
+      const layer = canvasOf(SIDE);
+      paintSketch(layer.getContext("2d"), this.#drawing.state, SIDE);
+      photo.save();
+      photo.globalAlpha = blend;
+      photo.globalCompositeOperation = "multiply";
+      photo.drawImage(layer, 0, 0);
+      photo.restore();
+    }
+    if (values) for (const context of [sketch, photo]) paintHeat(context, values, SIDE);
+  }
+
+  #regionRows(hit) {
+    const values = this.#values(this.#shown);
+    if (!values) return [];
+    return REGION_NAMES.flatMap((name, region) => {
+      if (values[region] === null) return [];
+      const word = values[region] < -0.15 ? "closer" : values[region] > 0.15 ? "farther" : "as the others";
+      return [element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, hit.region_distances[region].toFixed(3)), element("td", { "data-side": word }, word))];
+    });
+  }
+
+  #togglePin(id) {
+    if (!this.pins.delete(id)) this.pins.set(id, this.#gallery);
+    if (this.pins.size > MOST_PINS) this.pins.delete(this.pins.keys().next().value);
+    this.refresh();
+    this.dispatchEvent(new Event("pins"));
+  }
+
+  #step(way) {
+    const hits = this.#ranking.hits();
+    const place = hits.findIndex((hit) => hit.photo_id === this.#shown) + way;
+    if (hits[place]) this.open(hits[place].photo_id);
+  }
+}
+
+// The centred square of a picture, which is what is searched.
+function drawSquare(context, image) {
+  const side = Math.min(image.naturalWidth, image.naturalHeight);
+  context.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, SIDE, SIDE);
+}

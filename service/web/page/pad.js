@@ -1,0 +1,310 @@
+// The sheet to draw on: mouse, touch, pen and keyboard to strokes; zoom; the guide. Holds no drawing of its own.
+
+import { DEFAULT_WIDTH, MAX_STROKE_POINTS } from "./drawing.js";
+import { erased } from "./eraser.js";
+import { paintSketch, paintStroke } from "./paint.js";
+
+const LEAST_STEP = 0.0015; // a third of a pixel of what the network sees
+const MOST_ZOOM = 8;
+const KEY_STEP = 0.01;
+
+export class Pad extends EventTarget {
+  tool = "pen";
+  width = DEFAULT_WIDTH;
+  #canvas;
+  #drawing;
+  #layer = document.createElement("canvas"); // the drawing without what is being drawn
+  #view = { zoom: 1, x: 0, y: 0 };
+  #fingers = new Map();
+  #live = null; // {points, pressure, times_ms, pieces} of the pen, {path, strokes} of the eraser
+  #started = performance.now();
+  #sawPen = false;
+  #hasGuide = false;
+  #cursor = null; // where the keyboard's pen is
+  #isDirty = false;
+
+  constructor(canvas, drawing) {
+    super();
+    this.#canvas = canvas;
+    this.#drawing = drawing;
+    new ResizeObserver(() => this.#fit()).observe(canvas);
+    canvas.addEventListener("pointerdown", (event) => this.#down(event));
+    canvas.addEventListener("pointermove", (event) => this.#move(event));
+    canvas.addEventListener("pointerup", (event) => this.#up(event));
+    canvas.addEventListener("pointercancel", (event) => this.#cancel(event));
+    canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
+    canvas.addEventListener("keydown", (event) => this.#key(event));
+    canvas.addEventListener("blur", () => this.#penUpByKey());
+    drawing.addEventListener("change", () => this.refresh());
+  }
+
+  get zoom() {
+    return this.#view.zoom;
+  }
+  set hasGuide(value) {
+    this.#hasGuide = value;
+    this.#paint();
+  }
+
+  // Zooms by a factor about a spot of the sheet, in parts of it; the middle unless given.
+  zoomBy(factor, spot = [0.5, 0.5]) {
+    const zoom = Math.min(MOST_ZOOM, Math.max(1, this.#view.zoom * factor));
+    const at = this.#toCanvas(spot);
+    this.#look(zoom, spot[0] - at[0] * zoom, spot[1] - at[1] * zoom);
+  }
+
+  refresh() {
+    const context = this.#layer.getContext("2d");
+    const size = this.#layer.width;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, size, size);
+    this.#transform(context, size);
+    paintSketch(context, { ...this.#drawing.state, strokes: this.#live?.strokes ?? this.#drawing.state.strokes }, size, "");
+    this.#paint();
+  }
+
+  #look(zoom, x, y) {
+    const clamp = (value) => Math.min(0, Math.max(1 - zoom, value));
+    this.#view = { zoom, x: clamp(x), y: clamp(y) };
+    this.refresh();
+    this.dispatchEvent(new Event("zoom"));
+  }
+
+  #fit() {
+    const size = Math.round(this.#canvas.clientWidth * devicePixelRatio);
+    if (!size || size === this.#canvas.width) return;
+    for (const canvas of [this.#canvas, this.#layer]) canvas.width = canvas.height = size;
+    this.refresh();
+  }
+
+  #transform(context, size) {
+    const { zoom, x, y } = this.#view;
+    context.setTransform(zoom, 0, 0, zoom, x * size, y * size);
+  }
+
+  #paint() {
+    if (this.#isDirty) return;
+    this.#isDirty = true;
+    requestAnimationFrame(() => {
+      this.#isDirty = false;
+      const context = this.#canvas.getContext("2d");
+      const size = this.#canvas.width;
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, size, size);
+      context.drawImage(this.#layer, 0, 0);
+      this.#transform(context, size);
+      if (this.#live?.points) for (const stroke of [...this.#live.pieces, this.#live]) if (stroke.points.length) paintStroke(context, stroke, size);
+      if (this.#hasGuide) paintGuide(context, size, this.#view.zoom);
+      if (this.#live?.path) paintRing(context, size, this.#live.path.at(-1), this.#radius, this.#view.zoom);
+      if (this.#cursor) paintCross(context, size, this.#cursor, this.#view.zoom);
+    });
+  }
+
+  get #radius() {
+    return Math.max(0.015, 1.5 * this.width);
+  }
+
+  #toCanvas([u, v]) {
+    const { zoom, x, y } = this.#view;
+    return [(u - x) / zoom, (v - y) / zoom];
+  }
+  #spot(event) {
+    const box = this.#canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  }
+
+  #down(event) {
+    if (event.button > 1) return;
+    event.preventDefault();
+    this.#canvas.focus({ preventScroll: true });
+    this.#canvas.setPointerCapture(event.pointerId);
+    this.#cursor = null;
+    this.#fingers.set(event.pointerId, this.#spot(event));
+    this.#sawPen ||= event.pointerType === "pen";
+    if (this.#fingers.size > 1 || event.button === 1) {
+      this.#abandon();
+    } else if (!(this.#sawPen && event.pointerType === "touch")) {
+      // Once a pen was seen, a hand on the sheet is a hand.
+      this.#begin(event.pointerType === "pen", event.buttons === 32);
+      this.#take([event]);
+    }
+  }
+
+  #move(event) {
+    const before = this.#fingers.get(event.pointerId);
+    if (!before) return;
+    const spot = this.#spot(event);
+    if (this.#live) {
+      const events = event.getCoalescedEvents?.() ?? [];
+      this.#take(events.length ? events : [event]);
+    } else if (this.#fingers.size === 2) {
+      this.#pinch(event.pointerId, before, spot);
+    } else {
+      this.#look(this.#view.zoom, this.#view.x + spot[0] - before[0], this.#view.y + spot[1] - before[1]);
+    }
+    this.#fingers.set(event.pointerId, spot);
+  }
+
+  #pinch(id, before, spot) {
+    const other = [...this.#fingers].find(([key]) => key !== id)[1];
+    const far = (a) => Math.hypot(a[0] - other[0], a[1] - other[1]) || 1e-3;
+    const middle = [0, 1].map((axis) => (spot[axis] + other[axis]) / 2);
+    this.zoomBy(far(spot) / far(before), middle);
+    this.#look(this.#view.zoom, this.#view.x + (spot[0] - before[0]) / 2, this.#view.y + (spot[1] - before[1]) / 2);
+  }
+
+  #up(event) {
+    this.#fingers.delete(event.pointerId);
+    if (!this.#live) return;
+    this.#take([event]);
+    this.#commit(event.timeStamp);
+  }
+
+  #cancel(event) {
+    this.#fingers.delete(event.pointerId);
+    this.#abandon();
+  }
+
+  #abandon() {
+    this.#live = null;
+    this.refresh();
+  }
+
+  #begin(hasPressure, isErasing = false) {
+    if (this.tool === "eraser" || isErasing) this.#live = { path: [], strokes: this.#drawing.state.strokes };
+    else this.#live = { ...emptyStroke(this.width, hasPressure), pieces: [] };
+  }
+
+  #take(events) {
+    for (const event of events) {
+      const point = this.#toCanvas(this.#spot(event));
+      this.#go(point, event.pressure || 0, event.timeStamp);
+    }
+  }
+
+  #go(point, pressure, time) {
+    const live = this.#live;
+    if (live.path) {
+      const before = live.path.at(-1) ?? point;
+      live.path.push(point);
+      const left = erased(live.strokes, [before, point], this.#radius);
+      if (left !== live.strokes) {
+        live.strokes = left;
+        this.refresh();
+      }
+    } else if (point.some((value) => value < 0 || value > 1) || live.points.length >= MAX_STROKE_POINTS) {
+      // Over the edge the line ends; it begins anew where it comes back.
+      this.#cut();
+    } else {
+      const last = live.points.at(-1);
+      if (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < LEAST_STEP) return;
+      live.points.push(point);
+      live.pressure?.push(pressure);
+      live.times_ms.push(Math.max(0, time - this.#started));
+    }
+    this.#paint();
+  }
+
+  #cut() {
+    const live = this.#live;
+    if (!live.points.length) return;
+    const { points, width, pressure, times_ms } = live;
+    live.pieces.push({ points, width, pressure, times_ms });
+    Object.assign(live, emptyStroke(width, Boolean(pressure)));
+  }
+
+  #commit(time) {
+    const live = this.#live;
+    if (live.points) this.#cut();
+    this.#live = null;
+    this.dispatchEvent(new CustomEvent("commit", { detail: { time } }));
+    if (live.path) this.#drawing.put(live.strokes);
+    else if (live.pieces.length) this.#drawing.add(live.pieces);
+    this.#paint();
+  }
+
+  #wheel(event) {
+    event.preventDefault();
+    this.zoomBy(Math.exp(-event.deltaY / 400), this.#spot(event));
+  }
+
+  // Arrows move a cross; Enter or space puts the pen down and lifts it.
+  #key(event) {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (way) {
+      const step = event.shiftKey ? KEY_STEP / 4 : KEY_STEP;
+      const from = this.#cursor ?? [0.5, 0.5];
+      this.#cursor = from.map((value, axis) => Math.min(1, Math.max(0, value + way[axis] * step)));
+      if (this.#live) this.#go(this.#cursor, 1, event.timeStamp);
+    } else if (event.key === "Enter" || event.key === " ") {
+      this.#cursor ??= [0.5, 0.5];
+      if (this.#live) {
+        this.#commit(event.timeStamp);
+      } else {
+        this.#begin(false);
+        this.#go(this.#cursor, 1, event.timeStamp);
+      }
+    } else {
+      return;
+    }
+    event.preventDefault();
+    this.#paint();
+  }
+
+  #penUpByKey() {
+    if (this.#cursor && this.#live) this.#commit(performance.now());
+    this.#cursor = null;
+    this.#paint();
+  }
+}
+
+function emptyStroke(width, hasPressure) {
+  return { points: [], width, pressure: hasPressure ? [] : null, times_ms: [] };
+}
+
+function paintGuide(context, size, zoom) {
+  const line = (color, dash, parts) => {
+    context.strokeStyle = color;
+    context.lineWidth = 1.2 / zoom;
+    context.setLineDash(dash.map((length) => length / zoom));
+    context.beginPath();
+    for (let i = 1; i < parts; i++) {
+      const at = (i / parts) * size;
+      context.moveTo(at, 0);
+      context.lineTo(at, size);
+      context.moveTo(0, at);
+      context.lineTo(size, at);
+    }
+    context.stroke();
+  };
+  context.save();
+  line("rgb(40 90 160 / 0.45)", [], 2);
+  line("rgb(170 80 30 / 0.45)", [7, 7], 3);
+  context.setLineDash([2, 5]);
+  context.strokeStyle = "rgb(60 60 60 / 0.4)";
+  context.beginPath();
+  context.ellipse(size / 2, size * 0.46, size * 0.25, size * 0.33, 0, 0, 7);
+  context.stroke();
+  context.restore();
+}
+
+function paintRing(context, size, [x, y], radius, zoom) {
+  context.strokeStyle = "rgb(60 60 60 / 0.8)";
+  context.lineWidth = 1.5 / zoom;
+  context.beginPath();
+  context.arc(x * size, y * size, radius * size, 0, 7);
+  context.stroke();
+}
+
+function paintCross(context, size, [x, y], zoom) {
+  const arm = 12 / zoom;
+  context.strokeStyle = "#b3261e";
+  context.lineWidth = 2 / zoom;
+  context.beginPath();
+  context.moveTo(x * size - arm, y * size);
+  context.lineTo(x * size + arm, y * size);
+  context.moveTo(x * size, y * size - arm);
+  context.lineTo(x * size, y * size + arm);
+  context.stroke();
+}

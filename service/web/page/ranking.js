@@ -1,0 +1,128 @@
+// The closest photos as cards that move to their new ranks, how steady the ranking is, and where the time went.
+
+import { byId, element, isStill, portrait, thumbnailUrl } from "./dom.js";
+
+export const SHOWN = 12;
+const MOVE_MS = 320;
+const JUDGED = 5; // of this many photos it is asked whether they stay
+const STEPS = 3;
+
+export class Ranking extends EventTarget {
+  #list = byId("ranking");
+  #cards = new Map();
+  #gallery = "";
+  #recent = [];
+  result = null;
+
+  begin(gallery) {
+    if (gallery !== this.#gallery) {
+      this.#list.replaceChildren();
+      this.#cards.clear();
+    }
+    this.#gallery = gallery;
+    this.#recent = [];
+  }
+
+  hits() {
+    return this.result?.ranking?.hits ?? [];
+  }
+
+  show(result) {
+    this.result = result;
+    const hits = this.hits().slice(0, SHOWN);
+    const before = new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
+    const focused = document.activeElement;
+    for (const id of [...this.#cards.keys()]) if (!hits.some((hit) => hit.photo_id === id)) this.#drop(id);
+    hits.forEach((hit, place) => {
+      const card = this.#cards.get(hit.photo_id) ?? this.#add(hit.photo_id);
+      if (this.#list.children[place] !== card) this.#list.insertBefore(card, this.#list.children[place] ?? null);
+      label(card, hit);
+    });
+    if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    if (!isStill()) for (const [id, card] of this.#cards) glide(card, before.get(id));
+    for (const hit of this.hits().slice(SHOWN)) new Image().src = thumbnailUrl(this.#gallery, hit.photo_id);
+    this.#judge(hits);
+  }
+
+  // "none", "early", "settling" or "steady": whether the closest photos stayed the closest.
+  get verdict() {
+    return byId("verdict").dataset.verdict;
+  }
+
+  #judge(hits) {
+    this.#recent = [...this.#recent, hits.slice(0, JUDGED).map((hit) => hit.photo_id)].slice(-STEPS);
+    const newest = this.#recent.at(-1);
+    const stayed = newest.filter((id) => this.#recent.every((ids) => ids.includes(id))).length;
+    let verdict = "early";
+    if (!hits.length) {
+      verdict = "none";
+      this.#recent = [];
+    } else if (this.#recent.length === STEPS && stayed >= Math.ceil(newest.length * 0.6)) {
+      verdict = stayed === newest.length && this.#recent.every((ids) => ids[0] === newest[0]) ? "steady" : "settling";
+    }
+    const words = { none: "", early: "Too early to tell", settling: "Settling", steady: "Steady" };
+    byId("verdict").dataset.verdict = verdict;
+    byId("verdict").textContent = words[verdict];
+  }
+
+  #add(id) {
+    const button = element("button", { type: "button", onclick: () => this.#open(id) }, portrait(this.#gallery, id), element("span", { class: "rank" }), element("span", { class: "moved" }), element("span", { class: "name" }, id), element("span", { class: "distance" }));
+    const card = element("li", { "data-id": id }, button);
+    this.#cards.set(id, card);
+    return card;
+  }
+
+  #drop(id) {
+    this.#cards.get(id).remove();
+    this.#cards.delete(id);
+  }
+
+  #open(id) {
+    this.dispatchEvent(new CustomEvent("open", { detail: id }));
+  }
+}
+
+function label(card, hit) {
+  const [rank, moved, distance] = ["rank", "moved", "distance"].map((name) => card.querySelector(`.${name}`));
+  const change = hit.is_new ? "new" : Math.sign(hit.rank_change ?? 0);
+  card.dataset.rank = hit.rank;
+  rank.textContent = hit.rank;
+  moved.dataset.way = change === "new" ? "new" : { 1: "up", 0: "", "-1": "down" }[change];
+  moved.textContent = change === "new" ? "new" : change > 0 ? `▲${hit.rank_change}` : change < 0 ? `▼${-hit.rank_change}` : "";
+  distance.textContent = hit.distance.toFixed(3);
+  card.firstElementChild.setAttribute("aria-label", `Rank ${hit.rank}: ${hit.photo_id}, distance ${hit.distance.toFixed(3)}${described(change, hit)}`);
+}
+
+function described(change, hit) {
+  if (change === "new") return ", new here";
+  if (!change) return "";
+  return change > 0 ? `, up ${hit.rank_change}` : `, down ${-hit.rank_change}`;
+}
+
+function glide(card, before) {
+  const after = card.getBoundingClientRect();
+  const frames = before
+    ? [{ transform: `translate(${before.left - after.left}px, ${before.top - after.top}px)` }, { transform: "none" }]
+    : [{ opacity: 0, transform: "scale(0.92)" }, { opacity: 1, transform: "none" }];
+  if (!before || before.left !== after.left || before.top !== after.top) card.animate(frames, { duration: MOVE_MS, easing: "cubic-bezier(.2,.8,.2,1)" });
+}
+
+const PHASES = [["raster_ms", "raster"], ["encode_ms", "encode"], ["search_ms", "search"]];
+
+// Shows where the time of an answer went; `shown_ms` is from pen up to the repainted ranking, null when nobody drew.
+export function showTimings(timings, ranking, shown_ms) {
+  const parts = PHASES.map(([key, name]) => [name, timings[key]]);
+  const own = parts.reduce((sum, [, ms]) => sum + ms, 0);
+  if (shown_ms !== null) parts.push(["to the screen", Math.max(0, shown_ms - own)]);
+  const all = parts.reduce((sum, [, ms]) => sum + ms, 0) || 1;
+  byId("timing-bar").replaceChildren(
+    ...parts.map(([name, ms]) => {
+      const bar = element("span", { "data-phase": name });
+      bar.style.flexGrow = ms / all;
+      return bar;
+    }),
+  );
+  byId("timing").replaceChildren(...parts.map(([name, ms]) => element("span", { "data-phase": name }, `${name} ${ms.toFixed(1)} ms`)));
+  byId("how").textContent = ranking ? `${Number(ranking.gallery_photos).toLocaleString("en")} photos ranked ${ranking.exact ? "exactly" : "approximately"}` : "";
+  Object.assign(byId("timing").dataset, { own: own.toFixed(2), shown: shown_ms?.toFixed(2) ?? "" });
+}

@@ -1,0 +1,291 @@
+"""The sketchpad's bridge, asked as a browser asks and as one must not."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from indexer.errors import ConfigError, QueryError
+from indexer.regions import REGIONS
+from service import cli
+from service.web.app import PAGE
+from service.web.bridge import request_from_json
+from service.web.run import serving_page
+from tests.service.conftest import ids, line, make_gallery, png, serving
+
+ROOT = Path(__file__).parents[2]
+
+
+class Page:
+    """The running page: its address, and a loop to stop it on."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.origin = address.rstrip("/")
+        self.host = self.origin.removeprefix("http://")
+
+    def get(self, path, **headers):
+        return httpx.get(self.origin + path, headers=headers)
+
+    def draw(self, origin=None):
+        return connect(f"ws://{self.host}/api/draw", origin=self.origin if origin is None else origin)
+
+
+@contextmanager
+def page_for(service: str, port: int = 0):
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        context = serving_page(service, port)
+        address = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(10)
+        try:
+            yield Page(address)
+        finally:
+            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def page(service):
+    with page_for(service.address) as running:
+        yield running
+
+
+def say(socket, sequence, **action):
+    socket.send(json.dumps({"sequence": sequence, **action}))
+    return json.loads(socket.recv(5))
+
+
+def message(stroke):
+    x, y = stroke.points.T.tolist()
+    return {"strokes": {"strokes": [{"x": x, "y": y, "width": stroke.width}]}}
+
+
+def test_the_page_gets_the_answers_that_any_client_gets(page, client, gallery):
+    with page.draw() as drawing:
+        begun = say(drawing, 1, begin={"options": {"k": 4}})
+        answered = say(drawing, 2, **message(line()))
+        undone = say(drawing, 3, undo={"count": 1})
+    assert (begun["result"]["no_ink"], begun["sequence"]) == (True, "1")
+    expected = client.search(strokes=[line()], k=4)
+    hits = answered["result"]["ranking"]["hits"]
+    assert [hit["photo_id"] for hit in hits] == ids(expected)
+    np.testing.assert_allclose([hit["distance"] for hit in hits], [hit.distance for hit in expected.hits], rtol=1e-6)
+    assert all(len(hit["region_distances"]) == REGIONS for hit in hits)
+    assert answered["result"]["ranking"]["exact"] is True
+    assert (undone["result"]["no_ink"], undone["result"]["strokes"]) == (True, 0)
+
+
+def test_a_refused_stroke_is_answered_and_the_drawing_goes_on(page):
+    with page.draw() as drawing:
+        say(drawing, 1, begin={})
+        outside = say(drawing, 2, strokes={"strokes": [{"x": [2.0], "y": [0.5]}]})
+        assert "canvas units run from 0 to 1" in outside["error"]["message"]
+        assert say(drawing, 3, **message(line()))["result"]["strokes"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "no JSON", "[]", "7", '{"sequence": "x"}', '{"colour": 1}', "[" * 100_000, '{"undo": 3}'],
+)
+def test_what_is_no_message_is_refused(text):
+    with pytest.raises(QueryError, match="must be the JSON form of a DrawRequest"):
+        request_from_json(text)
+
+
+def test_what_is_no_message_ends_the_drawing_for_good(page):
+    with page.draw() as drawing:
+        drawing.send('{"begin": {"options": {"k": "many"}}}')
+        ended = json.loads(drawing.recv(5))["ended"]
+    assert ended["is_final"] is True
+    assert "JSON form of a DrawRequest" in ended["message"]
+
+
+def test_options_that_the_service_refuses_end_the_drawing_for_good(page):
+    with page.draw() as drawing:
+        ended = say(drawing, 1, begin={"options": {"k": 0}})["ended"]
+    assert ended == {"message": "k must be from 1 to 1000, got 0", "is_final": True}
+
+
+def test_two_tabs_have_two_drawings(page):
+    with page.draw() as one, page.draw() as other:
+        for drawing in (one, other):
+            say(drawing, 1, begin={})
+        say(one, 2, **message(line()))
+        assert say(one, 3, **message(line(y0=0.6, y1=0.6)))["result"]["strokes"] == 2
+        assert say(other, 2, **message(line()))["result"]["strokes"] == 1
+
+
+def test_a_thousand_strokes_are_one_message(page):
+    strokes = [message(line(y0=n / 1000, y1=1 - n / 1000))["strokes"]["strokes"][0] for n in range(1000)]
+    with page.draw() as drawing:
+        say(drawing, 1, begin={})
+        assert say(drawing, 2, strokes={"strokes": strokes})["result"]["strokes"] == 1000
+
+
+def test_without_the_service_the_page_is_there_and_says_so(encoder, gallery):
+    with serving([gallery], encoder) as running:
+        address = running.address
+    with page_for(address) as page:
+        with page.draw() as drawing:
+            ended = say(drawing, 1, begin={})["ended"]
+        assert ended["is_final"] is False
+        assert "no service answers" in ended["message"]
+        assert page.get("/").status_code == 200
+        assert page.get("/api/galleries").status_code == 503
+
+
+def test_a_service_that_stops_ends_the_drawing_which_may_come_back(page, service):
+    with page.draw() as drawing:
+        say(drawing, 1, begin={})
+        service.on_loop(service.server.stop(0.1))
+        ended = json.loads(drawing.recv(5))["ended"]
+    assert ended["is_final"] is False
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_says_so_to_the_browser(page):
+    served = page.get("/")
+    assert "default-src 'none'; script-src 'self'" in served.headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in served.headers["content-security-policy"]
+    assert served.headers["x-content-type-options"] == "nosniff"
+    assert "a lead, not an identification" in served.text.lower()
+    for path in PAGE.iterdir():
+        found = page.get(f"/{path.name}")
+        assert (found.status_code, found.content) == (200, path.read_bytes())
+        outside = set(re.findall(r"https?://[\w./]+|url\(|@import|\bstyle=|\bon[a-z]+=\"", path.read_text()))
+        assert outside <= {"http://www.w3.org/2000/svg"}
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
+def test_another_page_cannot_draw(page, origin):
+    with pytest.raises(InvalidStatus, match="403"), page.draw(origin):
+        pass
+
+
+def test_another_page_cannot_send_a_scan_nor_embed_a_photo(page, gallery):
+    photo = f"/api/thumbnail?id={gallery.photo_ids[0]}"
+    assert httpx.post(page.origin + "/api/scan", content=png()).status_code == 403
+    evil = {"Origin": "http://evil.example"}
+    assert httpx.post(page.origin + "/api/scan", content=png(), headers=evil).status_code == 403
+    assert page.get(photo, **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert page.get(photo).headers["cross-origin-resource-policy"] == "same-origin"
+    # A name of somebody else's that was made to mean 127.0.0.1.
+    assert page.get("/", Host=f"evil.example:{page.host.rpartition(':')[2]}").status_code == 403
+
+
+def test_galleries_and_photos_are_told_as_the_service_tells_them(page, gallery):
+    assert page.get("/api/galleries").json() == [{"name": "faces", "photos": 24, "fields": {}}]
+    photo_id = gallery.photo_ids[3]
+    known = page.get(f"/api/photo?gallery=faces&id={photo_id}").json()
+    assert known == {"photo_id": photo_id, "source": f"people/{photo_id}.jpg", "metadata": {}}
+    thumbnail = page.get(f"/api/thumbnail?gallery=faces&id={photo_id}")
+    assert (thumbnail.content, thumbnail.headers["content-type"]) == (gallery.photo(photo_id).thumbnail, "image/jpeg")
+    for missing in ("/api/photo?id=nobody", "/api/thumbnail?id=nobody", "/api/photo?gallery=none&id=x"):
+        assert page.get(missing).status_code == 404
+    assert page.get("/../app.py").status_code == 404
+
+
+def test_a_scan_comes_back_clean(page):
+    cleaned = httpx.post(page.origin + "/api/scan", content=png(), headers={"Origin": page.origin})
+    assert cleaned.status_code == 200
+    with Image.open(io.BytesIO(cleaned.content)) as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (768, 768)
+    assert np.median(pixels) == 255
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"GIF89a no picture", "must be a whole JPEG, PNG or WebP file"),
+        (png()[:300], "cut short or damaged"),
+        (b"\0" * (21 << 20), "a scan may have 20 MiB"),
+        (png(lambda _: None), "shows no ink"),
+    ],
+)
+def test_what_is_no_scan_is_refused(page, data, words):
+    refused = httpx.post(page.origin + "/api/scan", content=data, headers={"Origin": page.origin})
+    assert refused.status_code == 400
+    assert words in refused.json()["message"]
+
+
+def test_a_port_in_use_is_refused(service):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"the page cannot have port {port}"), page_for(service.address, port):
+            pass
+
+
+def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.split(".")[0] == "starlette" or name.startswith("service.web")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert cli.main(["sketchpad", "./gallery"]) == 1
+    assert "install it with: pip install 'mgrl[web]'" in capsys.readouterr().err
+
+
+def test_the_command_wants_galleries_or_a_service(capsys):
+    assert cli.main(["sketchpad"]) == 1
+    assert "name galleries, or a running service with --service" in capsys.readouterr().err
+
+
+COMMAND = """
+import sys
+from tests.conftest import PixelEncoder
+from service import cli
+from indexer.encoding import OnnxEncoder
+OnnxEncoder.open = lambda *_, **__: PixelEncoder()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["sketchpad", "faces", "--port", "0"],
+        ["serve", "faces", "--web", "0", "--address", "127.0.0.1:0"],
+        ["demo", "--count", "4", "--stages", "2", "--folder", "demo", "--web", "0"],
+    ],
+)
+def test_the_commands_serve_the_page_until_a_signal(tmp_path, encoder, options):
+    make_gallery(tmp_path / "faces", encoder).close()
+    options = [
+        str(tmp_path / option) if option in ("faces", "demo") and n else option for n, option in enumerate(options)
+    ]
+    command = [sys.executable, "-c", COMMAND, *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        ready = next(line for line in process.stdout if line.startswith("sketchpad on "))
+        page = Page(ready.split()[2])
+        with page.draw() as drawing:
+            say(drawing, 1, begin={"options": {"k": 3}})
+            assert len(say(drawing, 2, **message(line()))["result"]["ranking"]["hits"]) == 3
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert "photo0" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
