@@ -101,7 +101,7 @@ class AsyncClient:
 
         It raises grpc.aio.AioRpcError, which `public_error` turns into ours.
         """
-        return self._sketches.Draw()
+        return self._sketches.Draw(metadata=self._metadata)
 
     def public_error(self, error: grpc.aio.AioRpcError) -> PublicError:
         """The exception behind a failed call."""

@@ -85,8 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = loaded.config
     if arguments.web is not None and (config.asks_who_calls or config.tls.is_on):
         raise ConfigError(
-            "--web would let whoever sits at this machine search without a key; start the page apart, with a key of its "
-            "own: mgrl sketchpad --service HOST:PORT"
+            "--web would let whoever sits at this machine search without a key; start the page apart, with a key of "
+            "its own: mgrl sketchpad --service HOST:PORT"
         )
     set_up_logging(config.server.log_format)
     if config.audit.file or any(gallery.retention_days for gallery in config.galleries.values()):

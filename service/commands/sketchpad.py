@@ -20,7 +20,9 @@ from indexer.device import DEVICES, choose_device
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, default_threads
 from indexer.errors import ConfigError
 from indexer.gallery import Gallery
+from service.commands.credentials import add_credentials, credentials_of
 from service.config import ServerConfig, split_address
+from service.credentials import NO_CREDENTIALS, Credentials
 from service.galleries import Galleries
 from service.server import build_server
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, default=DEFAULT_MODEL, help="an ONNX file that made the galleries (default: the built-in)"
     )
     parser.add_argument("--threads", type=int, default=default_threads(), help="cores to use (default: all)")
+    add_credentials(parser)
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where to encode and search (default: a GPU if there is one)"
     )
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("name galleries, or a running service with --service HOST:PORT, and not both")
     if arguments.service:
         split_address(arguments.service)
-        asyncio.run(_page(arguments.service, arguments.port, arguments.open))
+        asyncio.run(_page(arguments.service, arguments.port, arguments.open, credentials_of(arguments)))
         return 0
     device = choose_device(arguments.device)
     opened = [Gallery.open(path, device=device) for path in arguments.galleries]
@@ -67,7 +70,7 @@ async def serve_with_page(galleries: Galleries, threads: int, port: int, opens_b
         await _page(server.address, port, opens_browser)
 
 
-async def _page(service: str, port: int, opens_browser: bool) -> None:
+async def _page(service: str, port: int, opens_browser: bool, credentials: Credentials = NO_CREDENTIALS) -> None:
     import webbrowser
 
     from service.web.run import serving_page
@@ -76,7 +79,7 @@ async def _page(service: str, port: int, opens_browser: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):  # Windows
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving_page(service, port) as address:
+    async with serving_page(service, port, credentials) as address:
         print(f"sketchpad on {address} (Ctrl-C stops it)", flush=True)
         if opens_browser:
             await asyncio.to_thread(webbrowser.open, address)

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -11,6 +12,7 @@ import websockets  # noqa: F401  # without it uvicorn serves, and refuses every 
 
 from indexer.errors import ConfigError
 from service.async_client import AsyncClient
+from service.credentials import NO_CREDENTIALS, Credentials
 from service.web.app import build_app
 
 _HOST: Final = "127.0.0.1"
@@ -19,12 +21,13 @@ _MAX_MESSAGE_BYTES: Final = 6 << 20
 
 
 @asynccontextmanager
-async def serving_page(service: str, port: int) -> AsyncIterator[str]:
+async def serving_page(service: str, port: int, credentials: Credentials = NO_CREDENTIALS) -> AsyncIterator[str]:
     """The page for a service; yields its address, http://127.0.0.1:PORT/.
 
     Args:
         service: HOST:PORT of the gRPC service, which may come and go.
         port: of the page; 0 takes a free one.
+        credentials: the page's own, by which the service knows it.
 
     Raises:
         ConfigError: the port cannot be had.
@@ -32,8 +35,9 @@ async def serving_page(service: str, port: int) -> AsyncIterator[str]:
     with _listening(port) as listener:
         port = listener.getsockname()[1]
         hosts = [f"{name}:{port}" for name in (_HOST, "localhost")]
+        app = build_app(partial(AsyncClient, service, credentials=credentials), hosts)
         config = uvicorn.Config(
-            build_app(_client(service), hosts), http="h11", ws="websockets-sansio", lifespan="on",
+            app, http="h11", ws="websockets-sansio", lifespan="on",
             # Access logs would hold photo ids.
             log_config=None, access_log=False, server_header=False, proxy_headers=False,
             ws_max_size=_MAX_MESSAGE_BYTES, ws_per_message_deflate=False, timeout_graceful_shutdown=1,
@@ -55,10 +59,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _client(service: str) -> Callable[[], AsyncClient]:
-    return lambda: AsyncClient(service)
 
 
 def _listening(port: int) -> socket.socket:

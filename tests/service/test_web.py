@@ -147,7 +147,7 @@ def test_without_the_service_the_page_is_there_and_says_so(encoder, gallery):
         address = running.address
     with page_for(address) as page:
         with page.draw() as drawing:
-            ended = say(drawing, 1, begin={})["ended"]
+            ended = json.loads(drawing.recv(5))["ended"]
         assert ended["is_final"] is False
         assert "no service answers" in ended["message"]
         assert page.get("/").status_code == 200
@@ -249,6 +249,13 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
 def test_the_command_wants_galleries_or_a_service(capsys):
     assert cli.main(["sketchpad"]) == 1
     assert "name galleries, or a running service with --service" in capsys.readouterr().err
+
+
+def test_serve_gives_no_page_to_who_has_no_key(tmp_path, encoder, capsys):
+    make_gallery(tmp_path / "faces", encoder).close()
+    keyed = ["--set", f"auth.keys={tmp_path / 'keys'}", "--address", "127.0.0.1:0"]
+    assert cli.main(["serve", str(tmp_path / "faces"), "--web", "0", *keyed]) == 1
+    assert "--web would let whoever sits at this machine search without a key" in capsys.readouterr().err
 
 
 COMMAND = """
