@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from indexer.errors import ImageError, SketchError
-from indexer.photos import read_photo
+from indexer.photos import WEB_FORMATS, read_photo
 
 CANVAS_PX: Final = 192
 """Side of the canvas in pixels: the input side of the default encoder."""
@@ -185,15 +185,11 @@ def read_raster(data: bytes, size_px: int = CANVAS_PX) -> npt.NDArray[np.uint8]:
     if len(data) > MAX_RASTER_BYTES:
         raise SketchError(f"a raster sketch may have {MAX_RASTER_BYTES} bytes, got {len(data)}; scale it down")
     try:
-        image = read_photo(data, max_pixels=MAX_RASTER_PX**2)
+        image = read_photo(data, max_pixels=MAX_RASTER_PX**2, max_side_px=MAX_RASTER_PX, formats=WEB_FORMATS)
     except ImageError as error:
         raise SketchError(
             f"a raster sketch must be a whole PNG, JPEG or WebP file of at most {MAX_RASTER_PX} px a side: {error}"
         ) from error
-    if max(image.size) > MAX_RASTER_PX:
-        raise SketchError(
-            f"a raster sketch may have {MAX_RASTER_PX} px a side, got {image.width}x{image.height}; scale it down"
-        )
     return ink_on_black(square(image), size_px)
 
 

@@ -18,7 +18,7 @@ from indexer.sources.item import Item, Survey, as_text, place_id
 
 @dataclass(frozen=True)
 class Folder:
-    """The .jpg, .jpeg, .png and .webp files of a folder and the folders in it, sorted by path."""
+    """The photo files of a folder and the folders in it, sorted by path; `indexer.photos.SUFFIXES` makes them known."""
 
     folder: Path
 

@@ -1,9 +1,9 @@
 """Encode photos into a gallery that `mgrl serve` can search.
 
-SOURCE is a folder (searched recursively for .jpg, .jpeg, .png and .webp) or a single file. GALLERY is a folder; it is
-made if it is not there. Photos are stored batch by batch: stop the command at any moment and run it again, and only
-what is missing is done. A photo is its content, so a copy under another name is not stored twice. Its id is its path
-inside the source without suffix.
+SOURCE is a folder (searched recursively for JPEG, PNG, WebP, GIF, BMP and TIFF) or a single file. GALLERY is a folder;
+it is made if it is not there. Photos are stored batch by batch: stop the command at any moment and run it again, and
+only what is missing is done. A photo is its content, so a copy under another name is not stored twice. Its id is its
+path inside the source without suffix.
 
 --metadata names a file with what is known about the photos, for searches with `mgrl query --where`: JSON lines or CSV
 with the column photo_id and one column a field, such as age, sex, seen:date or marks:tags (kinds: string, number,

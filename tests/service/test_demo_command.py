@@ -137,7 +137,7 @@ def test_an_unknown_target_is_told_what_ids_look_like(tmp_path, pictures):
 
 def test_a_sketch_that_is_no_picture_is_refused(tmp_path, pictures):
     (tmp_path / "sketch0001.png").write_bytes(b"not a picture")
-    with pytest.raises(SketchError, match=r"the sketch sketch0001\.png: not a JPEG, PNG or WebP"):
+    with pytest.raises(SketchError, match=r"the sketch sketch0001\.png: not a JPEG, PNG, WebP, GIF, BMP or TIFF"):
         run("--photos", pictures / "photo", "--sketch", tmp_path / "sketch0001.png", "--folder", tmp_path / "demo")
 
 

@@ -31,10 +31,10 @@ def test_ingest_makes_a_gallery_and_says_what_it_did(
     written = json.loads(summary.read_text())
     assert (written["added"], written["already_there"], len(written["skipped"])) == (5, 0, 25)
     assert written["skipped"][0]["name"] == "photos/text[00].png"
-    assert "not a JPEG, PNG or WebP image" in written["skipped"][0]["reason"]
+    assert "not a JPEG, PNG, WebP, GIF, BMP or TIFF image" in written["skipped"][0]["reason"]
     said = capsys.readouterr().err
     assert "gallery g" in said
-    assert "skipped photos/text[00].png: not a JPEG, PNG or WebP image (8 bytes, beginning with b'no photo')" in said
+    assert "skipped photos/text[00].png: not a JPEG, PNG, WebP, GIF, BMP or TIFF image (8 bytes, beginning" in said
     assert said.count("skipped photos/") == 20
     assert "... and 5 more" in said
 
