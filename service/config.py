@@ -38,6 +38,7 @@ class ServerConfig:
         max_load: share of the time that open drawings may keep the machine busy before others are refused, above 0.
         max_wait_s: seconds that rankings may wait in line before new calls are refused, above 0.
         max_drawings: drawings that may be open, at least 1.
+        idle_timeout_s: seconds without a message after which a drawing's stream is ended, at least 1.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -57,6 +58,7 @@ class ServerConfig:
     max_load: float = 0.8
     max_wait_s: float = 0.15
     max_drawings: int = 5000
+    idle_timeout_s: float = 3600.0
 
     def __post_init__(self) -> None:
         split_address(self.address)
@@ -77,6 +79,9 @@ class ServerConfig:
                 f"max_load and max_wait_s must be above 0 and max_drawings at least 1, got {self.max_load}, "
                 f"{self.max_wait_s} and {self.max_drawings}"
             )
+
+        if not self.idle_timeout_s >= 1:
+            raise ConfigError(f"idle_timeout_s must be at least 1, got {self.idle_timeout_s}")
 
     @property
     def is_loopback(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import UnknownPhotoError
+from indexer.errors import GalleryError, UnknownPhotoError
 from indexer.fusion import region_weights
 from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
@@ -84,6 +84,7 @@ class Drawing:
         self._drawn: Snapshot | None = None
         self._probe: _Probe | None = None
         self._answer: tuple[Snapshot, Answer] | None = None
+        self._told: int | None = None
 
     @property
     def size_px(self) -> int:
@@ -140,6 +141,14 @@ class Drawing:
         self._options = options
         self._version += 1
 
+    def tell_canvas(self) -> None:
+        """Let the next answer hold the strokes, if answers do: the one who asks may not know them."""
+        self._told = None
+
+    def held_bytes(self) -> int:
+        """About the memory that the drawing takes while it rests."""
+        return self._history.held_bytes() + (0 if self._raster is None else self._raster.nbytes)
+
     def rest(self) -> None:
         """Give back what can be made again from the strokes; not while `rank` runs."""
         self._canvas = self._drawn = None
@@ -147,7 +156,7 @@ class Drawing:
     def snapshot(self) -> Snapshot:
         """The drawing as it stands."""
         history = self._history
-        moved = self._answer is None or self._answer[0].state.rearranged != history.rearranged
+        moved = self._told != history.rearranged
         state = CanvasState(
             strokes=len(history),
             undo_steps=history.undo_steps,
@@ -175,7 +184,7 @@ class Drawing:
             answer = replace(_unmoved(self._answer[1]), state=snapshot.state)
         else:
             answer = self._compute(snapshot, is_abandoned)
-        self._answer = snapshot, answer
+        self._answer, self._told = (snapshot, answer), snapshot.state.rearranged
         return answer
 
     def _compute(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> Answer:
@@ -254,8 +263,8 @@ class Drawing:
     def _thumbnail(self, photo_id: str) -> bytes:
         try:
             return self._gallery.photo(photo_id).thumbnail
-        except UnknownPhotoError:
-            return b""  # deleted since this drawing began
+        except (UnknownPhotoError, GalleryError):
+            return b""  # deleted since this drawing began, it or the whole folder
 
     def _inked(self) -> None:
         self._ink_version += 1

@@ -53,8 +53,8 @@ async def apply(request: search_pb2.DrawRequest, drawing: Drawing, workers: Work
                 drawing.set_options(await workers.read(partial(options_for, drawing.gallery, request.options)))
             case "finish":
                 return False
-            case "begin":
-                raise QueryError("`begin` must be the first message of a drawing only; open another stream")
+            case "begin" | "resume":
+                raise QueryError(f"`{action}` must be the first message of a drawing only; open another stream")
             case _:
                 raise QueryError("a message must hold one action, such as strokes or finish; this one holds nothing")
     return True

@@ -71,6 +71,22 @@ class OverloadedError(LimitError):
     """The service does as much as it can: what runs goes on, what is new comes back later."""
 
 
+class UnknownTokenError(PublicError):
+    """No drawing can be resumed with this token here: never given out, too old, or finished."""
+
+
+class LateError(PublicError):
+    """No answer within the time that the message allowed."""
+
+
+class IdleError(PublicError):
+    """A stream on which nothing happened for too long."""
+
+
+class SupersededError(PublicError):
+    """The drawing goes on, on another stream."""
+
+
 class AuditError(PublicError):
     """A search that must be on record cannot be recorded."""
 
@@ -93,6 +109,10 @@ CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     ForbiddenError: grpc.StatusCode.PERMISSION_DENIED,
     LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnknownTokenError: grpc.StatusCode.NOT_FOUND,
+    LateError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    SupersededError: grpc.StatusCode.ABORTED,
     AuditError: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -18,11 +18,14 @@ from service.convert import answer_to_draw_result, answer_to_search_response, ep
 from service.drawing import Drawing
 from service.edits import options_for
 from service.engine import Engine
-from service.errors import ServiceError, public_errors, status_of
+from service.errors import IdleError, ServiceError, public_errors, status_of
 from service.galleries import Galleries
+from service.resumption import Ongoing, Resumption
 from service.session import DrawSession
 from service.telemetry import Telemetry
 from service.workers import Workers, abandoned_on_exit
+
+_FIRST_MESSAGE_S: Final = 30.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -30,12 +33,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
     """Ranks photos for sketches and drawings."""
 
-    def __init__(self, galleries: Galleries, engine: Engine, workers: Workers, telemetry: Telemetry) -> None:
+    def __init__(
+        self, galleries: Galleries, engine: Engine, workers: Workers, telemetry: Telemetry, idle_timeout_s: float
+    ) -> None:
         self._galleries = galleries
         self._engine = engine
         self._workers = workers
         self._admission = workers.admission
         self._telemetry = telemetry
+        self._idle_timeout_s = idle_timeout_s
+        self._resumption = Resumption()
         self._calls: set[asyncio.Task[Any]] = set()
         self._sessions: set[DrawSession] = set()
 
@@ -53,10 +60,10 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         self, requests: AsyncIterator[search_pb2.DrawRequest], context: Context
     ) -> AsyncIterator[search_pb2.DrawResponse]:
         async with public_errors(context):
-            first = await anext(aiter(requests), None)
+            first = await self._first(requests)
             # Not before: a client that writes into a call which has been refused hears of an internal error.
             with self._counted(), self._admission.drawing() as seat:
-                session = await self._begin(first)
+                session = await self._open(first)
                 self._sessions.add(session)
                 try:
                     async with aclosing(session.answers(requests)) as responses:
@@ -65,6 +72,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
                                 self._admission.drew(seat)
                             yield response
                 finally:
+                    session.close()
                     self._sessions.discard(session)
 
     async def Replay(
@@ -101,17 +109,38 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             session.end(ServiceError("the service is stopping; send the drawing again to another one"))
         if self._calls:
             await asyncio.wait(self._calls, timeout=1.0)
+        self._resumption.close()
 
-    async def _begin(self, request: search_pb2.DrawRequest | None) -> DrawSession:
-        if request is None or request.WhichOneof("action") != "begin":
-            raise QueryError("the first message of a drawing must be `begin`", field="action")
+    async def _first(self, requests: AsyncIterator[search_pb2.DrawRequest]) -> search_pb2.DrawRequest:
+        limit_s = min(_FIRST_MESSAGE_S, self._idle_timeout_s)
+        try:
+            request = await asyncio.wait_for(anext(aiter(requests), None), limit_s)
+        except TimeoutError:
+            raise IdleError(f"the first message of a drawing must come within {limit_s:.0f} s") from None
+        if request is None or request.WhichOneof("action") not in ("begin", "resume"):
+            raise QueryError("the first message of a drawing must be `begin` or `resume`", field="action")
+        return request
+
+    async def _open(self, request: search_pb2.DrawRequest) -> DrawSession:
+        """The session of a drawing that begins or goes on, which has the drawing from now on."""
+        if request.HasField("resume"):
+            with blaming("resume"):
+                ongoing, answered = self._resumption.find(request.resume.token), request.resume.answered
+            self._galleries.find(ongoing.drawing.gallery.name)  # the caller may use it, still
+            ongoing.drawing.tell_canvas()
+        else:
+            ongoing, answered = Ongoing(await self._begin(request), request.sequence), 0
+        session = DrawSession(ongoing, answered, self._resumption, self._workers, self._telemetry, self._idle_timeout_s)
+        self._resumption.put(ongoing, session)
+        return session
+
+    async def _begin(self, request: search_pb2.DrawRequest) -> Drawing:
         if request.sequence < 1:
             raise QueryError(f"sequence numbers must be 1 or more, got {request.sequence}", field="sequence")
         gallery = self._galleries.find(request.begin.gallery)
         with blaming("begin.options"):
             options = await self._workers.read(partial(options_for, gallery, request.begin.options))
-        drawing = Drawing(gallery, self._engine, options, request.begin.include_canvas)
-        return DrawSession(drawing, request.sequence, self._workers, self._telemetry)
+        return Drawing(gallery, self._engine, options, request.begin.include_canvas)
 
     def _search(self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]) -> Answer:
         with blaming("options"):

@@ -174,7 +174,7 @@ def build_server(
     admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
     workers = Workers(admission, telemetry.metrics)
     server = grpc.aio.server(interceptors=[CallObserver(telemetry), guard], options=_OPTIONS)
-    sketches = SketchSearchServicer(galleries, engine, workers, telemetry)
+    sketches = SketchSearchServicer(galleries, engine, workers, telemetry, config.idle_timeout_s)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     watch = GalleryWatch(galleries, config.refresh_s)
     writers = GalleryWriters(galleries.encoders, config.writable)

@@ -6,48 +6,88 @@ whose sequence number is at least its own.
 """
 
 import asyncio
+import math
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from indexer.errors import PublicError, QueryError
 from mgrl.v1 import search_pb2
+from service.answers import Answer
 from service.auth.callers import current_call
 from service.convert import answer_to_draw_result
-from service.drawing import Drawing
 from service.edits import apply
-from service.errors import status_of
+from service.errors import IdleError, LateError, SupersededError, status_of
+from service.resumption import MAX_REFUSED, Ongoing, Resumption
 from service.telemetry import Telemetry
-from service.workers import Workers, abandoned_on_exit
+from service.workers import Workers
 
-_MAX_UNSENT_ERRORS: Final = 64
-"""A client that sends bad messages and reads nothing is not read any further from here on."""
+_MAX_UNANSWERED: Final = 4096
+"""A client that sends and does not read is not read any further from here on."""
+
+_MAX_DEADLINE_MS: Final = 600_000
+
+_REST_S: Final = 5.0
+"""Without a message for so long a drawing gives its canvas back."""
+
+_LOOK_EVERY_S: Final = 30.0
+
+_STALLED_S: Final = 120.0
+"""An answer that a client does not take for so long ends its stream."""
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message that waits for its answer, until a moment of the monotonic clock."""
+
+    sequence: int
+    until: float = math.inf
 
 
 class DrawSession:
-    """Answers one drawing.
+    """Answers one drawing on one stream.
 
     Args:
-        drawing: an empty drawing.
-        sequence: sequence number of the `begin` that opened it.
+        ongoing: the drawing; the stream begins with an answer for it as it is.
+        answered: highest sequence number whose answer the client has; 0 on the first stream.
+        resumption: where the drawing is kept when the stream breaks off.
         workers: where reading and ranking run.
         telemetry: told of every answer.
+        idle_timeout_s: seconds without a message after which the stream ends.
     """
 
-    def __init__(self, drawing: Drawing, sequence: int, workers: Workers, telemetry: Telemetry) -> None:
-        self._drawing = drawing
+    def __init__(
+        self,
+        ongoing: Ongoing,
+        answered: int,
+        resumption: Resumption,
+        workers: Workers,
+        telemetry: Telemetry,
+        idle_timeout_s: float,
+    ) -> None:
+        self._ongoing = ongoing
+        self._drawing = ongoing.drawing
+        self._answered = answered
+        self._resumption = resumption
         self._workers = workers
         self._telemetry = telemetry
-        self._last_sequence = sequence
-        self._unanswered = [sequence]
+        self._idle_timeout_s = idle_timeout_s
+        self._unanswered: list[_Message] = []
         self._waiting_since = time.perf_counter()
         self._changes = 0
-        self._errors: asyncio.Queue[search_pb2.DrawResponse] = asyncio.Queue(_MAX_UNSENT_ERRORS)
+        self._errors: asyncio.Queue[search_pb2.DrawResponse] = asyncio.Queue(MAX_REFUSED)
         self._wake = asyncio.Event()
-        self._is_closed = False
+        self._taken = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_introduced = self._is_finished = self._is_closed = False
         self._end: PublicError | None = None
+        self._heard = time.monotonic()
+        self._sending_since = math.inf
 
     def end(self, error: PublicError) -> None:
         """End the stream with an error as soon as it waits for messages."""
@@ -57,74 +97,195 @@ class DrawSession:
     async def answers(
         self, requests: AsyncIterator[search_pb2.DrawRequest]
     ) -> AsyncGenerator[search_pb2.DrawResponse, None]:
-        """The replies to the messages after `begin`, until the drawing is finished.
+        """The replies to the messages after the first, until the drawing is finished. `close` afterwards.
 
         Raises:
             PublicError: the one given to `end`.
         """
-        reader = asyncio.create_task(self._read(requests))
-        try:
-            with abandoned_on_exit() as abandoned:
-                while True:
-                    while not self._errors.empty():
-                        yield self._errors.get_nowait()
-                    if self._unanswered:
-                        for response in await self._answer(abandoned.is_set):
-                            yield response
-                    elif self._end is not None:
-                        raise self._end
-                    elif self._is_closed:
-                        break
-                    else:
-                        await self._wake.wait()
-                        self._wake.clear()
-            await reader
-        finally:
-            reader.cancel()
+        if self._ongoing.reader is not None:
+            await asyncio.wait({self._ongoing.reader})
+        self._check_holds()
+        self._unanswered.append(_Message(self._ongoing.sequence))
+        for refused in self._ongoing.refused:
+            if refused.sequence > self._answered:
+                self._errors.put_nowait(refused)
+        self._reader = self._ongoing.reader = asyncio.create_task(self._read(requests))
+        self._reader.add_done_callback(_noticed)
+        self._watch(asyncio.current_task())
+        async with aclosing(self._replies()) as replies:
+            async for response in replies:
+                self._sending_since = time.monotonic()
+                yield response
+                self._sending_since = math.inf
+        await self._reader
+
+    def close(self) -> None:
+        """The stream is over: the drawing is kept for a while, unless it is finished or on another stream."""
+        for work in (self._timer, self._reader):
+            if work is not None:
+                work.cancel()
+        if self._ongoing.stream is self:
+            if self._is_finished:
+                self._resumption.forget(self._ongoing)
+            else:
+                self._rest()
+                self._resumption.keep(self._ongoing)
+
+    def release(self) -> None:
+        """Let go of the drawing, for another stream."""
+        self._ongoing.stream = None
+        self.end(SupersededError("the drawing was resumed on another stream"))
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _check_holds(self) -> None:
+        if self._ongoing.stream is not self:
+            raise self._end or AssertionError("who releases a drawing says why")
+
+    async def _replies(self) -> AsyncGenerator[search_pb2.DrawResponse, None]:
+        while True:
+            while not self._errors.empty():
+                yield self._errors.get_nowait()
+            self._check_holds()
+            if self._unanswered:
+                async with aclosing(self._rank()) as responses:
+                    async for response in responses:
+                        yield response
+            elif self._end is not None:
+                raise self._end
+            elif self._is_closed:
+                return
+            else:
+                await self._wake.wait()
+                self._wake.clear()
 
     async def _read(self, requests: AsyncIterator[search_pb2.DrawRequest]) -> None:
         try:
             async for request in requests:
+                self._heard = time.monotonic()
                 await self._accept(request)
                 if request.WhichOneof("action") == "finish":
+                    self._is_finished = True
                     break
+                while len(self._unanswered) >= _MAX_UNANSWERED:
+                    self._taken.clear()
+                    await self._taken.wait()
         finally:
             self._is_closed = True
             self._wake.set()
 
     async def _accept(self, request: search_pb2.DrawRequest) -> None:
+        until = math.inf
         try:
-            if request.sequence <= self._last_sequence:
+            if request.sequence <= self._ongoing.sequence:
                 raise QueryError(
-                    f"sequence numbers must climb, got {request.sequence} after {self._last_sequence}; "
+                    f"sequence numbers must climb, got {request.sequence} after {self._ongoing.sequence}; "
                     "the message was not applied",
                     field="sequence",
                 )
-            self._last_sequence = request.sequence
             if (call := current_call()) is not None and request.WhichOneof("action") != "finish":
                 call.take_strokes(len(request.strokes.strokes))
+            if request.HasField("deadline_ms"):
+                until = time.monotonic() + _deadline_s(request.deadline_ms)
             changed = await apply(request, self._drawing, self._workers)
         except Exception as error:
             # The stroke is refused, the drawing goes on; what is no PublicError is logged and masked by status_of.
-            await self._errors.put(search_pb2.DrawResponse(sequence=request.sequence, error=status_of(error)))
+            refused = search_pb2.DrawResponse(sequence=request.sequence, error=status_of(error))
+            self._ongoing.refused.append(refused)
+            self._ongoing.sequence = max(self._ongoing.sequence, request.sequence)
+            await self._errors.put(refused)
         else:
+            # Only now: a message that a broken stream cut short is not told to be there.
+            self._ongoing.sequence = request.sequence
             if not self._unanswered:
                 self._waiting_since = time.perf_counter()
             self._changes += changed
-            self._unanswered.append(request.sequence)
+            self._unanswered.append(_Message(request.sequence, until))
         self._wake.set()
 
-    async def _answer(self, is_abandoned: Callable[[], bool]) -> list[search_pb2.DrawResponse]:
-        sequences, self._unanswered = self._unanswered, []
+    async def _rank(self) -> AsyncGenerator[search_pb2.DrawResponse, None]:
+        """One ranking: the answers to all who wait for it now."""
+        await self._earlier_ranking()
+        waiting, self._unanswered = self._unanswered, []
         changes, self._changes = self._changes, 0
-        since, skipped = self._waiting_since, max(0, changes - 1)
-        work = partial(self._drawing.rank, self._drawing.snapshot(), is_abandoned)
+        self._taken.set()
+        since, last, stop = self._waiting_since, waiting[-1].sequence, threading.Event()
+        work = partial(self._drawing.rank, self._drawing.snapshot(), stop.is_set)
+        ranking = self._ongoing.ranking = asyncio.ensure_future(self._workers.rank(work))
+        ranking.add_done_callback(_noticed)
         try:
-            answer = await self._workers.rank(work)
-        except Exception as error:
+            while waiting and not ranking.done():
+                patience = min(message.until for message in waiting) - time.monotonic()
+                await asyncio.wait({ranking}, timeout=None if patience == math.inf else max(0.0, patience))
+                if not ranking.done():
+                    now = time.monotonic()
+                    late = [message.sequence for message in waiting if message.until <= now]
+                    waiting = [message for message in waiting if message.until > now]
+                    if not waiting:
+                        stop.set()
+                    for sequence in late:
+                        yield search_pb2.DrawResponse(sequence=sequence, error=_LATE)
+        finally:
+            stop.set()
+        if not waiting:
+            # Nobody waits any more; the next answer includes these changes.
+            self._changes += changes
+            return
+        for response in self._outcome(ranking, waiting, last, since, max(0, changes - 1)):
+            yield response
+
+    def _outcome(
+        self, ranking: "asyncio.Future[Answer]", waiting: list[_Message], last: int, since: float, skipped: int
+    ) -> list[search_pb2.DrawResponse]:
+        if error := ranking.exception():
             # Each message hears of it: a client that waits for the first must not wait for ever.
-            status = status_of(error)
-            return [search_pb2.DrawResponse(sequence=sequence, error=status) for sequence in sequences]
+            status = status_of(error if isinstance(error, Exception) else RuntimeError("the ranking was cancelled"))
+            return [search_pb2.DrawResponse(sequence=message.sequence, error=status) for message in waiting]
+        answer = ranking.result()
         self._telemetry.answered(self._drawing.gallery.name, since, answer.timings, skipped)
         result = answer_to_draw_result(replace(answer, skipped=skipped))
-        return [search_pb2.DrawResponse(sequence=sequences[-1], result=result)]
+        if not self._is_introduced:
+            result.session.resume_token = self._ongoing.token
+            result.session.resumable_s = math.ceil(self._resumption.resumable_s)
+            result.session.idle_timeout_s = math.ceil(self._idle_timeout_s)
+            self._is_introduced = True
+        return [search_pb2.DrawResponse(sequence=last, result=result)]
+
+    async def _earlier_ranking(self) -> None:
+        """Wait for the one before, which may be of a stream that broke off: a drawing is ranked once at a time."""
+        if self._ongoing.ranking is not None and not self._ongoing.ranking.done():
+            await asyncio.wait({self._ongoing.ranking})
+
+    def _watch(self, task: "asyncio.Task[Any] | None") -> None:
+        """Look whether anything happens, and again when something might be due."""
+        now = time.monotonic()
+        quiet_s = now - self._heard
+        if now - self._sending_since >= _STALLED_S and task is not None:
+            task.cancel()
+        if quiet_s >= self._idle_timeout_s:
+            self.end(
+                IdleError(f"nothing came for {self._idle_timeout_s:.0f} s; resume the drawing with its resume_token")
+            )
+        if quiet_s >= _REST_S:
+            self._rest()
+        due_s = min(limit for limit in (_REST_S, self._idle_timeout_s, math.inf) if limit > quiet_s) - quiet_s
+        self._timer = asyncio.get_running_loop().call_later(min(due_s, _LOOK_EVERY_S), self._watch, task)
+
+    def _rest(self) -> None:
+        if self._ongoing.ranking is None or self._ongoing.ranking.done():
+            self._drawing.rest()
+
+
+def _deadline_s(deadline_ms: int) -> float:
+    if not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
+        raise QueryError(f"deadline_ms must be from 1 to {_MAX_DEADLINE_MS}, got {deadline_ms}", field="deadline_ms")
+    return deadline_ms / 1e3
+
+
+def _noticed(work: "asyncio.Future[Any]") -> None:
+    """An error that nobody waits for is no fault to report."""
+    if not work.cancelled():
+        work.exception()
+
+
+_LATE: Final = status_of(LateError("no answer within deadline_ms; the change is made, the next answer shows it"))

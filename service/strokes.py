@@ -14,6 +14,9 @@ import numpy.typing as npt
 from indexer.errors import SketchError
 from indexer.sketch import MAX_DRAWING_POINTS, MAX_STROKES, Stroke
 
+_STROKE_BYTES = 700
+"""Of one without points: the objects, its array's head, its step."""
+
 Numbered = tuple[int, Stroke]
 
 
@@ -88,6 +91,11 @@ class StrokeHistory:
     def redo_steps(self) -> int:
         """Steps that can be done again."""
         return len(self._undone)
+
+    def held_bytes(self) -> int:
+        """About the memory that the strokes take, those that undo and redo bring back included."""
+        strokes, points = self._size.strokes + self._kept.strokes, self._size.points + self._kept.points
+        return strokes * _STROKE_BYTES + points * 12
 
     def add(self, strokes: Sequence[Stroke]) -> None:
         """Draw on top, each stroke a step; all of them or, when they are too many, none.

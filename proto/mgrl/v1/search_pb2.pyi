@@ -432,10 +432,11 @@ class DrawRequest(_message.Message):
     REDO_FIELD_NUMBER: _builtins.int
     ERASE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the client, 1 or more, above the one of every earlier message of this drawing; answers refer to it.
-    Required.
+    Required, except in `resume`, where it is not looked at.
     """
     deadline_ms: _builtins.int
     """Milliseconds, 1 to 600,000, counted by the service from when it read the message: without an answer by then the
@@ -484,6 +485,10 @@ class DrawRequest(_message.Message):
         not touch it.
         """
 
+    @_builtins.property
+    def resume(self) -> Global___DrawResume:
+        """Goes on with a drawing whose stream broke off. First message, and only there."""
+
     def __init__(
         self,
         *,
@@ -498,15 +503,16 @@ class DrawRequest(_message.Message):
         redo: Global___DrawRedo | None = ...,
         erase: Global___DrawErase | None = ...,
         options: Global___SearchOptions | None = ...,
+        resume: Global___DrawResume | None = ...,
         deadline_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "resume", b"resume", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "sequence", b"sequence", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms", "action", b"action", "begin", b"begin", "clear", b"clear", "deadline_ms", b"deadline_ms", "erase", b"erase", "extend", b"extend", "finish", b"finish", "options", b"options", "raster", b"raster", "redo", b"redo", "resume", b"resume", "sequence", b"sequence", "strokes", b"strokes", "undo", b"undo"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_ms: _TypeAlias = _typing.Literal["deadline_ms"]  # noqa: Y015
     _WhichOneofArgType__deadline_ms: _TypeAlias = _typing.Literal["_deadline_ms", b"_deadline_ms"]  # noqa: Y015
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["begin", "strokes", "undo", "clear", "raster", "finish", "extend", "redo", "erase", "options"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["begin", "strokes", "undo", "clear", "raster", "finish", "extend", "redo", "erase", "options", "resume"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_ms) -> _WhichOneofReturnType__deadline_ms | None: ...
@@ -552,6 +558,36 @@ class DrawBegin(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrawBegin: _TypeAlias = DrawBegin  # noqa: Y015
+
+@_typing.final
+class DrawResume(_message.Message):
+    """Goes on with a drawing. The first answer is the ranking for what is on the canvas; its `sequence` is the last message
+    that was accepted: send again what came after.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The `resume_token` of the stream that broke off. Required."""
+    answered: _builtins.int
+    """Highest sequence number that was answered before. Messages after it that were refused are answered again, the
+    latest 64 of them. Default: 0, all.
+    """
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        answered: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawResume: _TypeAlias = DrawResume  # noqa: Y015
 
 @_typing.final
 class DrawStrokes(_message.Message):
@@ -849,6 +885,7 @@ class DrawResult(_message.Message):
     REDO_STEPS_FIELD_NUMBER: _builtins.int
     NEXT_STROKE_FIELD_NUMBER: _builtins.int
     CANVAS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
     """True when no region that has a weight holds ink yet: every photo would tie. Default: false."""
     strokes: _builtins.int
@@ -881,6 +918,10 @@ class DrawResult(_message.Message):
         answer before.
         """
 
+    @_builtins.property
+    def session(self) -> Global___DrawSession:
+        """How to come back. Only in the first answer of a stream."""
+
     def __init__(
         self,
         *,
@@ -894,14 +935,47 @@ class DrawResult(_message.Message):
         redo_steps: _builtins.int = ...,
         next_stroke: _builtins.int = ...,
         canvas: Global___DrawCanvas | None = ...,
+        session: Global___DrawSession | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "ranking", b"ranking", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "ranking", b"ranking", "session", b"session", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "gallery_version", b"gallery_version", "next_stroke", b"next_stroke", "no_ink", b"no_ink", "ranking", b"ranking", "redo_steps", b"redo_steps", "skipped", b"skipped", "strokes", b"strokes", "timings", b"timings", "undo_steps", b"undo_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "gallery_version", b"gallery_version", "next_stroke", b"next_stroke", "no_ink", b"no_ink", "ranking", b"ranking", "redo_steps", b"redo_steps", "session", b"session", "skipped", b"skipped", "strokes", b"strokes", "timings", b"timings", "undo_steps", b"undo_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrawResult: _TypeAlias = DrawResult  # noqa: Y015
+
+@_typing.final
+class DrawSession(_message.Message):
+    """How to come back to a drawing whose stream broke off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUMABLE_S_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """What `resume` takes: 32 letters, digits, - and _. A secret: who knows it can see and change the drawing."""
+    resumable_s: _builtins.int
+    """Seconds after the end of the stream during which the service keeps the drawing, 1 or more; less when too many are
+    kept. After `finish` it does not.
+    """
+    idle_timeout_s: _builtins.int
+    """Seconds without any message after which the service ends the stream, 1 or more. The drawing can then be resumed."""
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        resumable_s: _builtins.int = ...,
+        idle_timeout_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout_s", b"idle_timeout_s", "resumable_s", b"resumable_s", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrawSession: _TypeAlias = DrawSession  # noqa: Y015
 
 @_typing.final
 class DrawCanvas(_message.Message):

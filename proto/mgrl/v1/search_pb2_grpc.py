@@ -75,7 +75,7 @@ class SketchSearchServiceServicer:
     def Draw(self, request_iterator, context):
         """Ranks the photos again after every change of a drawing.
 
-        The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
+        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
         answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
         message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
         its own; errors arrive before results that follow them.
@@ -87,9 +87,13 @@ class SketchSearchServiceServicer:
 
         The call itself ends with
         OK: after `finish`.
-        INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
-        fit the gallery's fields; no gallery named although several are served.
-        NOT_FOUND: no gallery of that name.
+        INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
+        not fit the gallery's fields; no gallery named although several are served.
+        NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
+        again and send the drawing anew.
+        DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
+        resumed.
+        ABORTED: the drawing was resumed on another stream.
         RESOURCE_EXHAUSTED: one message is above 4 MiB.
         UNAVAILABLE: the service stopped before the drawing was finished.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.

@@ -57,7 +57,7 @@ class SketchSearchServiceStub:
     Draw: _grpc.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]
     """Ranks the photos again after every change of a drawing.
 
-    The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
+    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
     answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
     message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
     its own; errors arrive before results that follow them.
@@ -69,9 +69,13 @@ class SketchSearchServiceStub:
 
     The call itself ends with
     OK: after `finish`.
-    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
-    fit the gallery's fields; no gallery named although several are served.
-    NOT_FOUND: no gallery of that name.
+    INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
+    not fit the gallery's fields; no gallery named although several are served.
+    NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
+    again and send the drawing anew.
+    DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
+    resumed.
+    ABORTED: the drawing was resumed on another stream.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
@@ -109,7 +113,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     Draw: _aio.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]  # type: ignore[assignment]
     """Ranks the photos again after every change of a drawing.
 
-    The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
+    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
     answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
     message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
     its own; errors arrive before results that follow them.
@@ -121,9 +125,13 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
 
     The call itself ends with
     OK: after `finish`.
-    INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
-    fit the gallery's fields; no gallery named although several are served.
-    NOT_FOUND: no gallery of that name.
+    INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
+    not fit the gallery's fields; no gallery named although several are served.
+    NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
+    again and send the drawing anew.
+    DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
+    resumed.
+    ABORTED: the drawing was resumed on another stream.
     RESOURCE_EXHAUSTED: one message is above 4 MiB.
     UNAVAILABLE: the service stopped before the drawing was finished.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
@@ -170,7 +178,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_search_pb2.DrawResponse], _abc.AsyncIterator[_search_pb2.DrawResponse]]:
         """Ranks the photos again after every change of a drawing.
 
-        The first message must be `begin`; `finish`, or closing the sending side, ends the drawing once everything is
+        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
         answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
         message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
         its own; errors arrive before results that follow them.
@@ -182,9 +190,13 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The call itself ends with
         OK: after `finish`.
-        INVALID_ARGUMENT: the first message is no `begin`, or one with an option out of range or a filter that does not
-        fit the gallery's fields; no gallery named although several are served.
-        NOT_FOUND: no gallery of that name.
+        INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
+        not fit the gallery's fields; no gallery named although several are served.
+        NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
+        again and send the drawing anew.
+        DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
+        resumed.
+        ABORTED: the drawing was resumed on another stream.
         RESOURCE_EXHAUSTED: one message is above 4 MiB.
         UNAVAILABLE: the service stopped before the drawing was finished.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
