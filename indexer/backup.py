@@ -66,10 +66,11 @@ def copy_gallery(
         raise GalleryError(f"{ledger.folder_name(target)} is a gallery already; name a new folder, or move it away")
     store = Store.open(source)
     try:
-        with take_lock(target):
+        _, lock = take_lock(target)
+        with lock:
             written = _copied(store, target, links, on_progress)
             # Last: with it the folder is a gallery.
-            ledger.replace_file(manifest_path(target), manifest_path(source).read_bytes())
+            ledger.replace_file(manifest_path(target), manifest_path(store.folder).read_bytes())
             fsync_folder(target.resolve().parent)
         found = verify(target)
     except OSError as error:
@@ -134,7 +135,7 @@ def _copy_ledger(store: Store, target: Path) -> Sequence[Any]:
 def _is_there(target: Path, segment: Any) -> bool:
     """Whether an interrupted copy has this segment already."""
     with suppress(GalleryError, ValueError):
-        read_segment(target, segment)
+        read_segment(target, segment, target.name)
         return True
     return False
 

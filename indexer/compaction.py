@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from indexer import edits, ledger
+from indexer import edits, ledger, versions
 from indexer.contents import read_segments
 from indexer.errors import GalleryError
 from indexer.index_files import no_index
@@ -74,6 +74,7 @@ def compact(writer: StoreWriter) -> Compaction:
         GalleryError: a segment is damaged, the disk refuses (the gallery is as it was), or a reader that does not end
             keeps the ledger's log from being emptied.
     """
+    versions.erase_superseded(writer.root)
     return _rewrite(writer, list(_merged(_runs(writer), writer.manifest.dim)))
 
 
@@ -81,8 +82,8 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
     """Delete photos, by any of their names, and leave no byte of them in the folder; all or, after a crash, none.
 
     Vectors, thumbnails, metadata, ids, sources and content hashes are gone from segments, ledger, its log and the index
-    when this returns. What was deleted before from the same segments goes as well. Only these segments are written
-    anew, but all of the ledger.
+    of every version of the gallery when this returns. What was deleted before from the same segments goes as well.
+    Only these segments are written anew, but all of the ledger.
 
     Raises:
         UnknownPhotoError: an id is not there.
@@ -93,6 +94,13 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
         if missing := [photo_id for photo_id in photo_ids if photo_id not in rows]:
             raise unknown_photo(writer.name, missing[0])
         places = edits.places_of(connection, rows.values())
+    versions.erase_superseded(writer.root)
+    for other in versions.unfinished(writer.root):
+        with StoreWriter.open(other) as unfinished:
+            with unfinished.reading() as connection:
+                there = list(edits.rows_of(connection, photo_ids))
+            if there:
+                forget(unfinished, there)
     touched = {segment for segment, _ in places}
     runs = [run for run in _runs(writer, places) if run.segments[0].segment in touched]
     return _rewrite(writer, runs, lambda connection: edits.delete_photos(connection, photo_ids))

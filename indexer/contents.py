@@ -71,11 +71,16 @@ def read_segments(connection: sa.Connection) -> Sequence[Any]:
 
 def read_names(connection: sa.Connection) -> Iterator[tuple[str, bytes]]:
     """Every id, aliases too, with the content hash of its photo."""
-    for row in connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash)):
-        yield row.photo_id, row.content_hash
+    yield from read_own_names(connection)
     if layout(connection) >= 3:
         for row in connection.execute(sa.select(ALIASES.c.photo_id, PHOTOS.c.content_hash).join(PHOTOS)):
             yield row.photo_id, row.content_hash
+
+
+def read_own_names(connection: sa.Connection) -> Iterator[tuple[str, bytes]]:
+    """Every photo's own id with its content hash."""
+    for row in connection.execute(sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash)):
+        yield row.photo_id, row.content_hash
 
 
 def read_names_of(connection: sa.Connection, content_hash: bytes) -> list[tuple[str, str]]:

@@ -20,10 +20,12 @@ from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
 from indexer.granular import FUSED_FROM, GranularIndex
 from indexer.index_files import build_index, index_key, load_index
+from indexer.ledger import Manifest, check_model, read_manifest
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
-from indexer.store import Photo, Store, check_model, unknown_photo
+from indexer.store import Photo, Store, unknown_photo
+from indexer.versions import home_of
 
 _COMPACTIONS: Final = 10
 """That may come in between while a gallery is opened."""
@@ -109,17 +111,28 @@ class Gallery:
 
     def is_stale(self) -> bool:
         """Whether the folder has changed since; cheap enough to ask several times a second."""
-        return self._store.version() != self._contents.version
+        return home_of(self._store.root) != self._store.folder or self._store.version() != self._contents.version
 
-    def reopened(self) -> Self:
-        """The folder as it is now, beside this gallery, which stays what it is; both close together.
-
-        Where photos were only deleted or described, the two share their index.
+    def newest_manifest(self) -> Manifest:
+        """What the folder says of itself now: after a change of the model, another one than this gallery's.
 
         Raises:
             GalleryError: damaged since.
         """
-        newer = type(self)(self._store, *_loaded(self._store, self._index.device, self))
+        return read_manifest(home_of(self._store.root))
+
+    def reopened(self) -> Self:
+        """The folder as it is now, beside this gallery, which stays what it is; both close together.
+
+        Where photos were only deleted or described, the two share their index. After a change of the model they share
+        nothing, and each closes alone.
+
+        Raises:
+            GalleryError: damaged since.
+        """
+        has_moved = home_of(self._store.root) != self._store.folder
+        store, older = (Store.open(self._store.root), None) if has_moved else (self._store, self)
+        newer = type(self)(store, *_loaded(store, self._index.device, older))
         newer._wants_layout = self._wants_layout
         if self._wants_layout and newer._index is not self._index:
             newer.build_approximate()
@@ -168,6 +181,11 @@ class Gallery:
     def dim(self) -> int:
         """Numbers in a region's embedding."""
         return self._store.manifest.dim
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the folder said of itself when this gallery was opened."""
+        return self._store.manifest
 
     @property
     def model_hash(self) -> str:

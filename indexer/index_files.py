@@ -48,6 +48,9 @@ _FORMAT: Final = 1
 _FOLDER: Final = "index"
 _HEADER: Final = "header.json"
 _LOCK: Final = "index.lock"
+_UNREADABLE: Final = (OSError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What files that are damaged, or removed while they are read, raise; the last is FAISS's."""
+
 _PIECE: Final = 32 << 20
 """Bytes that a thread checks at a time; a file has one checksum for each such piece."""
 
@@ -116,7 +119,7 @@ class SavedRows:
             if _checksums(home, header) != header:
                 return None
             return cls({g: faiss.read_index(str(home / f"{g}.faiss"), faiss.IO_FLAG_MMAP_IFC) for g in GRANULARITIES})
-        except (OSError, ValueError, TypeError, AttributeError):
+        except _UNREADABLE:
             return None
 
     def rows(self, start: int, count: int) -> npt.NDArray[np.float32]:
@@ -217,7 +220,7 @@ def load_index(folder: Path, key: str, threads: int | None = None) -> GranularIn
         # pages of 2 MB, takes 20.
         arrays = {name.removesuffix(".npy"): np.load(home / name) for name in names}
         return GranularIndex.of_parts(indices, arrays, threads)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except _UNREADABLE:
         return None
 
 

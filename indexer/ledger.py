@@ -18,7 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from indexer import tables
-from indexer.errors import GalleryError
+from indexer.errors import GalleryError, ModelMismatchError
 
 FORMAT_VERSION: Final = 4
 """See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
@@ -132,6 +132,20 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(version, str(raw["model_hash"]), int(raw["dim"]), str(raw["created"]))
     except (KeyError, TypeError, ValueError) as error:
         raise GalleryError(f"gallery {name}: its gallery.json lacks {error}; restore it from a copy") from error
+
+
+def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> None:
+    """Refuse an encoder that did not make this gallery's embeddings: its distances would mean nothing.
+
+    Raises:
+        ModelMismatchError: another hash or dim.
+    """
+    if (manifest.model_hash, manifest.dim) != (model_hash, dim):
+        raise ModelMismatchError(
+            f"gallery {name} was made by model {manifest.model_hash[:12]} (dim {manifest.dim}), this model is "
+            f"{model_hash[:12]} (dim {dim}); ingest the photos with this model into a new gallery, or use the model "
+            "that made this one (--model FILE)"
+        )
 
 
 def create(folder: Path, model_hash: str, dim: int) -> None:

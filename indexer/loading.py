@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from PIL import Image
 
 from indexer.encoding import photo_pixels
 from indexer.photos import read_photo
-from indexer.register import Register
 from indexer.sources.item import Item
 
 THUMBNAIL_PX: Final = 96
@@ -43,8 +42,15 @@ class Loaded:
     decoded: Decoded | None
 
 
+class Known(Protocol):
+    """Who knows which files need not be decoded; asked by several threads."""
+
+    def has_content(self, content_hash: bytes) -> bool:
+        """Whether it has the content already."""
+
+
 def load_ahead(
-    items: Iterator[Item], register: Register, size_px: int, ahead: int
+    items: Iterator[Item], register: Known, size_px: int, ahead: int
 ) -> Generator[tuple[Item, Future[Loaded]], None, None]:
     """Each item in order with what becomes of reading it, loaded by threads up to `ahead` items before its turn."""
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
@@ -63,7 +69,7 @@ def load_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _load(item: Item, register: Register, size_px: int) -> Loaded:
+def _load(item: Item, register: Known, size_px: int) -> Loaded:
     """One item, read once."""
     data = item.read()
     content_hash = hashlib.sha256(data).digest()

@@ -11,6 +11,7 @@ from typing import IO, Final
 
 from indexer.errors import GalleryError
 from indexer.ledger import LEDGER, folder_name, manifest_path
+from indexer.versions import home_of
 
 _LOOK_EVERY_S: Final = 0.1
 _PROBE_S: Final = 0.15
@@ -47,8 +48,8 @@ def is_being_written(folder: Path) -> bool:
     return False
 
 
-def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
-    """The lock of a gallery's one writer, held until the file is closed.
+def take_lock(folder: Path, wait_s: float = 0.0) -> tuple[Path, IO[str]]:
+    """The folder of a gallery's version, and the lock of its one writer, held until the file is closed.
 
     Args:
         folder: the gallery's.
@@ -57,11 +58,20 @@ def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
     Raises:
         GalleryError: another process holds it still, or the folder may not be written.
     """
+    while True:
+        home = home_of(folder)
+        lock = _locked(home, folder_name(folder), wait_s)
+        if home_of(folder) == home:
+            return home, lock
+        lock.close()  # another version became the gallery's meanwhile
+
+
+def _locked(home: Path, gallery: str, wait_s: float) -> IO[str]:
     try:
-        lock = (folder / "lock").open("a+")
+        lock = (home / "lock").open("a+")
     except OSError as error:
         raise GalleryError(
-            f"gallery {folder_name(folder)} cannot be written ({error.strerror}); it can still be served and searched"
+            f"gallery {gallery} cannot be written ({error.strerror}); it can still be served and searched"
         ) from error
     until = time.monotonic() + max(wait_s, _PROBE_S)
     while True:
@@ -74,8 +84,7 @@ def take_lock(folder: Path, wait_s: float = 0.0) -> IO[str]:
                 holder = lock.read().strip() or "unknown"
                 lock.close()
                 raise GalleryError(
-                    f"gallery {folder_name(folder)} is being written by another process (pid {holder}); "
-                    "wait until it has ended"
+                    f"gallery {gallery} is being written by another process (pid {holder}); wait until it has ended"
                 ) from error
         time.sleep(_LOOK_EVERY_S)
     lock.truncate(0)

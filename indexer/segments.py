@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import GalleryError
-from indexer.ledger import folder_name, replace_file
+from indexer.ledger import replace_file
 from indexer.regions import REGIONS
 
 
@@ -54,14 +54,14 @@ def segment_bytes(embeddings: npt.NDArray[np.float32]) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def read_segment(folder: Path, segment: Any) -> npt.NDArray[np.float32]:
-    """(photos, 14, dim) float32 of a row of the ledger's table, verified.
+def read_segment(folder: Path, segment: Any, gallery: str) -> npt.NDArray[np.float32]:
+    """(photos, 14, dim) float32 of a row of the ledger's table, verified; messages name the gallery.
 
     Raises:
         GalleryError: it is missing or altered.
     """
     path = path_of(folder, segment)
-    where = f"gallery {folder_name(folder)}: segment {path.name}"
+    where = f"gallery {gallery}: segment {path.name}"
     advice = "restore the folder from a copy or ingest its photos anew"
     try:
         data = path.read_bytes()

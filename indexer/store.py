@@ -35,13 +35,14 @@ from indexer.contents import (
     read_segments,
     read_version,
 )
-from indexer.errors import GalleryError, ModelMismatchError, StaleSnapshotError, UnknownPhotoError
-from indexer.ledger import Manifest, folder_name, manifest_path, read_manifest, refusal
+from indexer.errors import GalleryError, StaleSnapshotError, UnknownPhotoError
+from indexer.ledger import Manifest, check_model, folder_name, manifest_path, read_manifest, refusal
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Changes, Kind, Value
 from indexer.rows import check_rows
 from indexer.segments import path_of, read_segment, write_segment
 from indexer.tables import PHOTOS
+from indexer.versions import home_of
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,11 @@ class Snapshot(NamedTuple):
 class Store:
     """A gallery folder, for reading. Use `Store.open`; the constructor only stores. Safe to share between threads."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, home: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.folder = home  # of the version's files, see `indexer.versions`
         self.manifest = manifest
-        self.engine = ledger.open_engine(folder)
+        self.engine = ledger.open_engine(home)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -105,12 +107,13 @@ class Store:
         Raises:
             GalleryError: no gallery there, or one of another format.
         """
-        return cls(folder, read_manifest(folder))
+        home = home_of(folder)
+        return cls(folder, home, read_manifest(home))
 
     @property
     def name(self) -> str:
         """The folder's own name."""
-        return folder_name(self.folder)
+        return folder_name(self.root)
 
     def snapshot(self) -> Snapshot:
         """What the gallery holds now, however much is written to it while the embeddings are read.
@@ -200,7 +203,7 @@ class Store:
             StaleSnapshotError: it was the gallery's, and is no longer.
         """
         try:
-            return read_segment(self.folder, segment)
+            return read_segment(self.folder, segment, self.name)
         except GalleryError as error:
             if self.has_segments([segment]):
                 raise
@@ -210,8 +213,8 @@ class Store:
 class StoreWriter(Store):
     """The one writer of a gallery folder; use it as a context manager, which holds the lock."""
 
-    def __init__(self, folder: Path, manifest: Manifest, lock: IO[str]) -> None:
-        super().__init__(folder, manifest)
+    def __init__(self, root: Path, home: Path, manifest: Manifest, lock: IO[str]) -> None:
+        super().__init__(root, home, manifest)
         self._lock = lock
 
     @classmethod
@@ -225,13 +228,13 @@ class StoreWriter(Store):
             ModelMismatchError: the gallery was made by another model.
         """
         make_folder(folder)
-        lock = take_lock(folder, wait_s)
+        home, lock = take_lock(folder, wait_s)
         try:
-            if not manifest_path(folder).exists():
-                ledger.create(folder, model_hash, dim)
-            writer = cls(folder, read_manifest(folder), lock)
+            if not manifest_path(home).exists():
+                ledger.create(home, model_hash, dim)
+            writer = cls(folder, home, read_manifest(home), lock)
             check_model(writer.name, writer.manifest, model_hash, dim)
-            writer.manifest = ledger.upgrade(folder, writer.manifest)
+            writer.manifest = ledger.upgrade(home, writer.manifest)
             writer.remove_strays()
         except BaseException:
             lock.close()
@@ -245,7 +248,7 @@ class StoreWriter(Store):
         Raises:
             GalleryError: no gallery there, one of another format, or another writer holds it.
         """
-        manifest = read_manifest(folder)
+        manifest = read_manifest(home_of(folder))
         return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
 
     def contents_of(self, photo_ids: Iterable[str]) -> dict[str, bytes]:
@@ -393,20 +396,6 @@ class StoreWriter(Store):
 def _described(photos: Sequence[NewPhoto], known: Mapping[str, Mapping[str, Value]]) -> list[NewPhoto]:
     """The photos with what was known about those that they replace."""
     return [replace(photo, metadata={**known.get(photo.photo_id, {}), **photo.metadata}) for photo in photos]
-
-
-def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> None:
-    """Refuse an encoder that did not make this gallery's embeddings: its distances would mean nothing.
-
-    Raises:
-        ModelMismatchError: another hash or dim.
-    """
-    if (manifest.model_hash, manifest.dim) != (model_hash, dim):
-        raise ModelMismatchError(
-            f"gallery {name} was made by model {manifest.model_hash[:12]} (dim {manifest.dim}), this model is "
-            f"{model_hash[:12]} (dim {dim}); ingest the photos with this model into a new gallery, or use the model "
-            "that made this one (--model FILE)"
-        )
 
 
 def unknown_photo(gallery: str, photo_id: str) -> UnknownPhotoError:

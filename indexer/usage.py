@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from indexer import versions
 from indexer.contents import read_segments
 from indexer.ledger import LEDGER, manifest_path
 from indexer.segments import path_of, row_bytes
@@ -30,6 +31,8 @@ class Usage:
         log: the ledger's log, part of it not yet in the ledger.
         index: derived from the vectors; made anew where it is removed.
         strays: files that jobs which were killed have left; the next writer removes them.
+        superseded: versions that other models made before; `mgrl compact` gives them back.
+        unfinished: versions that `mgrl reindex` is making.
     """
 
     photos: int
@@ -44,16 +47,19 @@ class Usage:
     log: int
     index: int
     strays: int
+    superseded: int
+    unfinished: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.reclaimable + self.vectors + self.thumbnails + self.metadata + self.ledger + self.log + self.index
+        kept = self.vectors + self.thumbnails + self.metadata + self.ledger + self.log + self.index
+        return kept + self.unfinished + self.reclaimable
 
     @property
     def reclaimable(self) -> int:
         """What `mgrl compact` gives back."""
-        return self.deleted_vectors + self.ledger_free + self.strays
+        return self.deleted_vectors + self.ledger_free + self.strays + self.superseded
 
 
 def usage(folder: Path) -> Usage:
@@ -102,4 +108,12 @@ def _measure(store: Store, connection: sa.Connection) -> Usage:
         log=sum(path.stat().st_size for path in store.folder.glob(f"{LEDGER}-wal")),
         index=sum(path.stat().st_size for path in (store.folder / "index").rglob("*") if path.is_file()),
         strays=sum(size for path, size in files.items() if path not in live),
+        superseded=sum(map(_size, versions.superseded(store.root))),
+        unfinished=sum(map(_size, versions.unfinished(store.root))),
     )
+
+
+def _size(version: Path) -> int:
+    """Of another version's files; the first version's lie beside the folder of the others."""
+    paths = [*version.glob(f"{LEDGER}*"), *version.glob("segments/*"), *version.rglob("index/**/*")]
+    return sum(path.stat().st_size for path in paths if path.is_file())

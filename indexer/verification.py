@@ -211,4 +211,4 @@ def _repair(writer: StoreWriter) -> None:
     if not lost and index_fault(writer.folder, segments, writer.manifest.dim, writer.read_segment):
         with no_index(writer.folder):
             pass
-        Gallery.open(writer.folder).close()
+        Gallery.open(writer.root).close()

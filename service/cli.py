@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "delete": ("service.commands.delete", "delete photos from a gallery"),
     "forget": ("service.commands.forget", "delete photos and erase every trace of them at once"),
     "compact": ("service.commands.compact", "erase what was deleted, and tidy the files, while the gallery is served"),
+    "reindex": ("service.commands.reindex", "encode a gallery's photos with another model, and switch to it"),
     "verify": ("service.commands.verify", "check every checksum and count of a gallery, and repair it"),
     "backup": ("service.commands.backup", "copy a gallery while it is served, verified"),
     "restore": ("service.commands.restore", "copy a backup back"),

@@ -3,6 +3,7 @@
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, ModelMismatchError
 from indexer.gallery import Gallery
+from indexer.ledger import Manifest, check_model
 
 
 class Encoders:
@@ -32,13 +33,21 @@ class Encoders:
         Raises:
             ModelMismatchError: none of these did.
         """
-        encoder = self._by_hash.get(gallery.model_hash)
+        return self.for_model(gallery.name, gallery.manifest)
+
+    def for_model(self, name: str, manifest: Manifest) -> RegionEncoder:
+        """The encoder that made a gallery of this manifest.
+
+        Raises:
+            ModelMismatchError: none of these did.
+        """
+        encoder = self._by_hash.get(manifest.model_hash)
         if encoder is None and len(self._by_hash) > 1:
             known = ", ".join(sorted(model_hash[:12] for model_hash in self._by_hash))
             raise ModelMismatchError(
-                f"gallery {gallery.name} was made by model {gallery.model_hash[:12]}, the service has {known}; name "
+                f"gallery {name} was made by model {manifest.model_hash[:12]}, the service has {known}; name "
                 "the file of its model in the gallery's settings, or ingest the photos with one of these"
             )
         encoder = encoder or next(iter(self._by_hash.values()))
-        gallery.check_model(encoder)
+        check_model(name, manifest, encoder.model_hash, encoder.dim)
         return encoder

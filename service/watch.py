@@ -70,6 +70,8 @@ class GalleryWatch:
         for gallery in list(self._galleries):
             try:
                 if gallery.is_stale():
+                    # Before it is read: a gallery that another model has made anew is not served by this one.
+                    self._galleries.encoders.for_model(gallery.name, gallery.newest_manifest())
                     newer = gallery.reopened()
                     self._galleries.replace(newer)
                     logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         ("the ledger's log", used.log),
         ("index, derived", used.index),
         ("left by killed jobs", used.strays),
+        ("versions of earlier models", used.superseded),
+        ("a version in the making", used.unfinished),
         ("total", used.total),
     )
     named = f"{used.photos} photos, {used.aliases} further names, {used.deleted} deleted"

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from indexer import versions
 from indexer.compaction import compact, forget
 from indexer.errors import GalleryError, UnknownPhotoError
 from indexer.filters import Equals
@@ -15,7 +16,9 @@ from indexer.gallery import Gallery
 from indexer.ledger import replace_file
 from indexer.metadata import Kind
 from indexer.store import NewPhoto, StoreWriter
-from tests.conftest import unit_rows
+from service.client import Client
+from service.encoders import Encoders
+from tests.conftest import PixelEncoder, unit_rows
 from tests.service.conftest import ids, line, make_gallery, serving
 
 STROKES = [line(), line(0.5, 0.1, 0.5, 0.9)]
@@ -40,8 +43,8 @@ def delete(folder, *photo_ids):
         writer.delete(photo_ids)
 
 
-def append(folder, name):
-    row = unit_rows(np.random.default_rng(len(name)), 1)
+def append(folder, name, dim=16):
+    row = unit_rows(np.random.default_rng(len(name)), 1, dim)
     with StoreWriter.open(folder) as writer:
         photo = NewPhoto(name, f"{name}.jpg", b"jpeg", hashlib.sha256(name.encode()).digest())
         writer.append([photo], row)
@@ -139,6 +142,33 @@ def test_every_answer_while_files_are_replaced_is_right(client, folder):
         gone = {photo_id for photo_id in everyone if photo_id not in answer}
         assert gone == {f"photo{number:04d}" for number in range(len(gone))}
         assert answer == [photo_id for photo_id in everyone if photo_id not in gone]
+
+
+def test_a_change_of_model_is_served_by_who_has_the_model(folder, encoder, tmp_path, caplog):
+    """One service has both models and goes over; the other says why not, and goes on with the version it has."""
+    new = PixelEncoder(dim=8, seed=1)
+    home = versions.version_folder(folder, new.model_hash)
+    make_gallery(home, new, photos=24).close()
+    with (
+        serving([Gallery.open(folder)], Encoders(encoder, new), refresh_s=0.02) as both,
+        serving([Gallery.open(folder)], encoder, refresh_s=0.02) as one,
+        Client(both.address) as with_both,
+        Client(one.address) as with_one,
+        with_both.draw(k=24) as drawing,
+    ):
+        began = ids(drawing.strokes(STROKES))
+        assert began == found(with_both) == found(with_one)
+        with caplog.at_level(logging.INFO):
+            versions.switch(folder, home)
+            eventually(lambda: with_both.galleries()[0].model_hash == new.model_hash)
+            eventually(lambda: "a change to gallery faces cannot be served yet: gallery faces was made" in caplog.text)
+        assert found(with_one) == began
+        assert with_one.photo("faces", began[0]).thumbnail
+        assert found(with_both) != began
+        assert ids(drawing.strokes([STROKES[0]])) == began, "a drawing keeps the version it began with"
+        append(home, "newcomer", dim=8)
+        eventually(lambda: "newcomer" in found(with_both))
+        assert caplog.text.count("cannot be served yet") == 1
 
 
 def test_when_all_photos_are_deleted_searches_say_so(client, folder):

@@ -1,0 +1,91 @@
+"""The versions of a gallery, one for each model: one is the gallery's, another may be in the making beside it.
+
+    gallery.json                what the first version says of itself; or, once another is the gallery's, its name
+    versions/MODEL/             a version, and a gallery folder like any other: it can be served by its own path
+
+A version becomes the gallery's by one rename of gallery.json. What it takes the place of stays where it was, for the
+services that have it open, until the gallery is compacted.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from indexer.errors import GalleryError
+from indexer.ledger import FORMAT_VERSION, LEDGER, folder_name, manifest_path, replace_file
+
+_FOLDER: Final = "versions"
+_NAME: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}")
+
+
+def home_of(folder: Path) -> Path:
+    """Where the files of a gallery's version are: the folder itself, or the one in it that gallery.json names.
+
+    Raises:
+        GalleryError: it names a place outside of the folder.
+    """
+    home = _pointer(folder).get("home", "")
+    if home and not (isinstance(home, str) and _NAME.fullmatch(home)):
+        raise GalleryError(f"gallery {folder_name(folder)}: its gallery.json names no version; restore it from a copy")
+    return folder / home if home else folder
+
+
+def version_folder(folder: Path, model_hash: str) -> Path:
+    """Where a model's version is made."""
+    return folder / _FOLDER / model_hash[:16]
+
+
+def switch(folder: Path, home: Path) -> None:
+    """Let another version be the gallery's, for all who open it from now on; the caller holds the locks of both."""
+    old = [*superseded(folder), home_of(folder)]
+    _point(folder, home, [version for version in old if version != home])
+
+
+def keep(folder: Path, version: Path) -> None:
+    """Let a version that was taken out of use be worked on again."""
+    if version in superseded(folder):
+        _point(folder, home_of(folder), [other for other in superseded(folder) if other != version])
+
+
+def superseded(folder: Path) -> list[Path]:
+    """Versions that were the gallery's and are not erased yet."""
+    return [folder / name if name else folder for name in _pointer(folder).get("superseded", [])]
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Versions that are in the making."""
+    others = (manifest.parent for manifest in sorted((folder / _FOLDER).glob("*/gallery.json")))
+    done = [home_of(folder), *superseded(folder)]
+    return [version for version in others if version not in done]
+
+
+def erase_superseded(folder: Path) -> None:
+    """Remove the files of versions that were the gallery's; the caller holds the lock of the one that is."""
+    old = superseded(folder)
+    for version in old:
+        if version == folder:
+            for name in ("segments", "index"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            for path in (*folder.glob(f"{LEDGER}*"), folder / "index.lock"):
+                path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(version)
+    if old:
+        _point(folder, home_of(folder), [])
+
+
+def _pointer(folder: Path) -> dict[str, Any]:
+    """What gallery.json says; nothing where it cannot be read, which `read_manifest` explains."""
+    try:
+        found = json.loads(manifest_path(folder).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _point(folder: Path, home: Path, old: list[Path]) -> None:
+    names = ["" if version == folder else version.relative_to(folder).as_posix() for version in old]
+    said = {"format_version": FORMAT_VERSION, "home": home.relative_to(folder).as_posix(), "superseded": names}
+    replace_file(manifest_path(folder), json.dumps(said, indent=2).encode())
