@@ -12,6 +12,7 @@ import { Replay } from "./replay.js";
 
 const KEPT_AS = "mgrl-drawing"; // in sessionStorage: each tab has its own, gone when the tab is closed
 const MOST_FILE_BYTES = 20 * 1024 * 1024;
+const BEGINNING = 12; // strokes
 const PAUSE_MS = 150;
 
 const drawing = new Drawing();
@@ -123,7 +124,8 @@ link.addEventListener("result", ({ detail: { sequence, result } }) => {
   setConnection("on", "Connected");
   // What answers the beginning of a stream that a drawing follows on says nothing about the drawing.
   if (result.no_ink && !result.strokes && !drawing.isEmpty) return;
-  ranking.show(result);
+  ranking.show(result, result.strokes > BEGINNING || Boolean(drawing.state.picture));
+  document.body.dataset.answered = result.strokes;
   candidates.refresh();
   byId("empty").textContent = emptyWords(result);
   const answered = penUp && sequence >= penUp.sequence ? penUp : null;
@@ -137,8 +139,7 @@ link.addEventListener("result", ({ detail: { sequence, result } }) => {
 });
 link.addEventListener("refused", ({ detail }) => say(detail.message, true));
 link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
-  if (isFinal) setConnection("off", "Refused");
-  else setConnection("off", "Reconnecting…");
+  setConnection("off", isFinal ? "Refused" : "Reconnecting…");
   byId("trouble-text").textContent = isFinal ? message : `${message} Your drawing is kept; trying again.`;
   byId("trouble").hidden = false;
 });
@@ -167,7 +168,6 @@ function say(text, isError = false) {
 // ---- galleries and options
 
 const gallery = () => byId("gallery").value;
-const begin = () => link.begin({ gallery: gallery(), options: options.message() });
 
 function chooseGallery() {
   const chosen = galleries.find(({ name }) => name === gallery());
@@ -175,7 +175,7 @@ function chooseGallery() {
   byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
   ranking.begin(gallery());
   candidates.begin(gallery());
-  begin();
+  link.begin({ gallery: gallery(), options: options.message() });
 }
 
 async function loadGalleries() {
@@ -199,7 +199,7 @@ options.addEventListener("change", () => {
   clearTimeout(optionTimer);
   optionTimer = setTimeout(() => {
     ranking.begin(gallery());
-    begin();
+    link.choose(options.message());
   }, PAUSE_MS);
 });
 byId("gallery").addEventListener("change", chooseGallery);

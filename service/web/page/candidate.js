@@ -115,7 +115,7 @@ export class Candidates extends EventTarget {
     return REGION_NAMES.flatMap((name, region) => {
       if (values[region] === null) return [];
       const word = values[region] < -0.15 ? "closer" : values[region] > 0.15 ? "farther" : "as the others";
-      return [element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, hit.region_distances[region].toFixed(3)), element("td", { "data-side": word }, word))];
+      return [element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, hit.region_distances[region].toFixed(3)), element("td", {}, hit.contributions[region].toFixed(3)), element("td", { "data-side": word }, word))];
     });
   }
 

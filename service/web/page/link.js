@@ -25,8 +25,8 @@ export class Stream {
     this.#socket.onmessage = ({ data }) => {
       const reply = JSON.parse(data);
       if (reply.ended) end(reply.ended.message, reply.ended.is_final);
-      else if (reply.error) handlers.error(Number(reply.sequence), reply.error.message);
-      else handlers.result(Number(reply.sequence), reply.result);
+      else if (reply.error) handlers.error(reply.sequence, reply.error.message);
+      else handlers.result(reply.sequence, complete(reply.result));
     };
     this.#socket.onclose = () => end("The sketchpad's command has stopped.", false);
     this.drop = () => {
@@ -69,11 +69,18 @@ export class Link extends EventTarget {
     this.#wanted = state;
   }
 
-  // Begins a new stream with these options (the JSON form of DrawBegin); the drawing is sent again.
+  // Begins a new stream (the JSON form of DrawBegin); the drawing is sent again.
   begin(begin) {
     this.#begin = begin;
     this.#stream?.drop();
     this.#connect();
+  }
+
+  // Ranks the same drawing otherwise from now on (the JSON form of SearchOptions).
+  choose(options) {
+    this.#begin = { ...this.#begin, options };
+    if (this.#isOpen) this.#stream.send({ options });
+    else this.begin(this.#begin);
   }
 
   // Brings the service to this state; the sequence number of the last message, 0 when there was none to send.
@@ -127,6 +134,15 @@ export class Link extends EventTarget {
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+// What is left out of a message has its default.
+function complete(result) {
+  const timings = { raster_ms: 0, encode_ms: 0, search_ms: 0, ...result.timings };
+  if (!result.ranking) return { strokes: 0, no_ink: false, ...result, timings };
+  const hits = (result.ranking.hits ?? []).map((hit) => ({ distance: 0, ...hit }));
+  const ranking = { gallery_photos: 0, exact: false, inked_regions: [], ...result.ranking, hits };
+  return { strokes: 0, no_ink: false, ...result, timings, ranking };
 }
 
 export function strokeMessage({ points, width, pressure }) {

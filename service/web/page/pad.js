@@ -35,6 +35,8 @@ export class Pad extends EventTarget {
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.#key(event));
     canvas.addEventListener("blur", () => this.#penUpByKey());
+    // A ring around the sheet is for keys; who draws with a hand sees where.
+    canvas.addEventListener("focus", () => canvas.toggleAttribute("data-keys", !this.#fingers.size));
     drawing.addEventListener("change", () => this.refresh());
   }
 
@@ -116,10 +118,11 @@ export class Pad extends EventTarget {
   #down(event) {
     if (event.button > 1) return;
     event.preventDefault();
+    this.#fingers.set(event.pointerId, this.#spot(event));
+    this.#canvas.removeAttribute("data-keys");
     this.#canvas.focus({ preventScroll: true });
     this.#canvas.setPointerCapture(event.pointerId);
     this.#cursor = null;
-    this.#fingers.set(event.pointerId, this.#spot(event));
     this.#sawPen ||= event.pointerType === "pen";
     if (this.#fingers.size > 1 || event.button === 1) {
       this.#abandon();
@@ -249,6 +252,7 @@ export class Pad extends EventTarget {
       return;
     }
     event.preventDefault();
+    this.#canvas.setAttribute("data-keys", "");
     this.#paint();
   }
 

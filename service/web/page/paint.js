@@ -82,7 +82,7 @@ export function paintHeat(context, values, size) {
       }).filter((value) => value !== null);
       if (!over.length) continue;
       const mean = over.reduce((sum, value) => sum + value, 0) / over.length;
-      context.fillStyle = `rgb(${mean < 0 ? "0 150 136" : "230 110 20"} / ${Math.min(0.62, Math.abs(mean) * 0.8).toFixed(3)})`;
+      context.fillStyle = `rgb(${mean < 0 ? "0 150 136" : "230 110 20"} / ${Math.min(0.5, Math.abs(mean) * 0.62).toFixed(3)})`;
       context.fillRect(Math.round(column * cell), Math.round(row * cell), Math.ceil(cell), Math.ceil(cell));
     }
   }

@@ -27,7 +27,8 @@ export class Ranking extends EventTarget {
     return this.result?.ranking?.hits ?? [];
   }
 
-  show(result) {
+  // `isMuch`: the drawing is more than a beginning, so that a single answer to it is not early.
+  show(result, isMuch) {
     this.result = result;
     const hits = this.hits().slice(0, SHOWN);
     const before = new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
@@ -41,7 +42,7 @@ export class Ranking extends EventTarget {
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
     if (!isStill()) for (const [id, card] of this.#cards) glide(card, before.get(id));
     for (const hit of this.hits().slice(SHOWN)) new Image().src = thumbnailUrl(this.#gallery, hit.photo_id);
-    this.#judge(hits);
+    this.#judge(hits, isMuch);
   }
 
   // "none", "early", "settling" or "steady": whether the closest photos stayed the closest.
@@ -49,11 +50,11 @@ export class Ranking extends EventTarget {
     return byId("verdict").dataset.verdict;
   }
 
-  #judge(hits) {
+  #judge(hits, isMuch) {
     this.#recent = [...this.#recent, hits.slice(0, JUDGED).map((hit) => hit.photo_id)].slice(-STEPS);
     const newest = this.#recent.at(-1);
     const stayed = newest.filter((id) => this.#recent.every((ids) => ids.includes(id))).length;
-    let verdict = "early";
+    let verdict = isMuch && this.#recent.length < STEPS ? "none" : "early";
     if (!hits.length) {
       verdict = "none";
       this.#recent = [];

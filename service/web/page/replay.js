@@ -17,6 +17,7 @@ export class Replay {
   #gallery = "";
   #stream = null;
   #timer = 0;
+  #worst = 10; // lowest rank of the curve: 10, 100 or 1000
   target = "";
 
   constructor() {
@@ -40,6 +41,7 @@ export class Replay {
     this.#stop();
     [this.#state, this.#gallery, this.#stages] = [state, gallery, []];
     this.target = this.target || suggested;
+    this.#worst = [10, 100, MOST_PHOTOS].find((most) => photos <= most) ?? MOST_PHOTOS;
     this.#dialog.showModal();
     const ends = stageEnds(state.strokes.length, Boolean(state.picture));
     Object.assign(byId("stage"), { max: ends.length - 1, value: ends.length - 1, disabled: true });
@@ -89,7 +91,7 @@ export class Replay {
     this.target = id;
     const ranks = this.#ranks();
     byId("replay-note").textContent = id ? summary(this.#stages, ranks) : "Choose the photo that was confirmed, to see its rank along the drawing.";
-    byId("curve").replaceChildren(...(id ? [curve(this.#stages, ranks)] : []));
+    byId("curve").replaceChildren(...(id ? [curve(this.#stages, ranks, this.#worst)] : []));
     this.#show();
   }
 
@@ -116,7 +118,7 @@ export class Replay {
     );
     const mark = byId("curve").querySelector(".now");
     mark?.setAttribute("cx", xOf(number, this.#stages.length));
-    mark?.setAttribute("cy", rank ? yOf(rank) : -10);
+    mark?.setAttribute("cy", rank ? yOf(rank, this.#worst) : -10);
   }
 
   #play() {
@@ -161,9 +163,9 @@ function summary(stages, ranks) {
 
 const [WIDTH, HEIGHT, LEFT, TOP, BOTTOM] = [640, 170, 44, 10, 140];
 const xOf = (stage, stages) => LEFT + ((WIDTH - LEFT - 12) * stage) / Math.max(1, stages - 1);
-const yOf = (rank) => TOP + ((BOTTOM - TOP) * Math.log10(rank)) / 3;
+const yOf = (rank, most) => TOP + ((BOTTOM - TOP) * Math.log10(rank)) / Math.log10(most);
 
-function curve(stages, ranks) {
+function curve(stages, ranks, most) {
   const svg = (name, attributes, text) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -171,11 +173,11 @@ function curve(stages, ranks) {
     return made;
   };
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Rank of the target by stage: ${ranks.map((rank) => rank ?? "beyond").join(", ")}` });
-  for (const rank of [1, 10, 100, 1000]) {
-    picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - 12, y1: yOf(rank), y2: yOf(rank) }), svg("text", { x: LEFT - 8, y: yOf(rank) + 4, "text-anchor": "end" }, String(rank)));
+  for (const rank of [1, 10, 100, 1000].filter((rank) => rank <= most)) {
+    picture.append(svg("line", { class: "grid", x1: LEFT, x2: WIDTH - 12, y1: yOf(rank, most), y2: yOf(rank, most) }), svg("text", { x: LEFT - 8, y: yOf(rank, most) + 4, "text-anchor": "end" }, String(rank)));
   }
   picture.append(svg("text", { x: LEFT, y: HEIGHT - 8 }, "1st stroke"), svg("text", { x: WIDTH - 12, y: HEIGHT - 8, "text-anchor": "end" }, `${stages.at(-1).strokes} strokes`));
-  const points = ranks.map((rank, i) => rank && `${xOf(i, ranks.length)},${yOf(rank)}`).filter(Boolean);
+  const points = ranks.map((rank, i) => rank && `${xOf(i, ranks.length)},${yOf(rank, most)}`).filter(Boolean);
   picture.append(svg("polyline", { class: "line", points: points.join(" ") }), svg("circle", { class: "now", r: 5, cx: -10, cy: -10 }));
   return picture;
 }
