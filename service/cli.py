@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "serve": ("service.commands.serve", "answer sketches over gRPC"),
     "config": ("service.commands.config", "check or show the settings of a service"),
     "retention": ("service.commands.retention", "forget the photos of a gallery that are too old"),
+    "audit": ("service.commands.audit", "check or show the audit log of a service"),
     "keys": ("service.commands.keys", "make, list and revoke the API keys of a service"),
     "query": ("service.commands.query", "search a running service from the terminal"),
     "episodes": ("training.commands.episodes", "turn finished sketches into drawings, stroke by stroke"),

@@ -109,6 +109,11 @@ class Config:
         for name, gallery in self.galleries.items():
             if gallery.audit_required and self.audit.file is None:
                 raise ConfigError(f"gallery {name} requires an audit log, but [audit] file is not set")
+            if gallery.retention_days and not (gallery.writable or self.server.writable):
+                raise ConfigError(
+                    f"[galleries.{name}] retention_days needs writable = true: this process would delete photos; or "
+                    "run `mgrl retention` by cron"
+                )
         check_exposure(self.server.address, self.asks_who_calls, self.tls.is_on, self.server.insecure)
 
     @property

@@ -186,7 +186,8 @@ class GalleryConfig:
         path: its folder; the gallery's name beside the settings file if not set.
         model: the ONNX file that made it; that of [server] if not set.
         roles: what may be done with it, however many roles a caller has.
-        writable: whether this process may change it: photos that callers add and delete, and its retention.
+        writable: whether clients may store and delete photos, and this process those that are too old; as --writable
+            for all galleries.
         purpose_required: whether searches must say what they are for.
         audit_required: whether searches that cannot be recorded are refused; needs [audit] file.
         retention_days: days after which photos are forgotten; 0 keeps them.
@@ -207,11 +208,6 @@ class GalleryConfig:
         check_roles(self.roles)
         if not (math.isfinite(self.retention_days) and self.retention_days >= 0):
             raise ConfigError(f"retention_days must be at least 0, got {self.retention_days}")
-        if self.retention_days and not self.writable:
-            raise ConfigError(
-                "retention_days needs writable = true: this process would delete photos; "
-                "or run `mgrl retention` by cron"
-            )
 
 
 def check_roles(roles: tuple[str, ...]) -> None:

@@ -84,6 +84,8 @@ class Galleries:
         gallery = self._by_name[name] if name else mine[0]
         if call is not None and call.role in ROLES and call.role not in self.settings(gallery.name).roles:
             raise ForbiddenError(f"gallery {gallery.name} is not open to the role {call.role} in this service")
+        if call is not None:
+            call.gallery = gallery.name
         return gallery
 
 

@@ -4,15 +4,16 @@ An interceptor, so that no servicer can forget. What a call may see of the galle
 `service.auth.callers.current_call`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 import grpc
 
 from indexer.errors import QueryError
+from service.audit import AuditLog
 from service.auth.authenticator import Authenticator
-from service.auth.callers import Call, enter_call
+from service.auth.callers import Call, Caller, enter_call
 from service.auth.limits import Limiter, check_size
 from service.auth.methods import ANY, OPEN, ROLE_OF
 from service.errors import ForbiddenError, public_errors
@@ -31,11 +32,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
     Args:
         galleries: what is served.
         authenticator: knows the callers.
+        log: told who was refused what, although known.
     """
 
-    def __init__(self, galleries: Galleries, authenticator: Authenticator) -> None:
+    def __init__(self, galleries: Galleries, authenticator: Authenticator, log: AuditLog | None = None) -> None:
         self._galleries = galleries
         self.authenticator = authenticator
+        self._log = log
         self._limiter = Limiter()
 
     async def intercept_service(
@@ -54,7 +57,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
         async def guarded(asked: Any, context: Context) -> Any:
             async with public_errors(context):
                 call = self._admit(method, asked, context)
-            return await behaviour(self._checked(call, asked) if _is_stream(asked) else asked, context)
+            return await behaviour(self._checked(call, method, asked) if _is_stream(asked) else asked, context)
 
         return guarded
 
@@ -63,7 +66,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
             async with public_errors(context):
                 call = self._admit(method, asked, context)
             async with aclosing(
-                behaviour(self._checked(call, asked) if _is_stream(asked) else asked, context)
+                behaviour(self._checked(call, method, asked) if _is_stream(asked) else asked, context)
             ) as answers:
                 async for answer in answers:
                     yield answer
@@ -74,38 +77,60 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
         """The call, entered; a single request is checked with it."""
         metadata: Any = context.invocation_metadata() or ()
         caller = self.authenticator.identify(metadata, context.auth_context())
-        role = ROLE_OF.get(method)
-        if role is None:
-            raise ForbiddenError(f"{method} is open to nobody")
-        if role != ANY and role not in caller.roles:
-            held = ", ".join(sorted(caller.roles)) or "none"
-            raise ForbiddenError(f"this call takes the role {role}, {caller} has: {held}")
-        self._limiter.take_call(caller)
-        call = Call(caller, role, self._limiter)
-        enter_call(call)
-        if not _is_stream(asked):
-            check_size(caller.limits, asked.ByteSize())
-            self._check_opening(asked)
-            if "strokes" in asked.DESCRIPTOR.fields_by_name:
-                call.take_strokes(len(asked.strokes.strokes))
+        with self._refusals_noted(caller, method):
+            call = Call(caller, role_for(caller, method), self._limiter)
+            self._limiter.take_call(caller)
+            enter_call(call)
+            if not _is_stream(asked):
+                check_size(caller.limits, asked.ByteSize())
+                self._check_opening(call, asked)
+                if "strokes" in asked.DESCRIPTOR.fields_by_name:
+                    call.take_strokes(len(asked.strokes.strokes))
         return call
 
-    async def _checked(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _checked(self, call: Call, method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         is_first = True
         async for request in requests:
             # A stream may outlast the key that began it.
             self.authenticator.check_again(call.caller)
             check_size(call.caller.limits, request.ByteSize())
             if is_first:
-                self._check_opening(request)
+                with self._refusals_noted(call.caller, method):
+                    self._check_opening(call, request)
             is_first = False
             yield request
 
-    def _check_opening(self, request: Any) -> None:
+    @contextmanager
+    def _refusals_noted(self, caller: Caller, method: str) -> Iterator[None]:
+        try:
+            yield
+        except ForbiddenError as error:
+            if self._log is not None:
+                who = {"caller": caller.name, "kind": caller.kind}
+                self._log.post({"event": "refused", "method": method, "reason": str(error), **who})
+            raise
+
+    def _check_opening(self, call: Call, request: Any) -> None:
         opening = _opening_of(request)
         if opening is not None and "purpose" in opening.DESCRIPTOR.fields_by_name:
             gallery = self._galleries.find(opening.gallery)
             check_purpose(opening.purpose, gallery.name, self._galleries.settings(gallery.name).purpose_required)
+            call.purpose = opening.purpose
+
+
+def role_for(caller: Caller, method: str) -> str:
+    """The role that a method takes.
+
+    Raises:
+        ForbiddenError: the caller does not have it, or the method has none.
+    """
+    role = ROLE_OF.get(method)
+    if role is None:
+        raise ForbiddenError(f"{method} is open to nobody")
+    if role != ANY and role not in caller.roles:
+        held = ", ".join(sorted(caller.roles)) or "none"
+        raise ForbiddenError(f"this call takes the role {role}, {caller} has: {held}")
+    return role
 
 
 def _is_stream(asked: Any) -> bool:

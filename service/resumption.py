@@ -41,6 +41,7 @@ class Ongoing:
 
     Attributes:
         caller: who began it, and alone may resume it.
+        purpose: what it is for, see `service.auth.callers.Call`.
         reader: what applied messages last; one does at a time, and the one before may not have ended yet.
         ranking: the latest ranking, which may outlast the stream that asked for it; one runs at a time.
         refused: the latest refusals.
@@ -51,6 +52,7 @@ class Ongoing:
         self.drawing = drawing
         self.sequence = sequence
         self.caller = _caller()
+        self.purpose = call.purpose if (call := current_call()) else ""
         self.token = secrets.token_urlsafe(24)
         self.reader: asyncio.Future[None] | None = None
         self.ranking: asyncio.Future[Any] | None = None

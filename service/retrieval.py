@@ -14,6 +14,7 @@ from indexer.gallery import Gallery
 from indexer.sketch import read_raster
 from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.answers import Answer
+from service.auth.callers import current_call
 from service.convert import answer_to_draw_result, answer_to_search_response, episode_from_wire, strokes_from_wire
 from service.drawing import Drawing
 from service.edits import options_for
@@ -127,6 +128,8 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             with blaming("resume"):
                 ongoing, answered = self._resumption.find(request.resume.token), request.resume.answered
             self._galleries.find(ongoing.drawing.gallery.name)  # the caller may use it, still
+            if (call := current_call()) is not None:
+                call.purpose = ongoing.purpose
             ongoing.drawing.tell_canvas()
         else:
             ongoing, answered = Ongoing(await self._begin(request), request.sequence), 0

@@ -11,15 +11,13 @@ from grpc_reflection.v1alpha import reflection
 
 from indexer.errors import ConfigError
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from service.access import Access
 from service.admission import Admission
-from service.auth.authenticator import Authenticator
 from service.cataloguing import GalleryServicer
-from service.certificates import Certificates
 from service.config import Config, ServerConfig, split_address
 from service.config_access import MAX_MESSAGE_BYTES
 from service.engine import Engine
 from service.galleries import Galleries
-from service.guard import Guard
 from service.health import Health
 from service.observing import CallObserver
 from service.probes import Probes, is_turning
@@ -60,7 +58,7 @@ class SketchServer:
         watch: GalleryWatch,
         catalogue: GalleryServicer,
         telemetry: Telemetry,
-        certificates: Certificates | None,
+        access: Access,
     ) -> None:
         self._config = config
         self._server = server
@@ -70,7 +68,7 @@ class SketchServer:
         self._watch = watch
         self._catalogue = catalogue
         self._telemetry = telemetry
-        self._certificates = certificates
+        self._access = access
         self._probes: Probes | None = None
         self._port = 0
         self._metrics_address = ""
@@ -97,10 +95,10 @@ class SketchServer:
             self._probes = Probes(self._telemetry.metrics.registry, lambda: is_turning(loop), self._health.is_ready)
             self._metrics_address = self._probes.start(self._config.metrics_address)
         try:
-            if self._certificates is None:
+            if (certificates := self._access.certificates) is None:
                 self._port = self._server.add_insecure_port(self._config.address)
             else:
-                self._port = self._server.add_secure_port(self._config.address, self._certificates.credentials())
+                self._port = self._server.add_secure_port(self._config.address, certificates.credentials())
         except RuntimeError as error:
             self._stop_probes()
             raise ConfigError(
@@ -127,6 +125,7 @@ class SketchServer:
         await self._server.stop(0)
         await refusing
         self._workers.close()
+        await self._access.close()
         self._stop_probes()
 
     async def serve_until_signal(self) -> None:
@@ -161,27 +160,26 @@ def build_server(
     config: ServerConfig,
     galleries: Galleries,
     telemetry: Telemetry | None = None,
-    guard: Guard | None = None,
-    certificates: Certificates | None = None,
+    access: Access | None = None,
 ) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it.
 
-    Without a guard nobody is asked who calls, without certificates nothing is encrypted.
+    Without `access` nobody is asked who calls, nothing is encrypted and nothing put on record.
     """
     telemetry = telemetry or Telemetry()
-    guard = guard or Guard(galleries, Authenticator(Config(config)))
+    access = access or Access.open(Config(config), galleries)
     engine = Engine(galleries.encoders, config.threads)
     admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
     workers = Workers(admission, telemetry.metrics)
-    server = grpc.aio.server(interceptors=[CallObserver(telemetry), guard], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[CallObserver(telemetry), *access.interceptors], options=_OPTIONS)
     sketches = SketchSearchServicer(galleries, engine, workers, telemetry, config.idle_timeout_s)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     watch = GalleryWatch(galleries, config.refresh_s)
-    writers = GalleryWriters(galleries.encoders, config.writable)
+    writers = GalleryWriters(galleries.encoders, lambda name: config.writable or galleries.settings(name).writable)
     catalogue = GalleryServicer(galleries, workers, writers, watch)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(catalogue, server)
     statuses: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
-    return SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, certificates)
+    return SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, access)

@@ -44,10 +44,10 @@ class GalleryWriters:
 
     Args:
         encoders: made the galleries' embeddings.
-        is_allowed: whether this service takes photos at all.
+        is_allowed: whether this service takes photos for the gallery of a name.
     """
 
-    def __init__(self, encoders: Encoders, is_allowed: bool) -> None:
+    def __init__(self, encoders: Encoders, is_allowed: Callable[[str], bool]) -> None:
         self._encoders = encoders
         self._is_allowed = is_allowed
         self._thread = ThreadPoolExecutor(1, "mgrl-write", initializer=_be_nice)
@@ -63,8 +63,11 @@ class GalleryWriters:
             ConfigError: this service takes no photos.
             GalleryError: another process writes the gallery, or nobody may.
         """
-        if not self._is_allowed:
-            raise ConfigError("this service takes no photos; start it with `mgrl serve --writable`, or use mgrl ingest")
+        if not self._is_allowed(gallery.name):
+            raise ConfigError(
+                f"this service takes no photos for gallery {gallery.name}; start it with `mgrl serve --writable`, or "
+                "use mgrl ingest"
+            )
         async with self._turn:
             if gallery.name not in self._open:
                 self._open[gallery.name] = _Open(await self._run(partial(self._upserter, gallery)))

@@ -48,13 +48,23 @@ class Caller:
         return self.kind if self.kind == "anyone" else f"{self.kind} {self.name}"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Call:
-    """A call in progress: who makes it, the role it takes, and what counts its strokes."""
+    """A call in progress.
+
+    Args:
+        caller: who makes it.
+        role: what it takes.
+        limiter: counts its strokes.
+        gallery: the one that it was given last.
+        purpose: what it is for.
+    """
 
     caller: Caller
     role: str
     limiter: "Limiter"
+    gallery: str = ""
+    purpose: str = ""
 
     def take_strokes(self, strokes: int) -> None:
         """Count strokes, one at least.

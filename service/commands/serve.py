@@ -22,12 +22,10 @@ from typing import Any
 from indexer.device import DEVICES
 from indexer.errors import ConfigError
 from indexer.ledger import folder_name
-from service.auth.authenticator import Authenticator
-from service.certificates import Certificates
+from service.access import Access
 from service.commands.sketchpad import DEFAULT_PORT
 from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
-from service.guard import Guard
 from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
 from service.server import build_server
@@ -89,8 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
             "its own: mgrl sketchpad --service HOST:PORT"
         )
     set_up_logging(config.server.log_format)
-    if config.audit.file or any(gallery.retention_days for gallery in config.galleries.values()):
-        raise ConfigError("this version knows the settings of audit and retention, but does not heed them yet")
+    if any(gallery.retention_days for gallery in config.galleries.values()):
+        raise ConfigError("this version knows the setting of retention, but does not heed it yet")
     galleries = Opener(config).open_all(config)
     if config.server.approximate:
         _lay_out(galleries)
@@ -141,9 +139,7 @@ def _lay_out(galleries: Galleries) -> None:
 
 
 async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry, web: int | None) -> None:
-    guard = Guard(galleries, Authenticator.open(config))
-    certificates = Certificates(config.tls) if config.tls.is_on else None
-    server = build_server(config.server, galleries, telemetry, guard, certificates)
+    server = build_server(config.server, galleries, telemetry, Access.open(config, galleries))
     await server.start()
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"

@@ -15,12 +15,10 @@ from PIL import Image
 from indexer.gallery import Gallery
 from indexer.sketch import Stroke
 from indexer.store import NewPhoto, StoreWriter
-from service.auth.authenticator import Authenticator
-from service.certificates import Certificates
+from service.access import Access
 from service.client import Client
 from service.config import ServerConfig
 from service.galleries import Galleries
-from service.guard import Guard
 from service.server import SketchServer, build_server
 from tests.conftest import PixelEncoder, unit_rows
 
@@ -102,9 +100,7 @@ def serving(galleries, encoder, telemetry=None, access=None, **config) -> Iterat
 
         async def start():
             served = Galleries(galleries, encoder, access.galleries if access else None)
-            guard = Guard(served, Authenticator.open(access)) if access else None
-            certificates = Certificates(access.tls) if access and access.tls.is_on else None
-            server = build_server(settings, served, telemetry, guard, certificates)
+            server = build_server(settings, served, telemetry, Access.open(access, served) if access else None)
             await server.start()
             return server
 
