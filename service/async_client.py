@@ -2,31 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Self
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 
-from indexer.erasing import Eraser
 from indexer.errors import PublicError
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
-from indexer.sketch import DEFAULT_WIDTH, Stroke
+from indexer.sketch import Stroke
 from indexer.upload import Upload
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
+from service.async_drawing import AsyncClientDrawing
 from service.calls import (
     CHANNEL_OPTIONS,
     GalleryInfo,
-    Inbox,
-    Metadata,
-    Outbox,
     PhotoInfo,
     Points,
+    draw_begin,
     gallery_info,
     photo_info,
     search_request,
@@ -34,7 +29,8 @@ from service.calls import (
 from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
 from service.credentials import NO_CREDENTIALS, Credentials
-from service.errors import ServiceError, error_from_rpc
+from service.errors import error_from_rpc
+from service.journal import RESUME_S
 from service.uploading import Uploads, UpsertReport
 
 
@@ -89,11 +85,15 @@ class AsyncClient:
         filter: Filter | None = None,
         purpose: str = "",
         include_canvas: bool = False,
-    ) -> "AsyncClientDrawing":
+        deadline_ms: int | None = None,
+        resume_s: float = RESUME_S,
+    ) -> AsyncClientDrawing:
         """A drawing to be opened with `async with`."""
-        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
+        begin = draw_begin(
+            gallery, SearchOptions(k, weights, include_thumbnails, mode, filter), purpose, include_canvas
+        )
         return AsyncClientDrawing(
-            self._sketches, self._target, gallery, options, purpose, include_canvas, self._metadata
+            self._sketches, self._target, begin, metadata=self._metadata, deadline_ms=deadline_ms, resume_s=resume_s
         )
 
     def open_draw(self) -> Any:
@@ -169,117 +169,6 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-class AsyncClientDrawing:
-    """A drawing in progress, for one task at a time; see `service.client.ClientDrawing`."""
-
-    def __init__(
-        self,
-        stub: Any,
-        target: str,
-        gallery: str,
-        options: SearchOptions,
-        purpose: str = "",
-        include_canvas: bool = False,
-        metadata: Metadata = (),
-    ) -> None:
-        self._stub = stub
-        self._target = target
-        self._gallery = gallery
-        self._options = options
-        self._purpose = purpose
-        self._include_canvas = include_canvas
-        self._metadata = metadata
-        self._outbox = Outbox()
-        self._inbox = Inbox()
-        self._has_ended = False
-
-    async def stroke(
-        self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
-    ) -> Answer:
-        """Draw one stroke."""
-        return await self.strokes([Stroke(np.asarray(points, np.float32), width, pressure)])
-
-    async def strokes(self, strokes: Iterable[Stroke | Points]) -> Answer:
-        """Draw several strokes at once; one answer for all."""
-        return await self.answer(await self.send_strokes(strokes))
-
-    async def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
-        """Make the latest stroke longer."""
-        return await self.answer(await self._send(self._outbox.extend(points, pressure)))
-
-    async def undo(self, count: int = 1) -> Answer:
-        """Take back the latest steps: strokes and erasures."""
-        return await self.answer(await self._send(self._outbox.undo(count)))
-
-    async def redo(self, count: int = 1) -> Answer:
-        """Do again what was undone last."""
-        return await self.answer(await self._send(self._outbox.redo(count)))
-
-    async def erase(self, target: Eraser | Iterable[int]) -> Answer:
-        """Take strokes off the canvas by number, or cut them where an eraser passes."""
-        return await self.answer(await self._send(self._outbox.erase(target)))
-
-    async def options(
-        self,
-        *,
-        k: int = DEFAULT_K,
-        weights: Mapping[int, float] = EQUAL_WEIGHTS,
-        include_thumbnails: bool = False,
-        mode: Mode = EXACT,
-        filter: Filter | None = None,
-    ) -> Answer:
-        """Rank otherwise from now on; what is not given has its default."""
-        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return await self.answer(await self._send(self._outbox.options(options)))
-
-    async def clear(self) -> Answer:
-        """Empty the canvas, strokes and picture alike."""
-        return await self.answer(await self._send(self._outbox.clear()))
-
-    async def raster(self, image: bytes) -> Answer:
-        """Lay a picture (PNG, JPEG, WebP file) under the strokes."""
-        return await self.answer(await self._send(self._outbox.raster(image)))
-
-    async def finish(self) -> Answer:
-        """End the drawing; the last answer."""
-        return await self.answer(await self._send(self._outbox.finish()))
-
-    async def send_strokes(self, strokes: Iterable[Stroke | Points]) -> int:
-        """Draw without waiting for the answer; the sequence number to give to `answer`."""
-        return await self._send(self._outbox.strokes(strokes))
-
-    async def answer(self, sequence: int) -> Answer:
-        """The first answer that includes the message with this sequence number."""
-        while (answer := self._inbox.answer_to(sequence)) is None:
-            try:
-                response = await self._call.read()
-            except grpc.aio.AioRpcError as error:
-                self._has_ended = True
-                raise error_from_rpc(error, self._target) from error
-            if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
-                self._has_ended = True
-                raise ServiceError("the drawing has ended; begin another")
-            self._inbox.put(response)
-        return answer
-
-    async def __aenter__(self) -> Self:
-        self._call = self._stub.Draw(metadata=self._metadata)
-        begin = self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas)
-        await self.answer(await self._send(begin))
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._has_ended and not self._outbox.is_finished:
-            await self.finish()
-        self._call.cancel()
-
-    async def _send(self, request: search_pb2.DrawRequest) -> int:
-        # A stream that has ended takes no more messages; `answer` then says why it ended.
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.write(request)
-        return request.sequence
 
 
 async def _requests(

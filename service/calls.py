@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
+    # A drawing that lost its service wants it back soon.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 
 
@@ -63,9 +66,14 @@ class PhotoInfo:
 
 
 class Outbox:
-    """Numbers the messages of one drawing."""
+    """Numbers the messages of one drawing.
 
-    def __init__(self) -> None:
+    Args:
+        deadline_ms: how long each may wait for its answer; None for ever.
+    """
+
+    def __init__(self, deadline_ms: int | None = None) -> None:
+        self._deadline_ms = deadline_ms
         self._sequence = 0
         self._is_finished = False
 
@@ -74,14 +82,9 @@ class Outbox:
         """Whether `finish` has been sent."""
         return self._is_finished
 
-    def begin(
-        self, gallery: str, options: SearchOptions, purpose: str = "", include_canvas: bool = False
-    ) -> search_pb2.DrawRequest:
+    def begin(self, begin: search_pb2.DrawBegin) -> search_pb2.DrawRequest:
         """Opens the drawing."""
-        begin = search_pb2.DrawBegin(
-            gallery=gallery, options=options_to_wire(options), purpose=purpose, include_canvas=include_canvas
-        )
-        return search_pb2.DrawRequest(sequence=self._next(), begin=begin)
+        return self._request(begin=begin)
 
     def strokes(self, strokes: Iterable[Stroke | Points]) -> search_pb2.DrawRequest:
         """Draws strokes.
@@ -90,7 +93,7 @@ class Outbox:
             SketchError: one of them cannot be drawn.
         """
         drawn = search_pb2.DrawStrokes(strokes=strokes_to_wire(map(as_stroke, strokes)))
-        return search_pb2.DrawRequest(sequence=self._next(), strokes=drawn)
+        return self._request(strokes=drawn)
 
     def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> search_pb2.DrawRequest:
         """Makes the latest stroke longer.
@@ -100,7 +103,7 @@ class Outbox:
         """
         more = stroke_to_wire(Stroke(as_float32(points), pressure=None if pressure is None else as_float32(pressure)))
         extend = search_pb2.DrawExtend(x=more.x, y=more.y, pressure=more.pressure)
-        return search_pb2.DrawRequest(sequence=self._next(), extend=extend)
+        return self._request(extend=extend)
 
     def undo(self, count: int) -> search_pb2.DrawRequest:
         """Takes back steps.
@@ -109,7 +112,7 @@ class Outbox:
             SketchError: the count is below 1.
         """
         undo = search_pb2.DrawUndo(count=_at_least_1(count, "undo"))
-        return search_pb2.DrawRequest(sequence=self._next(), undo=undo)
+        return self._request(undo=undo)
 
     def redo(self, count: int) -> search_pb2.DrawRequest:
         """Does steps again that were undone.
@@ -118,7 +121,7 @@ class Outbox:
             SketchError: the count is below 1.
         """
         redo = search_pb2.DrawRedo(count=_at_least_1(count, "redo"))
-        return search_pb2.DrawRequest(sequence=self._next(), redo=redo)
+        return self._request(redo=redo)
 
     def erase(self, target: Eraser | Iterable[int]) -> search_pb2.DrawRequest:
         """Takes strokes off the canvas by number, or what an eraser passes over."""
@@ -126,31 +129,31 @@ class Outbox:
             erase = search_pb2.DrawErase(path=eraser_to_wire(target))
         else:
             erase = search_pb2.DrawErase(strokes=search_pb2.StrokeNumbers(numbers=target))
-        return search_pb2.DrawRequest(sequence=self._next(), erase=erase)
+        return self._request(erase=erase)
 
     def options(self, options: SearchOptions) -> search_pb2.DrawRequest:
         """Ranks otherwise from now on."""
-        return search_pb2.DrawRequest(sequence=self._next(), options=options_to_wire(options))
+        return self._request(options=options_to_wire(options))
 
     def clear(self) -> search_pb2.DrawRequest:
         """Empties the canvas."""
-        return search_pb2.DrawRequest(sequence=self._next(), clear=search_pb2.DrawClear())
+        return self._request(clear=search_pb2.DrawClear())
 
     def raster(self, image: bytes) -> search_pb2.DrawRequest:
         """Lays a picture under the strokes."""
-        return search_pb2.DrawRequest(sequence=self._next(), raster=sketch_pb2.RasterSketch(image=image))
+        return self._request(raster=sketch_pb2.RasterSketch(image=image))
 
     def finish(self) -> search_pb2.DrawRequest:
         """Ends the drawing."""
-        request = search_pb2.DrawRequest(sequence=self._next(), finish=search_pb2.DrawFinish())
+        request = self._request(finish=search_pb2.DrawFinish())
         self._is_finished = True
         return request
 
-    def _next(self) -> int:
+    def _request(self, **action: Any) -> search_pb2.DrawRequest:
         if self._is_finished:
             raise ServiceError("the drawing is finished; begin another")
         self._sequence += 1
-        return self._sequence
+        return search_pb2.DrawRequest(sequence=self._sequence, deadline_ms=self._deadline_ms, **action)
 
 
 class Inbox:
@@ -176,6 +179,15 @@ class Inbox:
         if sequence in self._refused:
             raise self._refused.pop(sequence)
         return self._latest if self._latest is not None and self._latest.sequence >= sequence else None
+
+
+def draw_begin(
+    gallery: str, options: SearchOptions, purpose: str = "", include_canvas: bool = False
+) -> search_pb2.DrawBegin:
+    """The message that opens a drawing."""
+    return search_pb2.DrawBegin(
+        gallery=gallery, options=options_to_wire(options), purpose=purpose, include_canvas=include_canvas
+    )
 
 
 def search_request(

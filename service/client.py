@@ -4,40 +4,36 @@ Errors come back as the exceptions that the service raised, with its messages; `
 reached. `service.async_client` is the same for asyncio.
 """
 
-import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Self
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 
-from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
-from indexer.sketch import DEFAULT_WIDTH, Stroke
+from indexer.sketch import Stroke
 from indexer.upload import Upload
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.calls import (
     CHANNEL_OPTIONS,
     GalleryInfo,
-    Inbox,
-    Metadata,
-    Outbox,
     PhotoInfo,
     Points,
+    draw_begin,
     gallery_info,
     photo_info,
     search_request,
 )
+from service.client_drawing import ClientDrawing
 from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
 from service.credentials import NO_CREDENTIALS, Credentials
-from service.errors import ServiceError, error_from_rpc
+from service.errors import error_from_rpc
+from service.journal import RESUME_S
 from service.uploading import Uploads, UpsertReport
 from service.uploading_sync import upsert
 
@@ -117,14 +113,32 @@ class Client:
         filter: Filter | None = None,
         purpose: str = "",
         include_canvas: bool = False,
-    ) -> "ClientDrawing":
-        """A drawing to be opened with `with`; the arguments are those of `search`.
+        deadline_ms: int | None = None,
+        resume_s: float = RESUME_S,
+    ) -> ClientDrawing:
+        """A drawing to be opened with `with`; the first arguments are those of `search`.
 
-        With `include_canvas` answers hold the strokes on the canvas (`Answer.state.canvas`) when some were taken away
-        or put back.
+        Args:
+            gallery: as in `search`, like those that follow.
+            k: photos to return.
+            weights: granularity -> weight.
+            include_thumbnails: whether every hit carries its thumbnail.
+            mode: how exact a search shall be.
+            filter: which photos take part.
+            purpose: what the drawing is for.
+            include_canvas: whether answers hold the strokes on the canvas (`Answer.state.canvas`) when some were taken
+                away or put back.
+            deadline_ms: how long an answer may take before it is given up (`LateError`); the change is made all the
+                same.
+            resume_s: for how long a connection that breaks is sought again, 0 for not at all. The drawing goes on where
+                it was, also on a service that was started anew.
         """
-        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
-        return ClientDrawing(self._sketches, self._target, gallery, options, purpose, include_canvas, self._metadata)
+        begin = draw_begin(
+            gallery, SearchOptions(k, weights, include_thumbnails, mode, filter), purpose, include_canvas
+        )
+        return ClientDrawing(
+            self._sketches, self._target, begin, metadata=self._metadata, deadline_ms=deadline_ms, resume_s=resume_s
+        )
 
     def galleries(self) -> list[GalleryInfo]:
         """The galleries that are served, by name."""
@@ -199,149 +213,3 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class ClientDrawing:
-    """A drawing in progress; one thread at a time. Made by `Client.draw`, opened by `with`.
-
-    Every edit waits for its answer and returns it. `send_strokes` does not wait: of several strokes sent in a row the
-    service answers the latest and says how many it skipped. A refused edit raises and the drawing goes on.
-    """
-
-    def __init__(
-        self,
-        stub: search_pb2_grpc.SketchSearchServiceStub,
-        target: str,
-        gallery: str,
-        options: SearchOptions,
-        purpose: str = "",
-        include_canvas: bool = False,
-        metadata: Metadata = (),
-    ) -> None:
-        self._stub = stub
-        self._target = target
-        self._gallery = gallery
-        self._options = options
-        self._purpose = purpose
-        self._include_canvas = include_canvas
-        self._metadata = metadata
-        self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
-        self._outbox = Outbox()
-        self._inbox = Inbox()
-        self._has_ended = False
-
-    def stroke(
-        self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
-    ) -> Answer:
-        """Draw one stroke: (n, 2) points in canvas units, width in canvas units, pressure 0 to 1 by point.
-
-        Raises:
-            SketchError: the stroke cannot be drawn.
-        """
-        return self.strokes([Stroke(np.asarray(points, np.float32), width, pressure)])
-
-    def strokes(self, strokes: Iterable[Stroke | Points]) -> Answer:
-        """Draw several strokes at once; one answer for all."""
-        return self.answer(self.send_strokes(strokes))
-
-    def extend(self, points: Points, pressure: npt.ArrayLike | None = None) -> Answer:
-        """Make the latest stroke longer: (n, 2) more points, and their pressure if it was begun with pressure.
-
-        Raises:
-            SketchError: the latest step drew no stroke, or the points cannot be drawn.
-        """
-        return self._answered(self._outbox.extend(points, pressure))
-
-    def undo(self, count: int = 1) -> Answer:
-        """Take back the latest steps: strokes and erasures."""
-        return self._answered(self._outbox.undo(count))
-
-    def redo(self, count: int = 1) -> Answer:
-        """Do again what was undone last."""
-        return self._answered(self._outbox.redo(count))
-
-    def erase(self, target: Eraser | Iterable[int]) -> Answer:
-        """Take strokes off the canvas by number, or cut them where an `indexer.erasing.Eraser` passes.
-
-        Strokes are numbered from 0 as they come to be; `Answer.state` knows the next number.
-
-        Raises:
-            SketchError: no such stroke is on the canvas.
-        """
-        return self._answered(self._outbox.erase(target))
-
-    def options(
-        self,
-        *,
-        k: int = DEFAULT_K,
-        weights: Mapping[int, float] = EQUAL_WEIGHTS,
-        include_thumbnails: bool = False,
-        mode: Mode = EXACT,
-        filter: Filter | None = None,
-    ) -> Answer:
-        """Rank otherwise from now on; what is not given has its default.
-
-        Raises:
-            QueryError: an option is out of range, or the filter does not fit the gallery's fields.
-        """
-        return self._answered(self._outbox.options(SearchOptions(k, weights, include_thumbnails, mode, filter)))
-
-    def clear(self) -> Answer:
-        """Empty the canvas, strokes and picture alike."""
-        return self._answered(self._outbox.clear())
-
-    def raster(self, image: bytes) -> Answer:
-        """Lay a picture (PNG, JPEG, WebP file) under the strokes."""
-        return self._answered(self._outbox.raster(image))
-
-    def finish(self) -> Answer:
-        """End the drawing; the last answer."""
-        return self._answered(self._outbox.finish())
-
-    def send_strokes(self, strokes: Iterable[Stroke | Points]) -> int:
-        """Draw without waiting; the sequence number to give to `answer`."""
-        request = self._outbox.strokes(strokes)
-        self._unsent.put(request)
-        return request.sequence
-
-    def answer(self, sequence: int) -> Answer:
-        """The first answer that includes the message with this sequence number.
-
-        Raises:
-            PublicError: the message was refused.
-            ServiceError: the drawing has ended.
-        """
-        while (answer := self._inbox.answer_to(sequence)) is None:
-            self._inbox.put(self._receive())
-        return answer
-
-    def __enter__(self) -> Self:
-        self._call: Any = self._stub.Draw(self._requests(), metadata=self._metadata)
-        self._answered(self._outbox.begin(self._gallery, self._options, self._purpose, self._include_canvas))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._has_ended and not self._outbox.is_finished:
-            self.finish()
-        self._unsent.put(None)
-        self._call.cancel()
-
-    def _answered(self, request: search_pb2.DrawRequest) -> Answer:
-        self._unsent.put(request)
-        return self.answer(request.sequence)
-
-    def _requests(self) -> Iterator[search_pb2.DrawRequest]:
-        while (request := self._unsent.get()) is not None:
-            yield request
-
-    def _receive(self) -> search_pb2.DrawResponse:
-        try:
-            response: search_pb2.DrawResponse = next(self._call)
-        except StopIteration:
-            self._has_ended = True
-            raise ServiceError("the drawing has ended; begin another") from None
-        except grpc.RpcError as error:
-            self._has_ended = True
-            self._unsent.put(None)  # lets gRPC's sending thread go
-            raise error_from_rpc(error, self._target) from error
-        return response

@@ -412,7 +412,11 @@ def test_a_stop_lets_drawings_finish(gallery, encoder):
 
 
 def test_drawings_that_outlast_the_grace_are_told(gallery, encoder):
-    with serving([gallery], encoder) as running, Client(running.address) as client, client.draw() as drawing:
+    with (
+        serving([gallery], encoder) as running,
+        Client(running.address) as client,
+        client.draw(resume_s=0.2) as drawing,
+    ):
         drawing.strokes([line()])
         stopped = "the service is stopping; send the drawing again to another one"
         with stopping(running, grace_s=0.05), pytest.raises(ServiceError, match=stopped):

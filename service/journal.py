@@ -1,0 +1,101 @@
+"""What a client remembers of a drawing that it sends, so that another stream can go on where one broke off.
+
+Both clients use it alike. A service that kept the drawing is asked to resume it, and sent what it had not accepted;
+another one, or the same started anew, is sent the whole drawing again.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+
+import grpc
+from google.rpc import status_pb2
+
+from mgrl.v1 import search_pb2
+from service.errors import (
+    DETAILS_KEY,
+    IdleError,
+    LimitError,
+    ServiceError,
+    UnknownTokenError,
+    error_from_rpc,
+    error_from_status,
+)
+
+RESUME_S: Final = 60.0
+"""For so long a drawing tries to get its connection back."""
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 5.0
+
+
+class Journal:
+    """The messages of one drawing; of what a `clear` made irrelevant, nothing."""
+
+    def __init__(self) -> None:
+        self._sent: list[search_pb2.DrawRequest] = []
+        self._answered = 0
+        self._token = ""
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the service has answered: before, there is nothing to go on with."""
+        return self._answered > 0
+
+    @property
+    def sent(self) -> list[search_pb2.DrawRequest]:
+        """All that makes the drawing what it is, from `begin` on."""
+        return list(self._sent)
+
+    def send(self, request: search_pb2.DrawRequest) -> None:
+        """A message was sent, or will be."""
+        if request.HasField("clear"):
+            options = [earlier for earlier in self._sent if earlier.HasField("options")]
+            self._sent[1:] = options[-1:]
+        self._sent.append(request)
+
+    def receive(self, response: search_pb2.DrawResponse) -> None:
+        """A reply has come."""
+        self._answered = max(self._answered, response.sequence)
+        if response.HasField("result") and response.result.HasField("session"):
+            self._token = response.result.session.resume_token
+        if response.HasField("error") and response.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]:
+            self._sent = [request for request in self._sent if request.sequence != response.sequence]
+
+    def resume(self) -> search_pb2.DrawRequest | None:
+        """The message that asks for the drawing; None where no service keeps it."""
+        if not self._token:
+            return None
+        return search_pb2.DrawRequest(resume=search_pb2.DrawResume(token=self._token, answered=self._answered))
+
+    def after(self, sequence: int) -> list[search_pb2.DrawRequest]:
+        """What a service that accepted the messages up to this one has not seen."""
+        return [request for request in self._sent if request.sequence > sequence]
+
+    def is_forgotten(self, error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> bool:
+        """Whether the service does not keep the drawing; from now on it is not asked for it."""
+        if not isinstance(error_from_rpc(error, target), UnknownTokenError):
+            return False
+        self._token = ""
+        return True
+
+
+def may_come_back(error: grpc.RpcError | grpc.aio.AioRpcError) -> bool:
+    """Whether another stream may do better: the connection broke, or the service stops, is busy, or was idle."""
+    trailing: Any = error.trailing_metadata()
+    for key, value in trailing or ():
+        if key == DETAILS_KEY:
+            ours = error_from_status(status_pb2.Status.FromString(value))
+            is_stopping = type(ours) is ServiceError and error.code() is grpc.StatusCode.UNAVAILABLE
+            return is_stopping or isinstance(ours, IdleError | LimitError)
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
+
+
+def pauses(limit_s: float) -> Iterator[float]:
+    """Seconds to wait before each attempt, doubling, a random half of each, until they add up to the limit."""
+    pause_s, spent_s = _FIRST_PAUSE_S, 0.0
+    while spent_s < limit_s:
+        pause = min(pause_s * random.uniform(0.5, 1.0), limit_s - spent_s)
+        yield pause
+        spent_s += pause
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -1,0 +1,265 @@
+"""Drawings whose connection, client or service dies under them."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from indexer.errors import SketchError
+from mgrl.v1 import search_pb2, search_pb2_grpc
+from service.async_client import AsyncClient
+from service.client import Client
+from service.errors import LateError, ServiceError
+from service.journal import Journal, pauses
+from tests.service.conftest import GatedEncoder, ids, line, make_gallery, serving
+
+ROOT = Path(__file__).parents[2]
+
+SERVER = """
+import signal, sys
+from pathlib import Path
+from indexer.gallery import Gallery
+from tests.conftest import PixelEncoder
+from tests.service.conftest import serving
+with serving([Gallery.open(Path(sys.argv[1]))], PixelEncoder(), address=sys.argv[2]) as running:
+    print(running.address, flush=True)
+    signal.pause()
+"""
+
+CLIENT = """
+import sys, time
+from service.client import Client
+from tests.service.conftest import line
+with Client(sys.argv[1]) as client, client.draw() as drawing:
+    drawing.strokes([line(), line(0.5, 0.1, 0.5, 0.9)])
+    print(drawing._journal.resume().resume.token, flush=True)
+    while True:
+        drawing.extend([(0.5, 0.5)])
+"""
+
+
+def child(script, *arguments):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")])}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@contextmanager
+def killed_in_the_end(process):
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+class Cable:
+    """Carries bytes to a service, and can be pulled out and put back."""
+
+    def __init__(self, target):
+        host, _, port = target.rpartition(":")
+        self.target = host, int(port)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.ends, self.is_in = [], True
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            if not self.is_in:
+                near.close()
+                continue
+            far = socket.create_connection(self.target)
+            self.ends += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
+
+    def carry(self, one, other):
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            hang_up(end)
+
+    def pull(self):
+        self.is_in = False
+        for end in self.ends:
+            hang_up(end)
+        self.ends.clear()
+
+    def put_back(self):
+        self.is_in = True
+
+    def close(self):
+        self.pull()
+        self.listener.close()
+
+
+def hang_up(end):
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+@pytest.fixture
+def cable(service):
+    laid = Cable(service.address)
+    yield laid
+    laid.close()
+
+
+DRAWN = [line(), line(0.5, 0.1, 0.5, 0.9), line(y0=0.7, y1=0.7)]
+
+
+def test_a_drawing_goes_on_after_its_connection_broke(cable, client, service):
+    with Client(cable.address) as far, far.draw(k=24) as drawing:
+        drawing.strokes(DRAWN[:1])
+        drawing.strokes(DRAWN[1:2])
+        (before,) = service.server._sketches._sessions
+        cable.pull()
+        threading.Timer(0.3, cable.put_back).start()
+        answer = drawing.strokes(DRAWN[2:])
+        (after,) = service.server._sketches._sessions
+        assert after is not before
+        assert after._drawing is before._drawing  # resumed, not drawn again
+        assert (answer.strokes, answer.state.undo_steps) == (3, 3)
+        assert ids(answer) == ids(client.search(strokes=DRAWN, k=24))
+        assert drawing.undo(3).strokes == 0
+
+
+def test_strokes_sent_into_a_broken_connection_arrive_once(cable):
+    with Client(cable.address) as far, far.draw() as drawing:
+        sent = [drawing.send_strokes([line()]) for _ in range(20)]
+        cable.pull()
+        sent += [drawing.send_strokes([line()]) for _ in range(20)]
+        cable.put_back()
+        assert drawing.answer(sent[-1]).strokes == 40
+
+
+def test_refusals_survive_a_broken_connection(cable):
+    with Client(cable.address) as far, far.draw() as drawing:
+        cable.pull()
+        cable.put_back()
+        with pytest.raises(SketchError, match="undo must take back 1 to 0 steps"):
+            drawing.undo()
+        assert drawing.strokes([line()]).strokes == 1
+
+
+def test_the_async_drawing_goes_on_too(cable, client):
+    async def draw():
+        async with AsyncClient(cable.address) as far, far.draw(k=24) as drawing:
+            await drawing.strokes(DRAWN[:2])
+            cable.pull()
+            asyncio.get_running_loop().call_later(0.3, cable.put_back)
+            return await drawing.strokes(DRAWN[2:])
+
+    answer = asyncio.run(draw())
+    assert answer.strokes == 3
+    assert ids(answer) == ids(client.search(strokes=DRAWN, k=24))
+
+
+def test_a_connection_that_stays_broken_is_given_up(cable):
+    with Client(cable.address) as far, far.draw(resume_s=0.3) as drawing:
+        cable.pull()
+        began = time.monotonic()
+        with pytest.raises(ServiceError):
+            drawing.strokes([line()])
+        assert time.monotonic() - began >= 0.3
+        with pytest.raises(ServiceError):
+            drawing.strokes([line()])
+
+
+@pytest.mark.e2e
+def test_a_service_killed_in_mid_stroke_is_told_the_drawing_again(tmp_path, encoder):
+    folder = tmp_path / "faces"
+    gallery = make_gallery(folder, encoder)
+    gallery.close()
+    service = child(SERVER, folder, "127.0.0.1:0")
+    with killed_in_the_end(service) as address, Client(address) as client, client.draw(k=24) as drawing:
+        drawing.strokes(DRAWN[:1])
+        drawing.options(k=24, weights={1: 0.0, 2: 1.0, 3: 1.0})
+        drawing.strokes([line(y0=0.9, y1=0.9)])
+        drawing.undo()
+        sequence = drawing.send_strokes(DRAWN[1:2])
+        service.kill()
+        service.wait()
+        with killed_in_the_end(child(SERVER, folder, address)):
+            drawing.answer(sequence)
+            answer = drawing.strokes(DRAWN[2:])
+            whole = client.search(strokes=DRAWN, k=24, weights={1: 0.0, 2: 1.0, 3: 1.0})
+            assert (answer.strokes, ids(answer)) == (3, ids(whole))
+            assert drawing.finish().strokes == 3
+
+
+@pytest.mark.e2e
+def test_a_client_killed_in_mid_stroke_leaves_its_drawing_for_a_while(service):
+    process = child(CLIENT, service.address)
+    with killed_in_the_end(process) as token:
+        time.sleep(0.1)
+        process.kill()
+        process.wait()
+    limit = time.monotonic() + 5
+    while len(service.server._sketches._resumption) != 1:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    with grpc.insecure_channel(service.address) as channel:
+        resume = search_pb2.DrawRequest(resume=search_pb2.DrawResume(token=token))
+        finish = search_pb2.DrawRequest(sequence=1_000_000, finish=search_pb2.DrawFinish())
+        replies = list(search_pb2_grpc.SketchSearchServiceStub(channel).Draw(iter([resume, finish]), timeout=5))
+    assert replies[-1].result.strokes == 2
+    assert len(service.server._sketches._resumption) == 0
+
+
+def test_late_answers_are_told_as_such(tmp_path):
+    encoder = GatedEncoder()
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with (
+        serving([gallery], encoder) as running,
+        Client(running.address) as client,
+        client.draw(deadline_ms=300) as drawing,
+    ):
+        encoder.gate.clear()
+        with pytest.raises(LateError, match="no answer within deadline_ms"):
+            drawing.strokes([line()])
+        threading.Timer(0.02, encoder.gate.set).start()
+        with suppress(LateError):  # the machine may be busy
+            drawing.strokes([line()])
+        assert drawing.finish().strokes == 2
+
+
+def request(sequence, **action):
+    return search_pb2.DrawRequest(sequence=sequence, **action)
+
+
+def test_a_journal_forgets_what_a_clear_made_irrelevant():
+    journal = Journal()
+    begin = request(1, begin=search_pb2.DrawBegin())
+    few, many = (request(n, options=search_pb2.SearchOptions(k=k)) for n, k in ((3, 3), (5, 5)))
+    strokes = [request(n, strokes=search_pb2.DrawStrokes()) for n in (2, 4, 6, 8)]
+    clear = request(7, clear=search_pb2.DrawClear())
+    for message in sorted([begin, few, many, clear, *strokes], key=lambda message: message.sequence):
+        journal.send(message)
+    assert [message.sequence for message in journal.sent] == [1, 5, 7, 8]
+    assert [message.sequence for message in journal.after(5)] == [7, 8]
+
+
+def test_pauses_grow_and_end():
+    waits = list(pauses(20.0))
+    assert sum(waits) == pytest.approx(20.0)
+    assert 0.02 <= waits[0] <= 0.05
+    assert max(waits) <= 5.0
+    assert len(waits) < 20
+    assert list(pauses(0.0)) == []
