@@ -3,7 +3,7 @@ PYTHON ?= python3
 BASE := .venv/base
 DEV := .venv/dev
 
-.PHONY: demo test test-long lint proto clean
+.PHONY: demo test test-long lint proto proto-release clean
 
 demo: $(BASE)/installed
 	$(BASE)/bin/mgrl demo
@@ -25,6 +25,10 @@ lint: $(DEV)/installed
 # Writes the stubs beside the .proto files.
 proto: $(DEV)/installed
 	$(DEV)/bin/python proto/generate.py
+
+# Keeps the contract as it is: from then on `make lint` fails where its clients would not understand a newer one.
+proto-release: $(DEV)/installed
+	$(DEV)/bin/python proto/generate.py --release
 
 # Serving alone: no torch.
 $(BASE)/installed: pyproject.toml

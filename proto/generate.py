@@ -1,7 +1,8 @@
 """Writes the Python stubs beside the .proto files, or lints the contract; needs the `dev` extra, no network.
 
-After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. buf lint: `--lint`. Whether
-clients of an earlier contract still understand this one: `--breaking main`, or any other git revision.
+After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. `--lint` runs buf's lint and
+asks whether clients of the contract that was released last, kept in `released.binpb`, still understand this one. After a
+release, or to break with clients on purpose: `--release`. To compare with any git revision: `--breaking main`.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import google.rpc
 import grpc_tools
 
 HERE = Path(__file__).resolve().parent
+RELEASED = HERE / "released.binpb"
 IMPORTS = (Path(google.rpc.__path__[0]).parents[1], Path(grpc_tools.__path__[0]) / "_proto")
 """Where others' .proto files are found: googleapis-common-protos, and protobuf's own."""
 
@@ -32,11 +34,17 @@ def generate(out: Path) -> None:
 
 
 def lint() -> int:
-    """Exit status of `buf lint` over one image that holds every import."""
+    """Exit status of `buf lint`, and of `buf breaking` against the released contract."""
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "mgrl.binpb"
+        # One image that holds every import.
         _protoc(_sources(), f"--descriptor_set_out={image}", "--include_imports", "--include_source_info")
-        return subprocess.run(["buf", "lint", image, "--config", HERE / "buf.yaml"], env=_env(), check=False).returncode
+        return _buf("lint", image) or _buf("breaking", image, "--against", RELEASED)
+
+
+def release() -> None:
+    """Keep the contract as it is now; what `lint` compares with from then on."""
+    _protoc(_sources(), f"--descriptor_set_out={RELEASED}", "--include_imports")
 
 
 def breaking(revision: str) -> int:
@@ -49,8 +57,12 @@ def breaking(revision: str) -> int:
             images.append(Path(scratch) / f"{name}.binpb")
             _protoc(_sources(root), f"--descriptor_set_out={images[-1]}", "--include_imports", root=root)
         new, old = images
-        command = ["buf", "breaking", new, "--against", old, "--config", HERE / "buf.yaml"]
-        return subprocess.run(command, env=_env(), check=False).returncode
+        return _buf("breaking", new, "--against", old)
+
+
+def _buf(*arguments: str | Path) -> int:
+    command = ["buf", *arguments, "--config", HERE / "buf.yaml"]
+    return subprocess.run(command, env=_env(), check=False).returncode
 
 
 def _sources(root: Path = HERE) -> list[str]:
@@ -72,13 +84,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="root folder of the stubs (default: beside the protos)")
     parser.add_argument("--lint", action="store_true", help="lint instead of generating")
+    parser.add_argument("--release", action="store_true", help="keep the contract as what later ones must not break")
     parser.add_argument("--breaking", metavar="REVISION", help="compare with that git revision instead of generating")
     arguments = parser.parse_args()
     if arguments.breaking:
         return breaking(arguments.breaking)
     if arguments.lint:
         return lint()
-    generate(arguments.out)
+    if arguments.release:
+        release()
+    else:
+        generate(arguments.out)
     return 0
 
 

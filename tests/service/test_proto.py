@@ -42,6 +42,7 @@ def test_a_contract_that_breaks_its_clients_is_noticed(tmp_path):
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", "-C", tmp_path]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "as it is"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
+    lint = [sys.executable, tmp_path / "proto" / "generate.py", "--lint"]
     compare = [sys.executable, tmp_path / "proto" / "generate.py", "--breaking", "HEAD"]
     assert subprocess.run(compare, capture_output=True, check=False).returncode == 0
     search = tmp_path / "proto" / "mgrl" / "v1" / "search.proto"
@@ -49,6 +50,10 @@ def test_a_contract_that_breaks_its_clients_is_noticed(tmp_path):
     done = subprocess.run(compare, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "SearchOptions" in done.stdout + done.stderr
+    # Lint compares with the contract that was released last.
+    assert subprocess.run(lint, capture_output=True, check=False).returncode != 0
+    subprocess.run([*lint[:2], "--release"], check=True)
+    assert subprocess.run(lint, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
