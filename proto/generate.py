@@ -1,8 +1,8 @@
 """Writes the Python stubs beside the .proto files, or lints the contract; needs the `dev` extra, no network.
 
-After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. `--lint` runs buf's lint and
-asks whether clients of the contract that was released last, kept in `released.binpb`, still understand this one. After a
-release, or to break with clients on purpose: `--release`. To compare with any git revision: `--breaking main`.
+After editing a .proto file: `python proto/generate.py`. Elsewhere, to compare: `--out DIR`. `--lint` runs buf's lint
+and asks whether clients of the contract that was released last, kept in `released.binpb`, still understand this one.
+After a release, or to break with clients on purpose: `--release`. To compare with any git revision: `--breaking main`.
 """
 
 import argparse
