@@ -6,6 +6,7 @@ name, the content that was there lives on under the first of them.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -164,14 +165,15 @@ def delete_photos(connection: sa.Connection, photo_ids: Iterable[str]) -> list[s
     return [photo_id for photo_id in asked if photo_id not in found]
 
 
-def make_way(connection: sa.Connection, photo_ids: Sequence[str]) -> dict[str, dict[str, Value]]:
-    """Free these names, so that photos of other content can have them.
+def make_way(connection: sa.Connection, photos: Sequence["NewPhoto"]) -> list["NewPhoto"]:
+    """Free the names of photos that are to come; they may have been there with other content.
 
     A photo of such a name is deleted, unless it has an alias: then it goes by that. An alias is taken away.
 
     Returns:
-        What was known about them, by name.
+        The photos, with what was known about those of their names where they say nothing.
     """
+    photo_ids = [photo.photo_id for photo in photos]
     rows = rows_of(connection, photo_ids)
     known = {row: values for some in _chunks(rows.values()) for row, values in read_values(connection, some).items()}
     for some in _chunks(photo_ids):
@@ -186,7 +188,8 @@ def make_way(connection: sa.Connection, photo_ids: Sequence[str]) -> dict[str, d
         _rename(connection, alias)
     delete_photos(connection, [photo_id for photo_id in own if rows[photo_id] not in heirs])
     kinds = read_fields(connection)
-    return {photo_id: from_json(known[row], kinds) for photo_id, row in rows.items() if row in known}
+    before = {photo_id: from_json(known[row], kinds) for photo_id, row in rows.items() if row in known}
+    return [replace(photo, metadata={**before.get(photo.photo_id, {}), **photo.metadata}) for photo in photos]
 
 
 def _rename(connection: sa.Connection, alias: Any) -> None:

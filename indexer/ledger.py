@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -151,7 +152,7 @@ def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> Non
 def create(folder: Path, model_hash: str, dim: int) -> None:
     """Make an empty gallery in a folder; the caller holds its lock. Unless gallery.json is there, none was made."""
     (folder / "segments").mkdir(exist_ok=True)
-    engine = open_engine(folder)
+    engine = open_engine(folder, creates=True)
     try:
         # An earlier attempt may have died anywhere before gallery.json; nothing in its ledger was acknowledged.
         with engine.begin() as connection:
@@ -240,9 +241,18 @@ def _outside_transactions(engine: sa.Engine) -> Iterator[sqlite3.Cursor]:
         connection.close()
 
 
-def open_engine(folder: Path, *, enforces_keys: bool = True) -> sa.Engine:
-    """The ledger's SQLite file: write-ahead log, so that readers never wait, and a sync at every commit."""
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(folder.resolve() / LEDGER)))
+def open_engine(folder: Path, *, creates: bool = False, enforces_keys: bool = True) -> sa.Engine:
+    """The ledger's SQLite file: write-ahead log, so that readers never wait, and a sync at every commit.
+
+    In a folder that may not be written it is read as it is, and taken not to change while it is open.
+    """
+    path = (folder.resolve() / LEDGER).as_posix()
+    query = {"mode": "rwc" if creates else "rw", "uri": "true"}
+    if not os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        has_log = folder.joinpath(f"{LEDGER}-wal").exists()
+        # Without a log SQLite would still make the files that go with one.
+        query |= {"mode": "ro"} | ({} if has_log else {"immutable": "1"})
+    engine = sa.create_engine(sa.URL.create("sqlite", database=f"file:{quote(os.fsencode(path))}", query=query))
 
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: Any, _: Any) -> None:

@@ -13,7 +13,7 @@ ledger and then files that never change, so they neither wait for the writer nor
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -365,14 +365,18 @@ class StoreWriter(Store):
             return
         # The ledger's pages are written twice: into its log, then into itself.
         needs = embeddings.nbytes + 2 * sum(len(photo.thumbnail) + 1024 for photo in photos)
-        with self.writing(f"{len(photos)} photos could not be stored", needs) as connection:
-            if replaces:
-                photos = _described(photos, edits.make_way(connection, [photo.photo_id for photo in photos]))
-            else:
-                self._refuse_taken(edits.names_taken(connection, [photo.photo_id for photo in photos]))
-            number = edits.next_segment(connection)
-            # The vectors first: the commit to come must never name bytes that a crash can still take away.
-            edits.insert_photos(connection, write_segment(self.folder, embeddings, number), photos)
+        try:
+            with self.writing(f"{len(photos)} photos could not be stored", needs) as connection:
+                if replaces:
+                    photos = edits.make_way(connection, photos)
+                else:
+                    self._refuse_taken(edits.names_taken(connection, [photo.photo_id for photo in photos]))
+                number = edits.next_segment(connection)
+                # The vectors first: the commit to come must never name bytes that a crash can still take away.
+                edits.insert_photos(connection, write_segment(self.folder, embeddings, number), photos)
+        except GalleryError:
+            self.remove_strays()  # a full disk may need the room
+            raise
 
     def _refuse_taken(self, photo_ids: Sequence[str]) -> None:
         if photo_ids:
@@ -382,20 +386,13 @@ class StoreWriter(Store):
         """Remove segments that are not the gallery's: what a crash left, and what was compacted."""
         with self.reading() as connection:
             live = {path_of(self.folder, segment) for segment in read_segments(connection)}
-        has_strays = False
-        for path in (self.folder / "segments").glob("*"):
-            if path not in live:
-                path.unlink()
-                has_strays = True
-        if has_strays:
+        strays = [path for path in (self.folder / "segments").glob("*") if path not in live]
+        for path in strays:
+            path.unlink()
+        if strays:
             # Whoever left them may have been about to erase something from the ledger as well.
             ledger.fsync_folder(self.folder / "segments")
             ledger.empty_log(self.engine)
-
-
-def _described(photos: Sequence[NewPhoto], known: Mapping[str, Mapping[str, Value]]) -> list[NewPhoto]:
-    """The photos with what was known about those that they replace."""
-    return [replace(photo, metadata={**known.get(photo.photo_id, {}), **photo.metadata}) for photo in photos]
 
 
 def unknown_photo(gallery: str, photo_id: str) -> UnknownPhotoError:
