@@ -33,6 +33,7 @@ class ServerConfig:
         approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
         writable: whether clients may store and delete photos.
         insecure: whether the service may listen beyond this machine without authentication or without encryption.
+        processes: that answer on the address, at least 1; they share its threads.
         metrics_address: HOST:PORT of /metrics, /livez and /readyz over HTTP; nowhere if empty.
         log_format: of the lines on stderr: human or json.
         max_load: share of the time that open drawings may keep the machine busy before others are refused, above 0.
@@ -53,6 +54,7 @@ class ServerConfig:
     approximate: bool = False
     writable: bool = False
     insecure: bool = False
+    processes: int = 1
     metrics_address: str = ""
     log_format: str = "human"
     max_load: float = 0.8
@@ -70,6 +72,8 @@ class ServerConfig:
             raise ConfigError(f"refresh_s must be above 0, got {self.refresh_s}")
         if self.device not in DEVICES:
             raise ConfigError(f"device must be one of {', '.join(DEVICES)}, got {self.device!r}")
+        if self.processes < 1:
+            raise ConfigError(f"processes must be at least 1, got {self.processes}")
         if self.metrics_address:
             split_address(self.metrics_address)
         if self.log_format not in FORMATS:
@@ -114,6 +118,11 @@ class Config:
                     f"[galleries.{name}] retention_days needs writable = true: this process would delete photos; or "
                     "run `mgrl retention` by cron"
                 )
+        if self.server.processes > 1:
+            if self.audit.file is not None:
+                raise ConfigError("an audit log has one writer: [audit] file needs processes = 1")
+            if self.server.writable or any(gallery.writable for gallery in self.galleries.values()):
+                raise ConfigError("a gallery has one writer: writable needs processes = 1")
         check_exposure(self.server.address, self.asks_who_calls, self.tls.is_on, self.server.insecure)
 
     @property

@@ -34,8 +34,6 @@ SERVICES: Final = (
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Without this a second server takes half of the connections instead of an error.
-    ("grpc.so_reuseport", 0),
     # People pause for minutes while they draw. Clients may ping every 10 s, strokes or not (the default, 5 minutes,
     # would cut them off), and the server looks for dead ones every 2 minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -161,17 +159,21 @@ def build_server(
     galleries: Galleries,
     telemetry: Telemetry | None = None,
     access: Access | None = None,
+    *,
+    shares_port: bool = False,
 ) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it.
 
-    Without `access` nobody is asked who calls, nothing is encrypted and nothing put on record.
+    Without `access` nobody is asked who calls, nothing is encrypted and nothing put on record. Other
+    processes may answer at a port that is shared; at any other a second server is refused.
     """
     telemetry = telemetry or Telemetry()
     access = access or Access.open(Config(config), galleries)
     engine = Engine(galleries.encoders, config.threads)
     admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
     workers = Workers(admission, telemetry.metrics)
-    server = grpc.aio.server(interceptors=[CallObserver(telemetry), *access.interceptors], options=_OPTIONS)
+    options = (*_OPTIONS, ("grpc.so_reuseport", int(shares_port)))
+    server = grpc.aio.server(interceptors=[CallObserver(telemetry), *access.interceptors], options=options)
     sketches = SketchSearchServicer(galleries, engine, workers, telemetry, config.idle_timeout_s)
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     watch = GalleryWatch(galleries, config.refresh_s)

@@ -15,12 +15,15 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from indexer.device import DEVICES
-from indexer.errors import ConfigError
+from indexer.errors import ConfigError, PublicError
 from indexer.ledger import folder_name
 from service.access import Access
 from service.commands.sketchpad import DEFAULT_PORT
@@ -28,9 +31,13 @@ from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
 from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
-from service.server import build_server
+from service.processes import Supervisor
+from service.server import SketchServer, build_server
 from service.settings import Loaded, assignments, load_settings
 from service.telemetry import Telemetry, exported_traces
+
+Use = Callable[[SketchServer, Galleries], Awaitable[None]]
+"""What is done with a server that answers; it stops when this is done."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"also serve the sketchpad, to this machine alone (default of PORT: {DEFAULT_PORT})",
     )
     parser.add_argument("--log-format", choices=FORMATS, help="of the lines on stderr (default: human)")
+    parser.add_argument("--processes", metavar="N", help="that answer on the address, sharing the cores (default: 1)")
     parser.add_argument("--grace", metavar="SECONDS", help="for open drawings at a stop (default: 10)")
     parser.add_argument(
         "--writable", action="store_true", default=None, help="let clients store and delete photos over gRPC"
@@ -89,12 +97,39 @@ def run(arguments: argparse.Namespace) -> int:
     set_up_logging(config.server.log_format)
     if any(gallery.retention_days for gallery in config.galleries.values()):
         raise ConfigError("this version knows the setting of retention, but does not heed it yet")
+    if config.server.processes > 1:
+        if arguments.web is not None:
+            raise ConfigError("--web serves the page from one process; start it apart: mgrl sketchpad")
+        return Supervisor(partial(_answer_as_one_of_several, config), config.server).run()
+    _answer(config, partial(_until_signal, arguments.web))
+    return 0
+
+
+def _answer(config: Config, use: Use, *, shares_port: bool = False) -> None:
+    """Open what is to be served, answer, and use it."""
     galleries = Opener(config).open_all(config)
     if config.server.approximate:
         _lay_out(galleries)
     with exported_traces() as tracer:
-        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer), arguments.web))
-    return 0
+        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer), use, shares_port))
+
+
+def _answer_as_one_of_several(config: Config, address: str, is_ready: Callable[[int], None]) -> None:
+    """In a process of its own; see `service.processes`."""
+
+    async def until_signal(server: SketchServer, galleries: Galleries) -> None:
+        is_ready(sum(gallery.photos for gallery in galleries))
+        await server.serve_until_signal()
+
+    server = config.server
+    threads = max(1, server.threads // server.processes)
+    own = replace(server, address=address, threads=threads, processes=1, metrics_address="")
+    set_up_logging(own.log_format)
+    try:
+        _answer(replace(config, server=own), until_signal, shares_port=True)
+    except PublicError as error:
+        print(f"mgrl serve: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def read_settings(arguments: argparse.Namespace) -> Loaded:
@@ -112,6 +147,7 @@ def read_settings(arguments: argparse.Namespace) -> Loaded:
         ("server.approximate", arguments.approximate, "--approximate"),
         ("server.grace_s", arguments.grace, "--grace"),
         ("server.metrics_address", arguments.metrics_address, "--metrics-address"),
+        ("server.processes", arguments.processes, "--processes"),
         ("server.log_format", arguments.log_format, "--log-format"),
         ("server.writable", arguments.writable, "--writable"),
         ("server.insecure", arguments.insecure, "--insecure"),
@@ -138,9 +174,15 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry, web: int | None) -> None:
-    server = build_server(config.server, galleries, telemetry, Access.open(config, galleries))
+async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry, use: Use, shares_port: bool) -> None:
+    access = Access.open(config, galleries)
+    server = build_server(config.server, galleries, telemetry, access, shares_port=shares_port)
     await server.start()
+    await use(server, galleries)
+
+
+async def _until_signal(web: int | None, server: SketchServer, galleries: Galleries) -> None:
+    """Say what is served where, and serve it."""
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"
     print(f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}", flush=True)
