@@ -157,7 +157,10 @@ def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def photo_pixels(image: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
     """(size_px, size_px, 3) uint8 RGB: a photo's centred square, scaled to what the network sees."""
-    scaled = square(image.convert("RGB")).resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    # Neither of both where there is nothing to do: each copies a picture of which a twentieth is left.
+    centred = rgb if rgb.width == rgb.height else square(rgb)
+    scaled = centred.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
     return np.asarray(scaled, dtype=np.uint8)
 
 

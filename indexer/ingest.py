@@ -8,7 +8,8 @@ Metadata of the file that `--metadata` names is stored with each photo, in the s
 there already is changed first, in one. So that running again loses nothing, the file is read whole and checked against
 the ids before any photo is encoded.
 
-`indexer.loading` reads and decodes the next photos while the encoder works on the batch before.
+`indexer.loading` reads the next photos while those before are written, and `indexer.preparing` says who decodes and
+encodes them.
 """
 
 import time
@@ -21,18 +22,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, ImageError
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
 from indexer.ledger import manifest_path
-from indexer.loading import Decoded, Loaded, decode, load_ahead
+from indexer.loading import Decoded, Loaded, load_ahead
 from indexer.metadata import Changes, Kind
 from indexer.metadata_file import read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
+from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
 from indexer.sources.item import Item, Source, Survey, possible_ids, refuse
 from indexer.sources.spelled import open_source
@@ -136,13 +135,13 @@ class _Job:
         """How much waits to be written."""
         return len(self._batch)
 
-    def take(self, item: Item, future: Future[Loaded], size_px: int) -> None:
+    def take(self, item: Item, future: Future[Loaded], prepare: Preparer) -> None:
         """Decide on one photo, and keep what is to be written of it."""
         try:
             loaded = future.result()
             outcome = self.placer.place(item, loaded.content_hash)
             if outcome.fate in (Fate.ADDED, Fate.REPLACED):
-                decoded = loaded.decoded or decode(item.read(), size_px)
+                decoded = loaded.decoded or prepare(item.read())
                 self._batch.photos.append((_let_go(outcome), loaded.content_hash, decoded))
                 return
         except ImageError as error:
@@ -160,7 +159,7 @@ class _Job:
         batch, self._batch = self._batch, _Batch()
         if batch.photos:
             photos = [self._new_photo(*photo) for photo in batch.photos]
-            embeddings = _encode([decoded for _, _, decoded in batch.photos], encoder)
+            embeddings = embeddings_of([decoded for _, _, decoded in batch.photos], encoder)
             replaces = any(outcome.fate is Fate.REPLACED for outcome, _, _ in batch.photos)
             (self._store.upsert if replaces else self._store.append)(photos, embeddings)
             self.described += sum(bool(photo.metadata) for photo in photos)
@@ -217,6 +216,7 @@ def ingest(
     encoder: RegionEncoder,
     *,
     batch: int = 64,
+    prepare: Preparer | None = None,
     metadata: Path | None = None,
     duplicates: Duplicates = Duplicates.SKIP,
     wait_s: float = 0.0,
@@ -229,7 +229,8 @@ def ingest(
         gallery: the gallery's folder.
         sources: sources, or what `indexer.sources.spelled` makes one of.
         encoder: made the gallery's other photos too.
-        batch: photos encoded at once, and stored at once: all of them or, after a crash, none; 1 to 4096.
+        batch: photos stored at once: all of them or, after a crash, none; 1 to 4096.
+        prepare: decodes the photos and, if it can, encodes them; by default photos are encoded batch by batch.
         metadata: a .jsonl or .csv file, see `indexer.metadata_file`.
         duplicates: what to do with a photo that the gallery has under another name.
         wait_s: seconds to wait for another process that writes the gallery.
@@ -245,6 +246,7 @@ def ingest(
     if not 1 <= batch <= MAX_BATCH:
         raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
     started = time.monotonic()
+    prepare = prepare or Decoding(encoder.size_px)
     opened = [open_source(str(source)) if isinstance(source, Path | str) else source for source in sources]
     survey = _survey(opened, Store.open(gallery).fields() if manifest_path(gallery).exists() else {})
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
@@ -253,9 +255,10 @@ def ingest(
         table, described = _described(store, metadata, opened, survey, placer.register)
         job = _Job(store, placer, survey.total, table, described, on_progress or _ignore, on_outcome or _ignore)
         items = chain.from_iterable(source.items(store.fields()) for source in opened)
-        with closing(load_ahead(items, placer.register, encoder.size_px, ahead=2 * batch)) as loaded:
+        ahead = 2 * max(batch, prepare.threads)
+        with closing(load_ahead(items, placer.register, prepare, prepare.threads, ahead)) as loaded:
             for item, future in loaded:
-                job.take(item, future, encoder.size_px)
+                job.take(item, future, prepare)
                 if len(job) >= batch:
                     job.write(encoder)
         if len(job):
@@ -300,10 +303,6 @@ def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:
     """See `StoreWriter.declare_fields`; nothing is written where nothing is new, and no reader looks for it."""
     if not kinds.items() <= store.fields().items():
         store.declare_fields(kinds)
-
-
-def _encode(photos: Sequence[Decoded], encoder: RegionEncoder) -> npt.NDArray[np.float32]:
-    return encoder.encode_photos(np.stack([photo.pixels for photo in photos]))
 
 
 def _let_go(outcome: Outcome) -> Outcome:

@@ -25,6 +25,7 @@ from indexer.contents import read_fields, read_own_names
 from indexer.encoding import RegionEncoder
 from indexer.errors import ImageError
 from indexer.loading import Decoded, load_ahead
+from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
 from indexer.sources.item import Source
 from indexer.sources.spelled import open_source
@@ -64,6 +65,7 @@ def reindex(
     encoder: RegionEncoder,
     *,
     batch: int = 64,
+    prepare: Preparer | None = None,
     leaves_out: bool = False,
     wait_s: float = 0.0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -74,7 +76,8 @@ def reindex(
         folder: the gallery's.
         sources: where its photos are; other photos in there are passed over.
         encoder: the model to come. Where it is the gallery's already, nothing is done.
-        batch: photos encoded and stored at once.
+        batch: photos stored at once.
+        prepare: decodes the photos and, if it can, encodes them; by default photos are encoded batch by batch.
         leaves_out: switch although photos are missing, which are then in the gallery no longer.
         wait_s: seconds to wait for another process that writes the gallery, when it comes to the switch.
         on_progress: called with (photos that the new version has, of how many).
@@ -91,7 +94,7 @@ def reindex(
         versions.keep(folder, home)
         with StoreWriter.open_or_create(home, encoder.model_hash, encoder.dim) as new:
             job = _Job(old, new, encoder, on_progress)
-            job.encode_all(sources, batch)
+            job.encode_all(sources, batch, prepare or Decoding(encoder.size_px))
             with StoreWriter.open(folder, wait_s=wait_s) as current:
                 missing = [photo_id for photo_id, _ in _lacking(current, new)]
                 is_switched = not missing or leaves_out
@@ -123,13 +126,14 @@ class _Job:
         """Whether a file needs not be decoded."""
         return content_hash not in self._wanted
 
-    def encode_all(self, sources: Sequence[Path | str | Source], batch: int) -> None:
+    def encode_all(self, sources: Sequence[Path | str | Source], batch: int, prepare: Preparer) -> None:
         """Read the sources to their end."""
         opened = [open_source(str(source)) if isinstance(source, Path | str) else source for source in sources]
         self._new.declare_fields(self._old.fields())
         items = chain.from_iterable(source.items(self._old.fields()) for source in opened)
         waiting: list[tuple[bytes, Decoded]] = []
-        with closing(load_ahead(items, self, self._encoder.size_px, ahead=2 * batch)) as loaded:
+        ahead = 2 * max(batch, prepare.threads)
+        with closing(load_ahead(items, self, prepare, prepare.threads, ahead)) as loaded:
             for item, future in loaded:
                 try:
                     found = future.result()
@@ -151,7 +155,7 @@ class _Job:
         named = [(photos, decoded) for content, decoded in waiting if (photos := list(self._photos(content, decoded)))]
         if not named:
             return
-        embeddings = self._encoder.encode_photos(np.stack([decoded.pixels for _, decoded in named]))
+        embeddings = embeddings_of([decoded for _, decoded in named], self._encoder)
         new = [photo for photos, _ in named for photo in photos]
         self._new.upsert(new, np.repeat(embeddings, [len(photos) for photos, _ in named], axis=0))
         self.encoded += len(new)

@@ -29,9 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from indexer.device import DEVICES, choose_device
 from indexer.errors import ConfigError
-from service.commands import embeddings
+from service.commands import embeddings, workers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,11 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
     embeddings.add_arguments(parser)
     parser.add_argument(
-        "--batch", metavar="N", type=int, help="photos encoded and stored at once (64, or 8192 embeddings of a file)"
+        "--batch", metavar="N", type=int, help="photos stored at once (64, or 8192 embeddings of a file)"
     )
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where to encode (default: a GPU if there is one)"
-    )
+    workers.add_arguments(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the summary as JSON")
 
 
@@ -79,14 +76,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], None]) -> "IngestReport":
     """Decode, encode and store the photos of the sources."""
-    from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.ingest import ingest
 
     if not args.sources or args.model_hash:
         raise ConfigError("name a SOURCE of photos, or --embeddings FILE; --model-hash goes with --embeddings only")
-    encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
     batch = 64 if args.batch is None else args.batch
-    return ingest(args.gallery, args.sources, encoder, batch=batch, metadata=args.metadata, on_progress=on_progress)
+    with workers.workers(args) as (encoder, prepare):
+        return ingest(
+            args.gallery,
+            args.sources,
+            encoder,
+            batch=batch,
+            prepare=prepare,
+            metadata=args.metadata,
+            on_progress=on_progress,
+        )
 
 
 def _notes(now: "IngestProgress") -> str:

@@ -22,7 +22,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from indexer.device import DEVICES, choose_device
+from service.commands import workers
 from service.commands.waiting import add_wait
 
 INCOMPLETE: Final = 3
@@ -37,10 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out", action="store_true", help="switch although photos are missing: they leave the gallery"
     )
-    parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos encoded and stored at once (64)")
-    parser.add_argument(
-        "--device", choices=DEVICES, default="auto", help="where to encode (default: a GPU if there is one)"
-    )
+    parser.add_argument("--batch", metavar="N", type=int, default=64, help="photos stored at once (64)")
+    workers.add_arguments(parser)
     add_wait(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was done as JSON")
 
@@ -50,17 +48,20 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from indexer.console import printable, progress, write_json
-    from indexer.encoding import OnnxEncoder
     from indexer.ledger import folder_name
     from indexer.reindex import reindex
 
-    encoder = OnnxEncoder.open(args.model, device=choose_device(args.device))
-    with progress("encoding anew", None) as show, warnings.catch_warnings(action="ignore"):
+    with (
+        workers.workers(args) as (encoder, prepare),
+        progress("encoding anew", None) as show,
+        warnings.catch_warnings(action="ignore"),
+    ):
         done = reindex(
             args.gallery,
             args.sources,
             encoder,
             batch=args.batch,
+            prepare=prepare,
             leaves_out=args.leave_out,
             wait_s=args.wait,
             on_progress=show,
