@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from indexer.encoding import RegionEncoder, stack_photos
 from indexer.episode import Episode, render_stages
@@ -15,6 +16,7 @@ from indexer.regions import REGIONS, ink_mask
 from training.data import find_photo, open_image
 from training.episodes import name_seed
 from training.metrics import target_ranks
+from training.photo_sets import Place
 from training.variants import PROBE_SETS, probe_stages
 
 _BATCH = 32
@@ -49,16 +51,28 @@ class Protocol:
 
 
 def encode_gallery(
-    data: Path, names: Sequence[str], encoder: RegionEncoder, on_progress: Callable[[int], None] = lambda done: None
+    data: Path,
+    names: Sequence[str],
+    encoder: RegionEncoder,
+    on_progress: Callable[[int], None] = lambda done: None,
+    read: Callable[[str], Image.Image] | None = None,
 ) -> npt.NDArray[np.float32]:
     """(photos, 14, dim) embeddings of the named photos.
+
+    Args:
+        data: folder in FS2K's layout.
+        names: of the photos.
+        encoder: makes the embeddings.
+        on_progress: called with the number of photos done.
+        read: gives the picture of a name; by default the photo as it is.
 
     Raises:
         DataError: a photo is missing or unreadable.
     """
+    read = read or (lambda name: open_image(find_photo(data, name)))
     rows = np.empty((len(names), REGIONS, encoder.dim), np.float32)
     for start in range(0, len(names), _BATCH):
-        images = [open_image(find_photo(data, name)) for name in names[start : start + _BATCH]]
+        images = [read(name) for name in names[start : start + _BATCH]]
         rows[start : start + len(images)] = encoder.encode_photos(stack_photos(images, encoder.size_px))
         on_progress(start + len(images))
     return rows
@@ -111,6 +125,7 @@ def embed_drawings(
     encoder: RegionEncoder,
     protocol: Protocol,
     on_progress: Callable[[int], None] = lambda done: None,
+    places: Mapping[str, Place] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """(drawings, stages, 14, dim) probes and (drawings, stages, 14) ink of every stage of every drawing.
 
@@ -119,6 +134,7 @@ def embed_drawings(
         encoder: makes the embeddings.
         protocol: stages, probe set, seed.
         on_progress: called with the number of drawings done.
+        places: name of the target -> where its drawing is moved; the others stay.
 
     Raises:
         DataError: what the probe set leaves of a drawing has too little ink for its stages.
@@ -130,6 +146,8 @@ def embed_drawings(
             stages = probe_stages(protocol.probe_set, episode, name_seed(name, protocol.seed))
         except SketchError as error:
             raise DataError(f"{name}, {protocol.probe_set}: {error}") from error
+        if places and name in places:
+            stages = places[name].move(stages)
         probes[number], inks[number] = embed_canvases(render_stages(stages, encoder.size_px), encoder)
         on_progress(number + 1)
     return probes, inks

@@ -8,6 +8,7 @@ examples:
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set aligned moved --stages 20 --html result.html
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --groups
   mgrl evaluate --data fs2k --split val.txt --model runs/mine/model.onnx --stages 20
+  mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --photos padded --crop face
 """
 
 import argparse
@@ -21,14 +22,19 @@ from indexer.episode import DEFAULT_STAGES
 from indexer.regions import GRANULARITIES
 from training.variants import PROBE_SETS
 
+PHOTOS = ("unchanged", "padded", "noisy")
+CROPS = ("none", "face", "stray")
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from indexer.encoding import RegionEncoder
+    from indexer.framing import FaceFraming
     from training.data import Pair
     from training.evaluate import Embedded, Protocol
     from training.metrics import Scores
+    from training.photo_sets import Place
 
     Rows = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]
 
@@ -40,6 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", type=int, default=DEFAULT_STAGES, help="stages of a drawing (default %(default)s)")
     parser.add_argument(
         "--gallery", type=Path, nargs="*", default=[], help="split files whose photos are ranked, too, as distractors"
+    )
+    parser.add_argument(
+        "--photos",
+        choices=PHOTOS,
+        default="unchanged",
+        help="lay the gallery's photos somewhere on a larger picture of one colour, or of noise (default unchanged)",
+    )
+    parser.add_argument(
+        "--crop", choices=CROPS, default="none", help="crop the gallery's photos as `mgrl ingest` does (default none)"
+    )
+    parser.add_argument(
+        "--centred", action="store_true", help="move each drawing so that its face lies in the middle of the canvas"
     )
     parser.add_argument("--model", type=Path, help="ONNX file of `mgrl export` (default: the model that is shipped)")
     parser.add_argument(
@@ -80,19 +98,23 @@ def run(args: argparse.Namespace) -> int:
     from indexer.errors import ConfigError
     from training.data import find_pair, read_split, split_hash
     from training.evaluate import Embedded, Protocol, encode_gallery
+    from training.photo_sets import PhotoReader
 
     weights = dict(zip(GRANULARITIES, args.weights, strict=True))
     protocols = [Protocol(args.stages, name, args.seed, weights) for name in dict.fromkeys(args.probe_sets)]
     if args.frames and args.probe_sets != ["aligned"]:
         raise ConfigError("frames are pictures and cannot be disturbed as drawings are; leave out --set")
+    if args.frames and args.centred:
+        raise ConfigError("frames are pictures and cannot be moved as drawings are; leave out --centred")
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
     names = read_split(args.split)
     gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
     pairs = [find_pair(args.data, name) for name in names]
     by_group = _grouping(args.data) if args.groups else None
     drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
+    reader = PhotoReader(args.data, args.photos, args.seed, _framing(args.crop, encoder))
     with progress("gallery", len(gallery_names)) as update:
-        gallery = encode_gallery(args.data, gallery_names, encoder, update)
+        gallery = encode_gallery(args.data, gallery_names, encoder, update, reader)
     found = {name: Embedded(*rows, gallery, tuple(gallery_names)) for name, rows in drawn.items()}
     sets = {name: _measure(embedded, weights) for name, embedded in found.items()}
     for name, (scores, alone, values) in sets.items():
@@ -106,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         **first,
         "probes": len(names), "gallery": len(gallery_names),
         "set": next(iter(sets)), "seed": args.seed, "weights": list(args.weights),
+        "photos": args.photos, "crop": args.crop, "centred": args.centred,
+        "cropped": reader.cropped, "without_face": reader.without_face,
         "model": encoder.model_hash, "split_hash": split_hash(names), "gallery_hash": split_hash(gallery_names),
         **groups,
         "sets": {name: values for name, (_, _, values) in sets.items()},
@@ -130,6 +154,24 @@ def _grouping(data: Path) -> "Callable[[Mapping[str, tuple[npt.NDArray[np.int64]
     return by_group
 
 
+def _framing(crop: str, encoder: "RegionEncoder") -> "FaceFraming | None":
+    from indexer.faces import FaceDetector
+    from indexer.framing import FaceFraming
+
+    return None if crop == "none" else FaceFraming(FaceDetector.open(), encoder.size_px, crop=crop)
+
+
+def _places(pairs: "Sequence[Pair]") -> "dict[str, Place]":
+    """Where the drawing of each pair belongs so that its face is in the middle."""
+    from indexer.faces import FaceDetector
+    from training.data import open_image
+    from training.photo_sets import centre
+
+    detector = FaceDetector.open()
+    found = {pair.name: centre(open_image(pair.photo), detector) for pair in pairs}
+    return {name: place for name, place in found.items() if place}
+
+
 def _drawings(
     args: argparse.Namespace, pairs: "Sequence[Pair]", encoder: "RegionEncoder", protocols: "Sequence[Protocol]"
 ) -> "dict[str, Rows]":
@@ -139,10 +181,11 @@ def _drawings(
 
     with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
         episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
+    places = _places(pairs) if args.centred else None
     drawn = {}
     for protocol in protocols:
         with progress(f"encoding {protocol.probe_set}", len(pairs), "drawings") as update:
-            drawn[protocol.probe_set] = embed_drawings(episodes, encoder, protocol, update)
+            drawn[protocol.probe_set] = embed_drawings(episodes, encoder, protocol, update, places)
     return drawn
 
 
