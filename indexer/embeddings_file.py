@@ -23,7 +23,7 @@ import numpy.typing as npt
 from indexer.arrays_file import Columns, NumpyColumns, ParquetColumns, Part
 from indexer.errors import DataError
 from indexer.metadata import ID_COLUMN, MAX_FIELDS, Kind, Value, as_date, check_field, check_value
-from indexer.metadata_file import stated_kind
+from indexer.metadata_cells import stated_kind
 from indexer.regions import REGIONS
 
 EMBEDDINGS: Final = "embeddings"

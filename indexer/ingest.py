@@ -13,7 +13,7 @@ encodes them.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,8 @@ from indexer.metadata_file import read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
-from indexer.sources.item import Item, Source, Survey, possible_ids, refuse
+from indexer.sources.item import Item, Several, Source, Survey, possible_ids, refuse
+from indexer.sources.remote import fetched
 from indexer.sources.spelled import open_source
 from indexer.store import Alias, NewPhoto, Store, StoreWriter
 
@@ -103,6 +104,11 @@ class _Batch:
     photos: list[tuple[Outcome, bytes, Decoded]] = field(default_factory=list)
     others: list[Outcome] = field(default_factory=list)
 
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all, those of photos first."""
+        return [outcome for outcome, _, _ in self.photos] + self.others
+
     def __len__(self) -> int:
         return len(self.photos) + len(self.others)
 
@@ -157,6 +163,10 @@ class _Job:
     def write(self, encoder: RegionEncoder) -> None:
         """Make durable what waits."""
         batch, self._batch = self._batch, _Batch()
+        kinds: dict[str, Kind] = {}
+        for outcome in batch.outcomes:
+            kinds |= outcome.item.kinds  # of what lies beside photos, which no survey saw
+        _declare(self._store, kinds)
         if batch.photos:
             photos = [self._new_photo(*photo) for photo in batch.photos]
             embeddings = embeddings_of([decoded for _, _, decoded in batch.photos], encoder)
@@ -176,7 +186,7 @@ class _Job:
             self._store.describe(changed)
             self.described += len(changed)
         self.placer.written()
-        for outcome in [outcome for outcome, _, _ in batch.photos] + batch.others:
+        for outcome in batch.outcomes:
             self._settle(outcome)
         self.tell()
 
@@ -218,6 +228,7 @@ def ingest(
     batch: int = 64,
     prepare: Preparer | None = None,
     metadata: Path | None = None,
+    chosen: Set[str] | None = None,
     duplicates: Duplicates = Duplicates.SKIP,
     wait_s: float = 0.0,
     on_progress: Callable[[IngestProgress], None] | None = None,
@@ -232,6 +243,7 @@ def ingest(
         batch: photos stored at once: all of them or, after a crash, none; 1 to 4096.
         prepare: decodes the photos and, if it can, encodes them; by default photos are encoded batch by batch.
         metadata: a .jsonl or .csv file, see `indexer.metadata_file`.
+        chosen: the metadata fields to take from manifests and shards, None for all.
         duplicates: what to do with a photo that the gallery has under another name.
         wait_s: seconds to wait for another process that writes the gallery.
         on_progress: called when a batch is durable, and for each photo that needs no encoding.
@@ -247,15 +259,17 @@ def ingest(
         raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
     started = time.monotonic()
     prepare = prepare or Decoding(encoder.size_px)
-    opened = [open_source(str(source)) if isinstance(source, Path | str) else source for source in sources]
-    survey = _survey(opened, Store.open(gallery).fields() if manifest_path(gallery).exists() else {})
+    source = Several(
+        "sources", [open_source(str(one), chosen) if isinstance(one, Path | str) else one for one in sources]
+    )
+    survey = source.survey(_fields(gallery))
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
         placer = Placer(store, duplicates)
         _declare(store, survey.kinds)
-        table, described = _described(store, metadata, opened, survey, placer.register)
+        table, described = _described(store, metadata, source, survey, placer.register)
         job = _Job(store, placer, survey.total, table, described, on_progress or _ignore, on_outcome or _ignore)
-        items = chain.from_iterable(source.items(store.fields()) for source in opened)
         ahead = 2 * max(batch, prepare.threads)
+        items = fetched(source.items(store.fields()))
         with closing(load_ahead(items, placer.register, prepare, prepare.threads, ahead)) as loaded:
             for item, future in loaded:
                 job.take(item, future, prepare)
@@ -272,19 +286,19 @@ def ingest(
     return _report(job, time.monotonic() - started)
 
 
-def _survey(sources: Sequence[Source], fields: Mapping[str, Kind]) -> Survey:
-    """All sources as one."""
-    kinds: dict[str, Kind] = {}
-    total: int | None = 0
-    for source in sources:
-        found = source.survey({**fields, **kinds})
-        kinds |= found.kinds
-        total = None if total is None or found.total is None else total + found.total
-    return Survey(total, kinds)
+def _fields(gallery: Path) -> Mapping[str, Kind]:
+    """The metadata fields of a gallery that may not be there yet."""
+    if not manifest_path(gallery).exists():
+        return {}
+    store = Store.open(gallery)
+    try:
+        return store.fields()
+    finally:
+        store.close()
 
 
 def _described(
-    store: StoreWriter, path: Path | None, sources: Sequence[Source], survey: Survey, register: Register
+    store: StoreWriter, path: Path | None, source: Source, survey: Survey, register: Register
 ) -> tuple[Changes, int]:
     """The file's metadata by photo; that of the photos that are there is stored, and these are counted."""
     if path is None:
@@ -292,8 +306,8 @@ def _described(
     table = read_metadata(path, store.fields())
     there = [photo_id for photo_id in table.photos if register.has_id(photo_id)]
     if survey.total is not None:  # otherwise the ids to come are not known before they are there
-        items = chain.from_iterable(source.items(store.fields()) for source in sources)
-        table.check_ids(chain(there, chain.from_iterable(map(possible_ids, items))))
+        to_come = chain.from_iterable(map(possible_ids, source.items(store.fields())))
+        table.check_ids(chain(there, to_come))
     _declare(store, table.kinds)
     store.describe({photo_id: table.photos[photo_id] for photo_id in there})
     return table.photos, len(there)

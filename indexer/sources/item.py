@@ -1,8 +1,9 @@
 """What every source yields, and what a source is."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import NoReturn, Protocol
 
@@ -76,6 +77,28 @@ class Source(Protocol):
         Raises:
             DataError: it cannot be listed.
         """
+
+
+@dataclass(frozen=True)
+class Several:
+    """Sources one after the other."""
+
+    name: str
+    sources: Sequence[Source]
+
+    def survey(self, fields: Mapping[str, Kind]) -> Survey:
+        """All of them together."""
+        kinds: dict[str, Kind] = {}
+        total: int | None = 0
+        for source in self.sources:
+            found = source.survey({**fields, **kinds})
+            kinds |= found.kinds
+            total = None if total is None or found.total is None else total + found.total
+        return Survey(total, kinds)
+
+    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+        """The photos, see `Source`. `fields` may grow meanwhile."""
+        return chain.from_iterable(source.items(fields) for source in self.sources)
 
 
 def place_id(place: PurePosixPath) -> str:

@@ -94,7 +94,7 @@ def test_the_gallery_knows_the_kind_before_a_guess(tmp_path: Path) -> None:
         ("p.jsonl", [{"photo_id": "a", "x": "y" * 1001}], "line 1, field x: a text may have 1000 characters, got 1001"),
         ("p.jsonl", [{"photo_id": "a", "x": [str(n) for n in range(101)]}], "a photo may have 100 tags in a field"),
         ("p.jsonl", [{"photo_id": "a", "\x1b": 1}], r"no digit first, and not photo_id; got '\x1b'"),
-        ("p.xlsx", [""], "a metadata file must be .jsonl or .csv, got 'p.xlsx'"),
+        ("p.xlsx", [""], "a metadata file must be .jsonl, .csv or .parquet, got 'p.xlsx'"),
     ],
 )
 def test_what_does_not_hold_is_named(tmp_path: Path, name: str, lines: list[object], message: str) -> None:
