@@ -144,8 +144,8 @@ def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> Non
     if (manifest.model_hash, manifest.dim) != (model_hash, dim):
         raise ModelMismatchError(
             f"gallery {name} was made by model {manifest.model_hash[:12]} (dim {manifest.dim}), this model is "
-            f"{model_hash[:12]} (dim {dim}); ingest the photos with this model into a new gallery, or use the model "
-            "that made this one (--model FILE)"
+            f"{model_hash[:12]} (dim {dim}); change the gallery's model (`mgrl reindex`), or use the model that made "
+            "it (--model FILE)"
         )
 
 

@@ -46,7 +46,7 @@ class Encoders:
             known = ", ".join(sorted(model_hash[:12] for model_hash in self._by_hash))
             raise ModelMismatchError(
                 f"gallery {name} was made by model {manifest.model_hash[:12]}, the service has {known}; name "
-                "the file of its model in the gallery's settings, or ingest the photos with one of these"
+                "the file of its model in the gallery's settings, or change the gallery's model (`mgrl reindex`)"
             )
         encoder = encoder or next(iter(self._by_hash.values()))
         check_model(name, manifest, encoder.model_hash, encoder.dim)

@@ -133,7 +133,7 @@ def test_a_gallery_of_another_format_or_a_damaged_one_is_refused(tmp_path: Path)
 
 def test_another_model_is_refused_with_both_hashes(tmp_path: Path) -> None:
     make_store(tmp_path / "g", 1)
-    message = r"gallery g was made by model abababababab \(dim 16\), this model is cdcdcdcdcdcd \(dim 16\); ingest"
+    message = r"gallery g was made by model abababababab \(dim 16\), this model is cdcdcdcdcdcd \(dim 16\); change"
     with pytest.raises(ModelMismatchError, match=message):
         StoreWriter.open_or_create(tmp_path / "g", "cd" * 32, 16)
     with pytest.raises(ModelMismatchError, match=r"\(dim 16\), this model is abababababab \(dim 32\)"):
