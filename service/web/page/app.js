@@ -15,25 +15,28 @@ const MOST_FILE_BYTES = 20 * 1024 * 1024;
 const BEGINNING = 12; // strokes
 const PAUSE_MS = 150;
 
+let penUpTime = null; // when the pen left the sheet, until the stroke is sent
+let penUp = null; // {sequence, time} of the latest stroke that was sent
 const drawing = new Drawing();
-const pad = new Pad(byId("pad"), drawing);
 const link = new Link(drawing.state);
+drawing.addEventListener("change", sync); // before the pad hears of it: a stroke is sent first and painted then
+const pad = new Pad(byId("pad"), drawing);
 const ranking = new Ranking();
 const options = new Options();
 const candidates = new Candidates(ranking, drawing);
 const replay = new Replay();
 let galleries = [];
-let penUp = null; // {sequence, time} of the latest stroke
-let penUpTime = null;
 
 // ---- drawing
 
 pad.addEventListener("commit", ({ detail }) => (penUpTime = detail.time));
 pad.addEventListener("zoom", () => (byId("zoom-value").textContent = `${Math.round(pad.zoom * 100)} %`));
-drawing.addEventListener("change", () => {
+function sync() {
   const sequence = link.sync(drawing.state);
   penUp = penUpTime !== null && sequence ? { sequence, time: penUpTime } : null;
   penUpTime = null;
+}
+drawing.addEventListener("change", () => {
   byId("undo").disabled = !drawing.canUndo;
   byId("redo").disabled = !drawing.canRedo;
   byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = drawing.isEmpty;
@@ -45,7 +48,7 @@ drawing.addEventListener("change", () => {
 let keepTimer = 0;
 function scheduleKeep() {
   clearTimeout(keepTimer);
-  keepTimer = setTimeout(keep, PAUSE_MS);
+  keepTimer = setTimeout(keep, 1000);
 }
 function keep() {
   try {

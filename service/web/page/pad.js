@@ -14,6 +14,7 @@ export class Pad extends EventTarget {
   #canvas;
   #drawing;
   #layer = document.createElement("canvas"); // the drawing without what is being drawn
+  #painted = { strokes: [], picture: null }; // what is on it
   #view = { zoom: 1, x: 0, y: 0 };
   #fingers = new Map();
   #live = null; // {points, pressure, times_ms, pieces} of the pen, {path, strokes} of the eraser
@@ -37,7 +38,7 @@ export class Pad extends EventTarget {
     canvas.addEventListener("blur", () => this.#penUpByKey());
     // A ring around the sheet is for keys; who draws with a hand sees where.
     canvas.addEventListener("focus", () => canvas.toggleAttribute("data-keys", !this.#fingers.size));
-    drawing.addEventListener("change", () => this.refresh());
+    drawing.addEventListener("change", () => this.#follow());
   }
 
   get zoom() {
@@ -55,13 +56,24 @@ export class Pad extends EventTarget {
     this.#look(zoom, spot[0] - at[0] * zoom, spot[1] - at[1] * zoom);
   }
 
+  // What was only added to is painted on; anything else anew.
+  #follow() {
+    const [before, now] = [this.#painted, this.#drawing.state];
+    const added = now.strokes.slice(before.strokes.length);
+    if (before.picture !== now.picture || before.strokes.some((stroke, i) => stroke !== now.strokes[i])) return this.refresh();
+    for (const stroke of added) paintStroke(this.#layer.getContext("2d"), stroke, this.#layer.width);
+    this.#painted = now;
+    this.#paint();
+  }
+
   refresh() {
     const context = this.#layer.getContext("2d");
     const size = this.#layer.width;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, size, size);
     this.#transform(context, size);
-    paintSketch(context, { ...this.#drawing.state, strokes: this.#live?.strokes ?? this.#drawing.state.strokes }, size, "");
+    this.#painted = { ...this.#drawing.state, strokes: this.#live?.strokes ?? this.#drawing.state.strokes };
+    paintSketch(context, this.#painted, size, "");
     this.#paint();
   }
 

@@ -4,6 +4,7 @@ import { byId, element, isStill, portrait, thumbnailUrl } from "./dom.js";
 
 export const SHOWN = 12;
 const MOVE_MS = 320;
+const FETCH_AFTER_MS = 400; // no sooner: the ranking comes first
 const JUDGED = 5; // of this many photos it is asked whether they stay
 const STEPS = 3;
 
@@ -12,12 +13,14 @@ export class Ranking extends EventTarget {
   #cards = new Map();
   #gallery = "";
   #recent = [];
+  #fetched = new Set();
   result = null;
 
   begin(gallery) {
     if (gallery !== this.#gallery) {
       this.#list.replaceChildren();
       this.#cards.clear();
+      this.#fetched.clear();
     }
     this.#gallery = gallery;
     this.#recent = [];
@@ -31,7 +34,7 @@ export class Ranking extends EventTarget {
   show(result, isMuch) {
     this.result = result;
     const hits = this.hits().slice(0, SHOWN);
-    const before = new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
+    const before = isStill() ? null : new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
     const focused = document.activeElement;
     for (const id of [...this.#cards.keys()]) if (!hits.some((hit) => hit.photo_id === id)) this.#drop(id);
     hits.forEach((hit, place) => {
@@ -40,9 +43,18 @@ export class Ranking extends EventTarget {
       label(card, hit);
     });
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
-    if (!isStill()) for (const [id, card] of this.#cards) glide(card, before.get(id));
-    for (const hit of this.hits().slice(SHOWN)) new Image().src = thumbnailUrl(this.#gallery, hit.photo_id);
+    if (before) for (const [id, card] of this.#cards) glide(card, before.get(id));
+    setTimeout(() => this.#fetchAhead(), FETCH_AFTER_MS);
     this.#judge(hits, isMuch);
+  }
+
+  // The photos that may come next, so that they are there when they do.
+  #fetchAhead() {
+    for (const { photo_id } of this.hits().slice(SHOWN)) {
+      if (this.#fetched.has(photo_id)) continue;
+      this.#fetched.add(photo_id);
+      new Image().src = thumbnailUrl(this.#gallery, photo_id);
+    }
   }
 
   // "none", "early", "settling" or "steady": whether the closest photos stayed the closest.
