@@ -100,6 +100,10 @@ class Episode:
             raise SketchError('a drawing must be a JSON object with a list "strokes"')
         if raw.get("format", FORMAT) != FORMAT:
             raise SketchError(f"this version reads drawings of the format {FORMAT}, got {raw['format']!r}")
+        if raw.get("picture"):
+            raise SketchError(
+                "this drawing lies on a picture; only the sketchpad opens it, others see its strokes alone"
+            )
         if len(raw["strokes"]) > MAX_STROKES:
             raise SketchError(f"a drawing may have {MAX_STROKES} strokes, got {len(raw['strokes'])}")
         strokes = tuple(_stroke(number, entry) for number, entry in enumerate(raw["strokes"]))

@@ -7,6 +7,7 @@ examples:
   mgrl evaluate --data fs2k --split fs2k/splits/dataset2-val.txt --json result.json
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --set aligned moved --stages 20 --html result.html
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --groups
+  mgrl evaluate --data fs2k --split val.txt --drawings saved/*.json --stages 20
   mgrl evaluate --data fs2k --split val.txt --model runs/mine/model.onnx --stages 20
   mgrl evaluate --data fs2k --split val.txt --gallery fit.txt --photos padded --crop face
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from indexer.encoding import RegionEncoder
+    from indexer.episode import Episode
     from indexer.framing import FaceFraming
     from training.data import Pair
     from training.evaluate import Embedded, Protocol
@@ -84,6 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=Path, help="folder of drawings as frames, sketch0001_1.png ... as FS2K-SDE's, in place of ours"
     )
     parser.add_argument(
+        "--drawings", metavar="FILE", type=Path, nargs="+", help="drawings saved by the sketchpad, in place of ours"
+    )
+    parser.add_argument(
         "--groups", action="store_true", help="also by sex, hair, earring, ... as DATA/anno_train.json says"
     )
     parser.add_argument("--html", type=Path, help="write a page with tables and curves there, too")
@@ -96,22 +101,32 @@ def run(args: argparse.Namespace) -> int:
     from indexer.console import print_table, progress, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.errors import ConfigError
+    from training.cases import read_cases
     from training.data import find_pair, read_split, split_hash
     from training.evaluate import Embedded, Protocol, encode_gallery
     from training.photo_sets import PhotoReader
 
     weights = dict(zip(GRANULARITIES, args.weights, strict=True))
     protocols = [Protocol(args.stages, name, args.seed, weights) for name in dict.fromkeys(args.probe_sets)]
+    if args.frames and args.drawings:
+        raise ConfigError("--frames and --drawings both say what was drawn; name one of them")
+    if args.drawings and args.centred:
+        raise ConfigError("--centred moves drawings by their sketches, and saved drawings have none; leave it out")
     if args.frames and args.probe_sets != ["aligned"]:
         raise ConfigError("frames are pictures and cannot be disturbed as drawings are; leave out --set")
     if args.frames and args.centred:
         raise ConfigError("frames are pictures and cannot be moved as drawings are; leave out --centred")
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL, device=choose_device(args.device))
-    names = read_split(args.split)
-    gallery_names = list(dict.fromkeys([*names, *(name for file in args.gallery for name in read_split(file))]))
-    pairs = [find_pair(args.data, name) for name in names]
+    split = read_split(args.split)
+    cases = read_cases(args.drawings, split, args.stages) if args.drawings else None
+    names = split if cases is None else list(cases)
+    gallery_names = list(dict.fromkeys([*names, *split, *(name for file in args.gallery for name in read_split(file))]))
     by_group = _grouping(args.data) if args.groups else None
-    drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
+    if cases is not None:
+        drawn = _embedded(cases, encoder, protocols)
+    else:
+        pairs = [find_pair(args.data, name) for name in names]
+        drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
     reader = PhotoReader(args.data, args.photos, args.seed, _framing(args.crop, encoder))
     with progress("gallery", len(gallery_names)) as update:
         gallery = encode_gallery(args.data, gallery_names, encoder, update, reader)
@@ -177,14 +192,24 @@ def _drawings(
 ) -> "dict[str, Rows]":
     from indexer.console import progress
     from training.episodes import make_episodes
-    from training.evaluate import embed_drawings
 
     with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
         episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
-    places = _places(pairs) if args.centred else None
+    return _embedded(episodes, encoder, protocols, _places(pairs) if args.centred else None)
+
+
+def _embedded(
+    episodes: "Mapping[str, Episode]",
+    encoder: "RegionEncoder",
+    protocols: "Sequence[Protocol]",
+    places: "Mapping[str, Place] | None" = None,
+) -> "dict[str, Rows]":
+    from indexer.console import progress
+    from training.evaluate import embed_drawings
+
     drawn = {}
     for protocol in protocols:
-        with progress(f"encoding {protocol.probe_set}", len(pairs), "drawings") as update:
+        with progress(f"encoding {protocol.probe_set}", len(episodes), "drawings") as update:
             drawn[protocol.probe_set] = embed_drawings(episodes, encoder, protocol, update, places)
     return drawn
 

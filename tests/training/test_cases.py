@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from indexer.errors import DataError
+from service.cli import main
+from training.cases import read_cases
+from training.data import find_pair, read_split
+from training.episodes import make_episodes
+
+
+@pytest.fixture
+def saved(tiny_fs2k: Path, tmp_path: Path) -> list[Path]:
+    """The split's own drawings, as the sketchpad saves them."""
+    names = read_split(tiny_fs2k / "val.txt")
+    episodes = make_episodes([find_pair(tiny_fs2k, name) for name in names], tmp_path / "kept", 6, workers=1)
+    files = []
+    for number, (name, episode) in enumerate(episodes.items()):
+        raw = episode.to_json()
+        for stroke in raw["strokes"]:
+            stroke["times_ms"] = list(range(len(stroke["points"])))
+        del raw["stages"]
+        files.append(tmp_path / f"drawing{number}.json")
+        files[-1].write_text(json.dumps({**raw, "target": name, "gallery": "faces"}))
+    return files
+
+
+def test_saved_drawings_rank_as_the_same_drawings_do(tiny_fs2k: Path, tmp_path: Path, saved: list[Path]) -> None:
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt"), "--stages", "6"]
+    made, cased = tmp_path / "made.json", tmp_path / "cased.json"
+    assert main([*command, "--episodes", str(tmp_path / "kept"), "--json", str(made)]) == 0
+    assert main([*command, "--drawings", *map(str, saved), "--json", str(cased)]) == 0
+    a, b = (json.loads(path.read_text()) for path in (made, cased))
+    assert b["per_stage"] == a["per_stage"]
+    assert main([*command, "--drawings", str(saved[1]), "--json", str(cased)]) == 0
+    found = json.loads(cased.read_text())
+    assert (found["probes"], found["gallery"]) == (1, len(saved))
+
+
+def test_what_is_no_case_says_why(tiny_fs2k: Path, tmp_path: Path, saved: list[Path]) -> None:
+    names = read_split(tiny_fs2k / "val.txt")
+    whole = json.loads(saved[0].read_text())
+    refused = {
+        'names no "target"': {**whole, "target": None},
+        "which is not in the split": {**whole, "target": "photo9/image9999"},
+        "lies on a picture": {**whole, "picture": "iVBORw0KGgo="},
+        "were asked for; ask for fewer": {**whole, "strokes": whole["strokes"][:2]},
+        "must be a JSON object": ["no drawing"],
+    }
+    for words, raw in refused.items():
+        (tmp_path / "bad.json").write_text(json.dumps(raw))
+        with pytest.raises(DataError, match=words):
+            read_cases([tmp_path / "bad.json"], names, 6)
+    with pytest.raises(DataError, match="several drawings are of"):
+        read_cases([saved[0], saved[0]], names, 6)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_cases([tmp_path / "gone.json"], names, 6)
+
+
+def test_frames_and_drawings_exclude_each_other(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
+    assert main([*command, "--frames", str(tmp_path), "--drawings", "a.json"]) == 1
+    assert "name one of them" in capsys.readouterr().err
