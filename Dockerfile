@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # Two images from one file: `docker build --target cpu .` (default) and `docker build --target gpu .`
-# A gallery is a volume; the model is in the wheel. The service listens on 50051 inside the container.
+# A gallery is a volume; the model is in the wheel. The service listens on 50051 inside the container, its metrics and
+# probes on 9090. It wants keys and a certificate before it does: deploy/ shows how.
 
 FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /source
@@ -32,9 +33,12 @@ RUN pip install --no-cache-dir "$(echo /wheels/mgrl-*.whl)[gpu]" \
     && useradd --create-home --uid 10001 mgrl
 USER 10001
 VOLUME /galleries
-EXPOSE 50051
+EXPOSE 50051 9090
+ENV MGRL_SERVER_ADDRESS=0.0.0.0:50051 MGRL_SERVER_METRICS_ADDRESS=0.0.0.0:9090
+HEALTHCHECK --interval=10s --start-period=60s --timeout=6s \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9090/readyz', timeout=5)"]
 ENTRYPOINT ["mgrl"]
-CMD ["serve", "/galleries/default", "--address", "0.0.0.0:50051", "--device", "cuda"]
+CMD ["serve", "/galleries/default", "--device", "cuda"]
 
 FROM python:3.11-slim-bookworm AS cpu
 COPY --from=wheel /wheels /wheels
@@ -42,6 +46,9 @@ RUN pip install --no-cache-dir "$(echo /wheels/mgrl-*.whl)[fast]" \
     && useradd --create-home --uid 10001 mgrl
 USER 10001
 VOLUME /galleries
-EXPOSE 50051
+EXPOSE 50051 9090
+ENV MGRL_SERVER_ADDRESS=0.0.0.0:50051 MGRL_SERVER_METRICS_ADDRESS=0.0.0.0:9090
+HEALTHCHECK --interval=10s --start-period=60s --timeout=6s \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9090/readyz', timeout=5)"]
 ENTRYPOINT ["mgrl"]
-CMD ["serve", "/galleries/default", "--address", "0.0.0.0:50051"]
+CMD ["serve", "/galleries/default"]

@@ -46,7 +46,7 @@ class Opener:
         for gallery in config.galleries.values():
             path = gallery.model or config.server.model or DEFAULT_MODEL
             if path not in self._encoders:
-                self._encoders[path] = OnnxEncoder.open(path, threads=self._threads, device=self._device)
+                self._encoders[path] = OnnxEncoder.open(path, threads=self._threads, device=self._device, spins=False)
         return self._encoders
 
     def open(self, name: str, settings: GalleryConfig) -> Gallery:

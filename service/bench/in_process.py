@@ -35,7 +35,7 @@ def over_in_process(address: str, folder: Path, drawings: Drawings, rounds: int)
         "rows": "grpc" and "in_process", each p50 and p99 in ms; "ratios": "p50_over_in_process" and
         "p99_over_in_process"; "strokes": how many of each.
     """
-    gallery, encoder = Gallery.open(folder), OnnxEncoder.open(threads=default_threads())
+    gallery, encoder = Gallery.open(folder), OnnxEncoder.open(threads=default_threads(), spins=False)
     spent: dict[str, list[float]] = {"grpc": [], "in_process": []}
     try:
         with Client(address) as client:

@@ -85,6 +85,12 @@ def test_another_kind_of_network_is_refused(
         OnnxEncoder.open(path)
 
 
+@pytest.mark.parametrize("spins", [True, False])
+def test_threads_that_wait_sleep_where_that_is_asked_for(spins: bool) -> None:
+    options = OnnxEncoder.open(spins=spins)._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spins))
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ConfigError, match="has no CUDA; install onnxruntime-gpu"):
