@@ -94,7 +94,8 @@ def refusal(folder: Path, error: OSError | sqlite3.Error | sa.exc.DBAPIError, ne
         return reason
     with suppress(OSError):
         free = shutil.disk_usage(folder).free
-        reason += f"; this needs {megabytes(needs)} and {megabytes(free)} are free"
+        needed = f"this needs {megabytes(needs)} and " if needs else ""
+        reason += f"; {needed}{megabytes(free)} are free"
     return f"{reason}; what was acknowledged is safe, free some and run it again"
 
 
