@@ -45,6 +45,10 @@ class ModelMismatchError(GalleryError):
     """The gallery's embeddings were made by another model than the one at hand."""
 
 
+class GalleryHeldError(GalleryError):
+    """Another process writes the gallery; the same succeeds when that has ended."""
+
+
 class StaleSnapshotError(GalleryError):
     """The gallery was compacted while a snapshot of it was read, and its files are gone; take another snapshot."""
 

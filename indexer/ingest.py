@@ -26,12 +26,13 @@ from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, ImageError
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
-from indexer.ledger import manifest_path
+from indexer.ledger import is_disk_full, manifest_path, megabytes
 from indexer.loading import Decoded, Loaded, load_ahead
 from indexer.metadata import Changes, Kind
 from indexer.metadata_file import read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
 from indexer.preparing import Decoding, Preparer, embeddings_of
+from indexer.regions import REGIONS
 from indexer.register import Register
 from indexer.sources.item import Item, Several, Source, Survey, possible_ids, refuse
 from indexer.sources.remote import fetched
@@ -43,6 +44,9 @@ MAX_BATCH: Final = 4096
 
 LISTED: Final = 100
 """How many skipped photos and duplicates a report names; `on_outcome` hears of all."""
+
+_LEDGER_BYTES: Final = 600
+"""Of a photo without thumbnail and metadata: ids, hashes, and their indices."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,20 @@ class _Job:
         self.tell()
 
     def write(self, encoder: RegionEncoder) -> None:
-        """Make durable what waits."""
+        """Make durable what waits.
+
+        Raises:
+            GalleryError: the disk refuses; where it is full, the message says what the rest of the job takes.
+        """
         batch, self._batch = self._batch, _Batch()
+        try:
+            self._write(batch, encoder)
+        except GalleryError as error:
+            if not is_disk_full(error.__cause__):
+                raise
+            raise GalleryError(f"{error}{self._needs(batch, encoder.dim)}") from error
+
+    def _write(self, batch: _Batch, encoder: RegionEncoder) -> None:
         kinds: dict[str, Kind] = {}
         for outcome in batch.outcomes:
             kinds |= outcome.item.kinds  # of what lies beside photos, which no survey saw
@@ -189,6 +205,15 @@ class _Job:
         for outcome in batch.outcomes:
             self._settle(outcome)
         self.tell()
+
+    def _needs(self, batch: _Batch, dim: int) -> str:
+        """Roughly what the photos that are left take: vectors twice, for an index has them too, and thumbnails."""
+        thumbnails = [len(decoded.thumbnail) for _, _, decoded in batch.photos]
+        photo_bytes = 2 * 4 * REGIONS * dim + sum(thumbnails) // max(1, len(thumbnails)) + _LEDGER_BYTES
+        if self._total is None:
+            return f". A photo takes about {photo_bytes / 1000:.0f} kB, how many are left is not known"
+        left = self._total - sum(self.fates.values())
+        return f". The {left} photos that are left may take about {megabytes(left * photo_bytes)}"
 
     def tell(self) -> None:
         fates = self.fates
@@ -252,7 +277,8 @@ def ingest(
     Raises:
         ConfigError: batch is out of range.
         DataError: a source is missing, there is no photo file in any, or the metadata file does not hold.
-        GalleryError: the folder is something else, damaged, or being written.
+        GalleryHeldError: another process writes the gallery, after `wait_s` still.
+        GalleryError: the folder is something else or damaged, or the disk refuses; what was acknowledged stays.
         ModelMismatchError: the gallery was made by another model.
     """
     if not 1 <= batch <= MAX_BATCH:

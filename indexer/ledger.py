@@ -89,14 +89,20 @@ def refusal(folder: Path, error: OSError | sqlite3.Error | sa.exc.DBAPIError, ne
     """Why a folder could not be written; where its disk is full, also what `needs` bytes are against what is free."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     reason = getattr(cause, "strerror", None) or str(cause)
-    is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    if not is_full and getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+    if not is_disk_full(error):
         return reason
     with suppress(OSError):
         free = shutil.disk_usage(folder).free
         needed = f"this needs {megabytes(needs)} and " if needs else ""
         reason += f"; {needed}{megabytes(free)} are free"
     return f"{reason}; what was acknowledged is safe, free some and run it again"
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether this is what a full disk, or a used-up quota, makes of a write."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def megabytes(count: int) -> str:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-from indexer.errors import GalleryError
+from indexer.errors import GalleryError, GalleryHeldError
 from indexer.ledger import LEDGER, folder_name, manifest_path
 from indexer.versions import home_of
 
@@ -56,7 +56,8 @@ def take_lock(folder: Path, wait_s: float = 0.0) -> tuple[Path, IO[str]]:
         wait_s: seconds to wait for another writer to end.
 
     Raises:
-        GalleryError: another process holds it still, or the folder may not be written.
+        GalleryHeldError: another process holds it still.
+        GalleryError: the folder may not be written.
     """
     while True:
         home = home_of(folder)
@@ -83,7 +84,7 @@ def _locked(home: Path, gallery: str, wait_s: float) -> IO[str]:
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
                 lock.close()
-                raise GalleryError(
+                raise GalleryHeldError(
                     f"gallery {gallery} is being written by another process (pid {holder}); wait until it has ended"
                 ) from error
         time.sleep(_LOOK_EVERY_S)

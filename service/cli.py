@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from indexer.errors import PublicError
+from indexer.errors import GalleryHeldError, PublicError
 
 COMMANDS: Final = {
     "demo": ("service.commands.demo", "watch a drawing find its face, on synthetic portraits or on your photos"),
-    "ingest": ("service.commands.ingest", "encode folders of photos into a gallery"),
+    "ingest": ("service.commands.ingest", "encode photos of folders, archives, manifests and buckets into a gallery"),
     "delete": ("service.commands.delete", "delete photos from a gallery"),
     "forget": ("service.commands.forget", "delete photos and erase every trace of them at once"),
     "compact": ("service.commands.compact", "erase what was deleted, and tidy the files, while the gallery is served"),
@@ -43,7 +43,10 @@ COMMANDS: Final = {
     ),
     "bench service": ("service.commands.bench_service", "put a service under the load of people who draw"),
 }
-"""Name, of one word or two -> module with `add_arguments(parser)` and `run(args)`, and one line of help."""
+"""Name, of one word or two -> module with `add_arguments(parser)` and `run(args)`, and one line of help.
+
+A module may have `parse(parser, arguments)`, too, where argparse's own way does not do.
+"""
 
 _EXTRAS: Final = {
     **dict.fromkeys(("torch", "torchvision", "safetensors", "onnx"), "train"),
@@ -51,12 +54,16 @@ _EXTRAS: Final = {
 }
 """Module that the base install lacks -> extra that brings it."""
 
+_HELD: Final = 75
+"""EX_TEMPFAIL of sysexits.h, which schedulers take for "try again"."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand.
 
     Returns:
-        Exit status: 0 done, 1 the input was refused (the message says why), 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 the input was refused (the message says why), 2 wrong usage, 75 another process writes
+        the gallery (the same may succeed later), 130 interrupted. A command may have more.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -79,12 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"mgrl {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         command.add_arguments(parser)
-        status: int = command.run(parser.parse_args(rest))
+        parse = getattr(command, "parse", argparse.ArgumentParser.parse_args)
+        status: int = command.run(parse(parser, rest))
         sys.stdout.flush()
         return status
     except PublicError as error:
         print(f"mgrl {name}: {error}", file=sys.stderr)
-        return 1
+        return _HELD if isinstance(error, GalleryHeldError) else 1
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:

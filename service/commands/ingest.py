@@ -1,31 +1,54 @@
 """Encode photos into a gallery that `mgrl serve` can search.
 
-SOURCE is a folder (searched recursively for JPEG, PNG, WebP, GIF, BMP and TIFF) or a single file. GALLERY is a folder;
-it is made if it is not there. Photos are stored batch by batch: stop the command at any moment and run it again, and
-only what is missing is done. A photo is its content, so a copy under another name is not stored twice. Its id is its
-path inside the source without suffix.
+SOURCE is any of these, and there may be several:
+  a folder                      its photos and those in folders below (JPEG, PNG, WebP, GIF, BMP, TIFF)
+  a file                        a photo, whatever its suffix
+  .tar, .tar.gz, .tar.xz, ...   an archive or WebDataset shard; JSON beside a photo (1.jpg, 1.json) is its metadata
+  .csv, .jsonl, .parquet        a manifest: one photo a row, in a column path or url, with its photo_id and metadata
+  'shards/{0000..0041}.tar'     all of them; also 'photos/*/front.jpg', in quotes
+  s3://bucket/faces, https://   the same behind any URL that fsspec reaches (extra `sources`)
+  -                             standard input: a tar archive, or paths and URLs, one a line or between NULs
 
---metadata names a file with what is known about the photos, for searches with `mgrl query --where`: JSON lines or CSV
-with the column photo_id and one column a field, such as age, sex, seen:date or marks:tags (kinds: string, number,
-bool, date, tags; guessed where not named; tags in CSV are separated by |). Photos that are there already get it too.
+GALLERY is a folder; it is made if it is not there. Photos are stored batch by batch: stop the command at any moment and
+run it again, and only what is missing is done. A photo is its content, so a copy under another name is a duplicate:
+it is counted, named, and skipped, or becomes a further name of the same photo, or a photo of its own (--duplicates).
+An id that a manifest or a JSON gives names its photo for good: another picture under it takes the place of the former,
+and other metadata that of the former. Other photos are called by their path inside the source without suffix.
+
+--metadata names a file with what is known about the photos, for searches with `mgrl query --where`: JSON lines, CSV or
+Parquet with the column photo_id and one column a field, such as age, sex, seen:date or marks:tags (kinds: string,
+number, bool, date, tags; guessed where not named; tags in CSV are separated by |). Photos that are there get it too.
 
 --embeddings takes vectors that were made elsewhere straight into the gallery: a .npz, .npy or .parquet file with
 photo_id, embeddings (n, 14, dim), and one column a field. Such photos have no thumbnail.
 
-Files that are no readable photos are skipped and listed. Exit status: 0 also when some files were skipped, 1 when
-nothing could be used or the gallery refused, 130 when interrupted.
+exit status:
+  0    every photo is in the gallery (or there was none)
+  1    refused before or during the job; the message says why
+  2    wrong usage
+  3    some photos failed, the others are in the gallery; --failed FILE lists them, and is a SOURCE itself
+  4    every photo failed
+  75   another process writes the gallery, also after --wait
+  130  interrupted (Ctrl-C or SIGTERM); run the same command again
 
 examples:
   mgrl ingest ./gallery ./photos
   mgrl ingest ./gallery ./photos/2023 ./photos/2024 ./extra/anna.jpg
   mgrl ingest ./gallery ./photos --metadata people.csv
+  mgrl ingest ./gallery people.csv --failed failed.jsonl --wait 600
+  mgrl ingest ./gallery failed.jsonl                      what failed, once more
+  mgrl ingest ./gallery 's3://bucket/shards/{000..041}.tar' --fields age,sex
+  find photos -name '*.jpg' -print0 | mgrl ingest ./gallery -
   mgrl ingest ./gallery --embeddings faces.parquet --model mine.onnx
-  mgrl ingest ./gallery ./photos --json summary.json      for scripts: counts, rate, every skipped file
+  mgrl ingest ./gallery ./photos --json summary.json      for scripts: status, counts, rate
 """
 
 import argparse
+import math
+import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,13 +61,36 @@ if TYPE_CHECKING:
     from indexer.ingest import IngestProgress, IngestReport
 
 _LISTED: Final = 20
+parse = argparse.ArgumentParser.parse_intermixed_args
+"""Options may stand between GALLERY and SOURCE."""
+
+_SOME_FAILED, _ALL_FAILED = 3, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `mgrl ingest`."""
     parser.add_argument("gallery", metavar="GALLERY", type=Path, help="folder of the gallery, made if missing")
-    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="*", help="folder of photos, or a photo")
-    parser.add_argument("--metadata", metavar="FILE", type=Path, help="what is known about the photos: .jsonl or .csv")
+    parser.add_argument("sources", metavar="SOURCE", nargs="*", help="where photos are, see above")
+    parser.add_argument("--metadata", metavar="FILE", type=Path, help="what is known about the photos, see above")
+    parser.add_argument(
+        "--fields", metavar="NAME,...", help="metadata to take from manifests and shards (default: all there is)"
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("skip", "alias", "keep"),
+        default="skip",
+        help="a photo that is there under another name is skipped (default), becomes an alias, or is kept beside it",
+    )
+    parser.add_argument(
+        "--failed", metavar="FILE", type=Path, help="list the photos that failed, and why, as JSON lines"
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=_seconds,
+        default=0.0,
+        help="how long to wait for another process that writes the gallery: seconds, or `forever` (default: 0)",
+    )
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
     embeddings.add_arguments(parser)
     parser.add_argument(
@@ -55,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ingest and report; 1 when there was nothing to use."""
+    """Ingest and report; the exit status is told above."""
     from rich.console import Console
 
     from indexer.console import progress, write_json
@@ -64,24 +110,30 @@ def run(args: argparse.Namespace) -> int:
     job = embeddings.run if args.embeddings else _photos
     try:
         # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
-        with progress("ingesting", None) as show, warnings.catch_warnings(action="ignore"):
+        with _ended_by_sigterm(), progress("ingesting", None) as show, warnings.catch_warnings(action="ignore"):
             report = job(args, lambda now: show(now.done, now.total, _notes(now)))
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
         raise
-    write_json(args.json, _summary(report))
+    status = _SOME_FAILED if report.failed and report.usable else _ALL_FAILED if report.failed else 0
+    write_json(args.json, _summary(report, status))
     _print_report(console, args.gallery, report)
-    return 0 if report.added + report.already_there else 1
+    return status
 
 
 def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], None]) -> "IngestReport":
     """Decode, encode and store the photos of the sources."""
     from indexer.ingest import ingest
+    from indexer.placing import Duplicates
+    from indexer.sources.failed import FailedFile
 
     if not args.sources or args.model_hash:
         raise ConfigError("name a SOURCE of photos, or --embeddings FILE; --model-hash goes with --embeddings only")
+    if args.failed and args.failed.resolve() in [Path(source).resolve() for source in args.sources]:
+        raise ConfigError(f"--failed {args.failed.name} is a SOURCE of this job; name another file")
     batch = 64 if args.batch is None else args.batch
-    with workers.workers(args) as (encoder, prepare):
+    failed = FailedFile(args.failed) if args.failed else nullcontext()
+    with workers.workers(args) as (encoder, prepare), failed as listed:
         return ingest(
             args.gallery,
             args.sources,
@@ -89,23 +141,62 @@ def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], 
             batch=batch,
             prepare=prepare,
             metadata=args.metadata,
+            chosen=None if args.fields is None else frozenset(filter(None, args.fields.split(","))),
+            duplicates=Duplicates(args.duplicates),
+            wait_s=args.wait,
             on_progress=on_progress,
+            on_outcome=None if listed is None else listed.note,
         )
 
 
+def _seconds(text: str) -> float:
+    seconds = math.inf if text == "forever" else float(text)
+    if not seconds >= 0:
+        raise ValueError(text)
+    return seconds
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let what a scheduler sends end the job as Ctrl-C does: what waits is not written, what was told is stored."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # in a thread, where signals are not ours
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _notes(now: "IngestProgress") -> str:
-    counts = {"already there": now.already_there, "skipped": now.skipped}
+    counts = {
+        "already there": now.already_there,
+        "replaced": now.replaced,
+        "duplicates": now.duplicates,
+        "skipped": now.skipped,
+    }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _summary(report: "IngestReport") -> dict[str, object]:
+def _summary(report: "IngestReport", status: int) -> dict[str, object]:
     return {
+        "status": {0: "complete", _SOME_FAILED: "some failed", _ALL_FAILED: "all failed"}[status],
         "added": report.added,
+        "replaced": report.replaced,
         "already_there": report.already_there,
+        "duplicates": report.duplicates,
+        "failed": report.failed,
         "described": report.described,
         "skipped": [{"name": name, "reason": reason} for name, reason in report.skipped],
+        "same": [{"name": name, "photo_id": photo_id} for name, photo_id in report.same],
         "seconds": round(report.seconds, 3),
-        "photos_per_s": round(report.added / max(report.seconds, 1e-9), 1),
+        "photos_per_s": round((report.added + report.replaced) / max(report.seconds, 1e-9), 1),
     }
 
 
@@ -113,22 +204,32 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport") -> 
     from rich.table import Table
     from rich.text import Text
 
+    from indexer.console import printable
+
     table = Table(title=f"gallery {gallery.resolve().name}", show_header=False, title_justify="left")
-    rate = f" ({report.added / max(report.seconds, 1e-9):.0f} photos/s)" if report.added else ""
-    rows = (
-        ("added", str(report.added)),
-        ("already there", str(report.already_there)),
-        ("skipped", str(len(report.skipped))),
-        *([("with metadata", str(report.described))] if report.described else []),
-        ("time", f"{report.seconds:.1f} s{rate}"),
-    )
-    for row in rows:
-        table.add_row(*row)
+    stored = report.added + report.replaced
+    rate = f" ({stored / max(report.seconds, 1e-9):.0f} photos/s)" if stored else ""
+    counts = {
+        "replaced": report.replaced,
+        "already there": report.already_there,
+        "duplicates": report.duplicates,
+        "skipped": report.failed,
+        "with metadata": report.described,
+    }
+    table.add_row("added", str(report.added))
+    for what, count in counts.items():
+        if count or what in ("already there", "skipped"):
+            table.add_row(what, str(count))
+    table.add_row("time", f"{report.seconds:.1f} s{rate}")
     console.print(table)
     # Text: file names are data, not rich's markup.
     for name, reason in report.skipped[:_LISTED]:
         console.print(Text(f"skipped {name}: {reason}"), soft_wrap=True)
-    if len(report.skipped) > _LISTED:
-        console.print(f"... and {len(report.skipped) - _LISTED} more; --json FILE lists all")
-    if not report.added + report.already_there:
+    if report.failed > _LISTED:
+        console.print(f"... and {report.failed - _LISTED} more; --failed FILE lists all")
+    for name, photo_id in report.same[:_LISTED]:
+        console.print(Text(f"duplicate {name}: the same as {printable(photo_id)}"), soft_wrap=True)
+    if report.duplicates > _LISTED:
+        console.print(f"... and {report.duplicates - _LISTED} more")
+    if report.failed and not report.usable:
         console.print("Nothing was usable: no file is a readable photo.")

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from indexer.errors import ConfigError, DataError, GalleryError, ModelMismatchEr
 from indexer.filters import And, Equals, Not
 from indexer.gallery import Gallery
 from indexer.ingest import IngestProgress, ingest
+from indexer.ledger import replace_file
 from indexer.metadata import Kind
 from indexer.photos import read_photo
 from indexer.store import Store, StoreWriter
@@ -245,6 +247,30 @@ def test_a_job_killed_again_and_again_ends_like_an_uninterrupted_one(tmp_path: P
     found, expected = contents(tmp_path / "g"), contents(tmp_path / "whole")
     assert found[0] == expected[0]
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_a_full_disk_says_what_the_rest_takes_and_keeps_what_was_acknowledged(
+    tmp_path: Path, photos: Path, encoder: PixelEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+
+    def until_full(path: Path, data: bytes) -> None:
+        nonlocal written
+        written += 1
+        if written > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace_file(path, data)
+
+    monkeypatch.setattr("indexer.segments.replace_file", until_full)
+    told: list[IngestProgress] = []
+    message = (
+        r"3 photos could not be stored \(No space left on device; .* The 4 photos that are left may take about 0.0 MB"
+    )
+    with pytest.raises(GalleryError, match=message):
+        ingest(tmp_path / "g", [photos], encoder, batch=3, on_progress=told.append)
+    assert told[-1].added == len(contents(tmp_path / "g")[0]) == 6
+    monkeypatch.undo()
+    assert ingest(tmp_path / "g", [photos], encoder).added == 4
 
 
 def test_metadata_is_stored_with_the_photos(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:

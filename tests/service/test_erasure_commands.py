@@ -43,7 +43,7 @@ def test_a_second_job_waits_for_the_first_or_says_who_it_is(tmp_path, encoder, c
     with StoreWriter.open(tmp_path / "faces"):
         for command in ("compact", "forget", "delete"):
             ids = [] if command == "compact" else ["photo0001"]
-            assert main([command, str(tmp_path / "faces"), *ids]) == 1
+            assert main([command, str(tmp_path / "faces"), *ids]) == 75
             assert "gallery faces is being written by another process (pid " in capsys.readouterr().err
     with StoreWriter.open(tmp_path / "faces") as first:
         second = threading.Thread(target=main, args=(["delete", str(tmp_path / "faces"), "photo0001", "--wait", "60"],))

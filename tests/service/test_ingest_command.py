@@ -1,4 +1,10 @@
+import io
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +12,12 @@ import pytest
 
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
 from indexer.gallery import Gallery
+from indexer.ledger import manifest_path
+from indexer.metadata import Kind
+from indexer.store import Store, StoreWriter
 from service.cli import main
 from tests.conftest import PixelEncoder, unit_rows
+from tests.indexer.sources.test_shard import archive
 from tests.indexer.test_ingest import paint
 
 
@@ -26,10 +36,11 @@ def test_ingest_makes_a_gallery_and_says_what_it_did(
     for n in range(25):
         (photos / f"text[{n:02}].png").write_bytes(b"no photo")
     summary = tmp_path / "summary.json"
-    assert main(["ingest", str(tmp_path / "g"), str(photos), "--batch", "2", "--json", str(summary)]) == 0
+    assert main(["ingest", str(tmp_path / "g"), str(photos), "--batch", "2", "--json", str(summary)]) == 3
     assert Gallery.open(tmp_path / "g").photos == 5
     written = json.loads(summary.read_text())
-    assert (written["added"], written["already_there"], len(written["skipped"])) == (5, 0, 25)
+    assert (written["status"], written["added"], written["failed"]) == ("some failed", 5, 25)
+    assert (written["already_there"], len(written["skipped"])) == (0, 25)
     assert written["skipped"][0]["name"] == "photos/text[00].png"
     assert "not a JPEG, PNG, WebP, GIF, BMP or TIFF image" in written["skipped"][0]["reason"]
     said = capsys.readouterr().err
@@ -49,7 +60,7 @@ def test_nothing_usable_is_a_failure(tmp_path: Path, photos: Path, capsys: pytes
     bad = tmp_path / "bad"
     bad.mkdir()
     (bad / "a.jpg").write_bytes(b"no photo")
-    assert main(["ingest", str(tmp_path / "g"), str(bad)]) == 1
+    assert main(["ingest", str(tmp_path / "g"), str(bad)]) == 4
     assert "Nothing was usable" in capsys.readouterr().err
 
 
@@ -130,3 +141,85 @@ def test_what_does_not_go_with_embeddings(
     assert main(["ingest", "g", *options]) == 1
     assert message in capsys.readouterr().err
     assert not Path("g").exists()
+
+
+def test_what_failed_is_listed_and_fed_back(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (photos / "face3.jpg").read_bytes()
+    (photos / "face3.jpg").write_bytes(whole[:50])
+    (photos / "twin.jpg").write_bytes((photos / "face0.jpg").read_bytes())
+    failed, summary = tmp_path / "failed.jsonl", tmp_path / "summary.json"
+    command = ["ingest", str(tmp_path / "g"), "--json", str(summary), "--failed"]
+    assert main([*command, str(failed), str(photos)]) == 3
+    written = json.loads(summary.read_text())
+    counts = ("added", "failed", "duplicates", "already_there", "replaced")
+    assert [written[count] for count in counts] == [4, 1, 1, 0, 0]
+    assert written["same"] == [{"name": "photos/twin.jpg", "photo_id": "face0"}]
+    assert "duplicate photos/twin.jpg: the same as face0" in capsys.readouterr().err
+    assert main([*command, str(failed), str(failed)]) == 1
+    assert "--failed failed.jsonl is a SOURCE of this job; name another file" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "again.jsonl"), str(failed)]) == 4
+    (photos / "face3.jpg").write_bytes(whole)
+    assert main([*command, str(tmp_path / "again.jsonl"), str(failed)]) == 0
+    assert (tmp_path / "again.jsonl").read_text() == ""
+    assert Gallery.open(tmp_path / "g").photo("face3").source == "photos/face3.jpg"
+    assert main([*command, str(tmp_path / "none.jsonl"), str(tmp_path / "again.jsonl")]) == 0
+
+
+def test_duplicates_and_fields_are_as_asked(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "p.csv").write_text("path,photo_id,age,note\nphotos/face0.jpg,ann,30,x\nphotos/face0.jpg,bob,31,y\n")
+    command = ["ingest", str(tmp_path / "g"), str(tmp_path / "p.csv"), "--fields", "age", "--duplicates"]
+    assert [main([*command, policy]) for policy in ("alias", "keep", "skip")] == [0, 0, 0]
+    gallery = Gallery.open(tmp_path / "g")
+    assert (gallery.photo_ids, gallery.fields) == (("ann",), {"age": Kind.NUMBER})
+    assert gallery.photo("bob").metadata == {"age": 30.0}
+
+
+def test_a_gallery_that_another_process_writes_is_waited_for_or_left(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["ingest", str(tmp_path / "g"), str(photos)]
+    encoder = PixelEncoder()
+    with StoreWriter.open_or_create(tmp_path / "g", encoder.model_hash, encoder.dim):
+        assert main(command) == 75
+        assert f"is being written by another process (pid {os.getpid()})" in capsys.readouterr().err
+        assert main([*command, "--wait", "0.3"]) == 75
+    holder = StoreWriter.open_or_create(tmp_path / "g", encoder.model_hash, encoder.dim)
+    threading.Timer(0.5, holder.close).start()
+    assert main([*command, "--wait", "forever"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--wait", "-1"])
+
+
+def test_what_a_scheduler_sends_ends_the_job_as_an_interrupt_does(tmp_path: Path, photos: Path) -> None:
+    for n in range(200):
+        paint(photos / f"more{n}.jpg", 100 + n)
+    code = """
+import sys
+from indexer.encoding import OnnxEncoder
+from service.cli import main
+from tests.conftest import PixelEncoder
+OnnxEncoder.open = lambda *_, **__: PixelEncoder()
+sys.exit(main(["ingest", *sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "g"), str(photos), "--batch", "1"]
+    command += ["--failed", str(tmp_path / "failed.jsonl"), "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as job:
+        while not (manifest_path(tmp_path / "g").exists() and Store.open(tmp_path / "g").count()):
+            assert job.poll() is None
+            time.sleep(0.02)
+        job.terminate()
+        _, said = job.communicate(timeout=60)
+    assert job.returncode == 130, said
+    assert "What was counted as added is stored" in said
+    stored = Store.open(tmp_path / "g").count()
+    assert 0 < stored < 205
+    assert (tmp_path / "failed.jsonl").read_text() == ""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert (done.returncode, Store.open(tmp_path / "g").count()) == (0, 205), done.stderr
+
+
+def test_an_archive_can_be_piped_in(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = archive({path.name: path.read_bytes() for path in sorted(photos.iterdir())})
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert main(["ingest", str(tmp_path / "g"), "-"]) == 0
+    assert Gallery.open(tmp_path / "g").photo("face4").source == "standard input/face4.jpg"

@@ -3,6 +3,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -11,19 +13,20 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.errors import ImageError
 from indexer.ingest import ingest
 from indexer.metadata import Kind
-from indexer.placing import Fate, Outcome
+from indexer.placing import Duplicates, Fate, Outcome
 from indexer.sources.failed import FailedFile
 from indexer.sources.item import Item
 from indexer.sources.listed import Stream
 from indexer.sources.spelled import open_source
 from indexer.store import Store
 from tests.conftest import PixelEncoder
-from tests.indexer.test_ingest import paint
+from tests.indexer.test_ingest import JOB, contents, paint
 
 
 def archive(members: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -240,3 +243,36 @@ print(ingest(Path(sys.argv[1]), ["-"], PixelEncoder()).added)
     )
     assert (done.stdout, done.returncode) == (b"3\n", 0), done.stderr
     assert Store.open(tmp_path / "g").photo("faces/1").source == "faces/1.png"
+
+
+def test_shards_and_manifests_are_taken_up_where_a_job_was_killed(tmp_path: Path) -> None:
+    """A manifest with ids of its own, then a shard with copies of some of its photos; killed after two batches."""
+    encoder = PixelEncoder()
+    made = [paint(tmp_path / "made" / f"{n:02}.png", n).read_bytes() for n in range(24)]
+    (tmp_path / "p.csv").write_text("path,photo_id,age\n" + "".join(f"made/{n:02}.png,id{n},{n}\n" for n in range(12)))
+    members = {f"{n:02}.png": made[n] for n in range(9, 24)} | {f"{n:02}.json": b'{"age": 1}' for n in range(9, 24)}
+    (tmp_path / "s.tar").write_bytes(archive(dict(sorted(members.items()))))
+    sources = [str(tmp_path / "p.csv"), str(tmp_path / "s.tar")]
+    code = JOB.replace("[Path(sys.argv[2])]", "sys.argv[2:]").replace("batch=3", "batch=3, duplicates='alias'")
+    kills = 0
+    for _ in range(3):
+        command = [sys.executable, "-c", code, str(tmp_path / "g"), *sources]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if int(line.split()[0]) >= 6:
+                    os.kill(child.pid, signal.SIGKILL)
+                    break
+        kills += child.returncode == -signal.SIGKILL
+    assert kills == 3
+    report = ingest(tmp_path / "g", sources, encoder, batch=3, duplicates=Duplicates.ALIAS)
+    assert report.usable == 27
+    again = ingest(tmp_path / "g", sources, encoder, batch=3, duplicates=Duplicates.ALIAS)
+    assert (again.added, again.already_there, again.described) == (0, 27, 0)
+    ingest(tmp_path / "whole", sources, encoder, batch=3, duplicates=Duplicates.ALIAS)
+    killed, whole = Store.open(tmp_path / "g"), Store.open(tmp_path / "whole")
+    assert dict(killed.names()) == dict(whole.names())
+    for photo_id, _ in whole.names():
+        assert killed.photo(photo_id).metadata == whole.photo(photo_id).metadata
+    assert (killed.photo("id10").metadata, killed.photo("10").photo_id) == ({"age": 10.0}, "id10")
+    np.testing.assert_array_equal(contents(tmp_path / "g")[1], contents(tmp_path / "whole")[1])
