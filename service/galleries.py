@@ -40,9 +40,7 @@ class Galleries:
         for gallery in galleries:
             if gallery.name in self._by_name:
                 raise ConfigError(f"galleries must have different names, two are named {gallery.name}; rename one")
-            if gallery.photos == 0:
-                raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
-            self.encoders.for_gallery(gallery)
+            self.check(gallery)
             self._by_name[gallery.name] = gallery
         if not self._by_name:
             raise ConfigError("a service needs at least one gallery, got none")
@@ -57,9 +55,28 @@ class Galleries:
         """What was said about a gallery."""
         return self._settings.get(name, _DEFAULTS)
 
+    def check(self, gallery: Gallery) -> None:
+        """Refuse a gallery that cannot be searched.
+
+        Raises:
+            GalleryError: it has no photos.
+            ModelMismatchError: it was made by a model that is not at hand.
+        """
+        if gallery.photos == 0:
+            raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
+        self.encoders.for_gallery(gallery)
+
     def replace(self, newer: Gallery) -> None:
-        """Serve a newer gallery under its name; who holds the older one keeps it."""
-        self._by_name[newer.name] = newer
+        """Serve a newer gallery under its name, if it is served still; who holds the older one keeps it."""
+        if newer.name in self._by_name:
+            self._by_name[newer.name] = newer
+
+    def change(self, add: Iterable[Gallery], remove: Iterable[str], settings: Mapping[str, GalleryConfig]) -> None:
+        """Serve some more, or in place of others of their names, and some no longer; all with these settings."""
+        gone = set(remove)
+        changed = {name: gallery for name, gallery in self._by_name.items() if name not in gone}
+        self._by_name = changed | {gallery.name: gallery for gallery in add}
+        self._settings = dict(settings)
 
     def find(self, name: str) -> Gallery:
         """The gallery of that name; an empty name means the only one.

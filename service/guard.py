@@ -91,8 +91,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
     async def _checked(self, call: Call, method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         is_first = True
         async for request in requests:
-            # A stream may outlast the key that began it.
-            self.authenticator.check_again(call.caller)
+            # A stream may outlast the key that began it, its roles, and its gallery.
+            call.caller = self.authenticator.check_again(call.caller)
+            role_for(call.caller, method)
+            if call.gallery:
+                self._galleries.find(call.gallery)
             check_size(call.caller.limits, request.ByteSize())
             if is_first:
                 with self._refusals_noted(call.caller, method):

@@ -121,16 +121,17 @@ class Authenticator:
             return self._tokens.caller(token, self._config.limits)
         raise AuthenticationError("the key is not known here")
 
-    def check_again(self, caller: Caller) -> None:
-        """Refuse a caller whose key or token has run out, or was revoked, since the call began.
+    def check_again(self, caller: Caller) -> Caller:
+        """What a caller is now, who may have lost some of it since the call began.
 
         Raises:
-            AuthenticationError: it has.
+            AuthenticationError: the key or token has run out, or was revoked.
         """
-        if self._keys is not None and caller.kind == "key":
-            self._by_key(self._keys.get(caller.key_id))
-        elif self._clock() >= caller.expires_at:
+        if caller.kind == "key":
+            return self._by_key(self._keys.get(caller.key_id) if self._keys is not None else None)
+        if self._clock() >= caller.expires_at:
             raise AuthenticationError("the token has expired; get a new one")
+        return caller
 
     def _by_key(self, key: ApiKey | None) -> Caller:
         if key is None:

@@ -14,6 +14,7 @@ SIGHUP reads the settings again.
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -29,9 +30,11 @@ from service.access import Access
 from service.commands.sketchpad import DEFAULT_PORT
 from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
+from service.keeping import Keeper
 from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
 from service.processes import Supervisor
+from service.reloading import Reloader
 from service.server import SketchServer, build_server
 from service.settings import Loaded, assignments, load_settings
 from service.telemetry import Telemetry, exported_traces
@@ -95,38 +98,44 @@ def run(arguments: argparse.Namespace) -> int:
             "its own: mgrl sketchpad --service HOST:PORT"
         )
     set_up_logging(config.server.log_format)
-    if any(gallery.retention_days for gallery in config.galleries.values()):
-        raise ConfigError("this version knows the setting of retention, but does not heed it yet")
     if config.server.processes > 1:
         if arguments.web is not None:
             raise ConfigError("--web serves the page from one process; start it apart: mgrl sketchpad")
-        return Supervisor(partial(_answer_as_one_of_several, config), config.server).run()
-    _answer(config, partial(_until_signal, arguments.web))
+        return Supervisor(partial(_answer_as_one_of_several, arguments), config.server).run()
+    _answer(lambda: read_settings(arguments).config, partial(_until_signal, arguments.web))
     return 0
 
 
-def _answer(config: Config, use: Use, *, shares_port: bool = False) -> None:
+def _answer(read: Callable[[], Config], use: Use, *, shares_port: bool = False) -> None:
     """Open what is to be served, answer, and use it."""
-    galleries = Opener(config).open_all(config)
+    config = read()
+    opener = Opener(config)
+    galleries = opener.open_all(config)
     if config.server.approximate:
         _lay_out(galleries)
     with exported_traces() as tracer:
-        asyncio.run(_serve(config, galleries, Telemetry(tracer=tracer), use, shares_port))
+        telemetry = Telemetry(tracer=tracer)
+        access = Access.open(config, galleries)
+        reloader = Reloader(read, opener, config, galleries, access)
+        asyncio.run(_serve(reloader, galleries, telemetry, access, use, shares_port))
 
 
-def _answer_as_one_of_several(config: Config, address: str, is_ready: Callable[[int], None]) -> None:
+def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, is_ready: Callable[[int], None]) -> None:
     """In a process of its own; see `service.processes`."""
 
     async def until_signal(server: SketchServer, galleries: Galleries) -> None:
         is_ready(sum(gallery.photos for gallery in galleries))
         await server.serve_until_signal()
 
-    server = config.server
-    threads = max(1, server.threads // server.processes)
-    own = replace(server, address=address, threads=threads, processes=1, metrics_address="")
-    set_up_logging(own.log_format)
+    def read() -> Config:
+        config = read_settings(arguments).config
+        threads = max(1, config.server.threads // config.server.processes)
+        own = replace(config.server, address=address, threads=threads, processes=1, metrics_address="")
+        return replace(config, server=own)
+
     try:
-        _answer(replace(config, server=own), until_signal, shares_port=True)
+        set_up_logging(read().server.log_format)
+        _answer(read, until_signal, shares_port=True)
     except PublicError as error:
         print(f"mgrl serve: {error}", file=sys.stderr)
         sys.exit(1)
@@ -174,11 +183,18 @@ def _lay_out(galleries: Galleries) -> None:
             )
 
 
-async def _serve(config: Config, galleries: Galleries, telemetry: Telemetry, use: Use, shares_port: bool) -> None:
-    access = Access.open(config, galleries)
-    server = build_server(config.server, galleries, telemetry, access, shares_port=shares_port)
+async def _serve(
+    reloader: Reloader, galleries: Galleries, telemetry: Telemetry, access: Access, use: Use, shares_port: bool
+) -> None:
+    server = build_server(reloader.config.server, galleries, telemetry, access, shares_port=shares_port)
+    keeper = Keeper(galleries, lambda: reloader.config)
     await server.start()
-    await use(server, galleries)
+    _reload_on_sighup(reloader)
+    keeper.start()
+    try:
+        await use(server, galleries)
+    finally:
+        await keeper.stop()
 
 
 async def _until_signal(web: int | None, server: SketchServer, galleries: Galleries) -> None:
@@ -195,3 +211,15 @@ async def _until_signal(web: int | None, server: SketchServer, galleries: Galler
             page = await beside.enter_async_context(serving_page(server.address, web))
             print(f"sketchpad on {page}", flush=True)
         await server.serve_until_signal()
+
+
+def _reload_on_sighup(reloader: Reloader) -> None:
+    loop, reloads = asyncio.get_running_loop(), set[asyncio.Task[bool]]()
+
+    def reload() -> None:
+        task = loop.create_task(reloader.reload())
+        reloads.add(task)  # a task that nobody holds may be collected while it runs
+        task.add_done_callback(reloads.discard)
+
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        loop.add_signal_handler(signal.SIGHUP, reload)

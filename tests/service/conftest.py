@@ -73,7 +73,7 @@ class Serving:
     """A running server; `on_loop` runs a coroutine on its event loop."""
 
     def __init__(self, server: SketchServer, loop: asyncio.AbstractEventLoop):
-        self.server, self.loop, self.address = server, loop, server.address
+        self.server, self.loop, self.address, self.access = server, loop, server.address, server._access
 
     def on_loop(self, coroutine, timeout_s=5.0):
         return self.start(coroutine).result(timeout_s)

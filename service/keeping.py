@@ -1,0 +1,91 @@
+"""Forgets photos that are older than their gallery's period, beside the service that answers.
+
+A clock that jumps ahead would make every photo look old. So time is watched: when the wall clock moves on by more than
+time has passed, nothing is forgotten for a day, and the log says so.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from indexer.errors import PublicError
+from indexer.retention import retain
+from indexer.store import StoreWriter
+from service.config import Config
+from service.galleries import Galleries
+
+logger = logging.getLogger(__name__)
+
+EVERY_S: Final = 3600.0
+
+_JUMP_S: Final = 600.0
+_DISTRUST_S: Final = 86_400.0
+
+
+class Keeper:
+    """Looks every hour, first when it starts. Start and stop it on one event loop.
+
+    Args:
+        galleries: what is served.
+        config: the settings in force when it looks.
+        every_s: seconds between two looks.
+    """
+
+    def __init__(self, galleries: Galleries, config: Callable[[], Config], every_s: float = EVERY_S) -> None:
+        self._galleries = galleries
+        self._config = config
+        self._every_s = every_s
+        self._task: asyncio.Task[None] | None = None
+        self._seen = time.time(), time.monotonic()
+        self._distrusts_until = 0.0
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Look no more; a gallery that is being written is left whole."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _keep(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> None:
+        """Forget what is too old now."""
+        if not self._trusts_the_clock():
+            return
+        config = self._config()
+        for gallery in list(self._galleries):
+            settings = config.galleries.get(gallery.name)
+            if settings is None or not settings.retention_days:
+                continue
+            try:
+                forgotten = await asyncio.to_thread(_retain, gallery.folder, settings.retention_days)
+            except PublicError as error:  # another process writes it: the next look tries again
+                logger.warning("photos of gallery %s that are too old stay for now: %s", gallery.name, error)
+                continue
+            if forgotten:
+                logger.info("gallery %s: %d photos were older than its period", gallery.name, forgotten)
+
+    def _trusts_the_clock(self) -> bool:
+        wall, steady = time.time(), time.monotonic()
+        ahead_s = (wall - self._seen[0]) - (steady - self._seen[1])
+        self._seen = wall, steady
+        if ahead_s > _JUMP_S:
+            logger.warning("the clock jumped %.0f s ahead; no photo is forgotten for a day", ahead_s)
+            self._distrusts_until = steady + _DISTRUST_S
+        return steady >= self._distrusts_until
+
+
+def _retain(folder: Path, days: float) -> int:
+    with StoreWriter.open(folder) as writer:
+        return retain(writer, days).forgotten

@@ -1,0 +1,125 @@
+"""Takes in changed settings while the service runs: galleries, keys, certificates, limits, what is put on record.
+
+All of it is read and opened before anything changes; what cannot be used is logged, and the settings stay as they were.
+What a running process cannot change is named, and waits for a restart.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Final, NamedTuple
+
+from indexer.errors import ConfigError, PublicError
+from indexer.gallery import Gallery
+from service.access import Access
+from service.auth.authenticator import Authenticator
+from service.certificates import Certificates
+from service.config import Config
+from service.galleries import Galleries
+from service.opening import Opener
+
+logger = logging.getLogger(__name__)
+
+_KEPT_TLS: Final = ("certificate", "key", "client_ca")
+
+
+class _Prepared(NamedTuple):
+    opened: list[Gallery]
+    authenticator: Authenticator
+
+
+class Reloader:
+    """Changes a running service, on its event loop.
+
+    Args:
+        read: reads the settings anew, from wherever they came.
+        opener: opens galleries as those that are served were opened.
+        config: the settings in force.
+        galleries: what is served.
+        access: what stands before it.
+    """
+
+    def __init__(
+        self, read: Callable[[], Config], opener: Opener, config: Config, galleries: Galleries, access: Access
+    ) -> None:
+        self._read = read
+        self._opener = opener
+        self._config = config
+        self._galleries = galleries
+        self._access = access
+        self._turn = asyncio.Lock()
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self._config
+
+    async def reload(self) -> bool:
+        """Take in what has changed; False, with a line in the log, where the settings stay as they were."""
+        async with self._turn:
+            try:
+                newer, waiting = settled(self._config, await asyncio.to_thread(self._read))
+                prepared = await asyncio.to_thread(self._prepare, newer)
+            except (PublicError, OSError) as error:
+                logger.error("the settings as they were stay in force: %s", error)
+                return False
+            for line in (*self._apply(newer, prepared), *(f"{key} takes a restart" for key in waiting)):
+                logger.info("settings: %s", line)
+            return True
+
+    def _prepare(self, newer: Config) -> _Prepared:
+        """Open what is new; nothing that is served changes."""
+        if not newer.galleries:
+            raise ConfigError("a service needs at least one gallery, there would be none")
+        if newer.tls.is_on:
+            Certificates(newer.tls)
+        authenticator = Authenticator.open(newer)
+        for encoder in self._opener.models(newer).values():
+            self._galleries.encoders.add(encoder)
+        opened: list[Gallery] = []
+        try:
+            for name, settings in newer.galleries.items():
+                before = self._config.galleries.get(name)
+                if before is None or (before.path, before.model) != (settings.path, settings.model):
+                    opened.append(self._opener.open(name, settings))
+                    self._galleries.check(opened[-1])
+                    if newer.server.approximate:
+                        opened[-1].build_approximate()
+        except BaseException:
+            for gallery in opened:
+                gallery.close()
+            raise
+        return _Prepared(opened, authenticator)
+
+    def _apply(self, newer: Config, prepared: _Prepared) -> list[str]:
+        gone = self._config.galleries.keys() - newer.galleries.keys()
+        self._galleries.change(prepared.opened, gone, newer.galleries)
+        self._access.guard.authenticator = prepared.authenticator
+        if self._access.log is not None:
+            self._access.log.config = newer.audit
+        lines = [f"gallery {gallery.name} is served, {gallery.photos} photos" for gallery in prepared.opened]
+        lines += [f"gallery {name} is served no longer" for name in sorted(gone)]
+        for section in ("tls", "auth", "jwt", "limits", "audit"):
+            if getattr(newer, section) != getattr(self._config, section):
+                lines.append(f"[{section}] has changed")
+        self._config = newer
+        return lines or ["nothing has changed"]
+
+
+def settled(before: Config, newer: Config) -> tuple[Config, list[str]]:
+    """The newer settings, with those of before where a running process cannot change them; and the names of these."""
+    waiting = [
+        f"server.{field.name}"
+        for field in fields(before.server)
+        if getattr(before.server, field.name) != getattr(newer.server, field.name)
+    ]
+    tls, audit = newer.tls, newer.audit
+    for name in _KEPT_TLS:
+        if getattr(before.tls, name) != getattr(newer.tls, name):
+            waiting.append(f"tls.{name}")
+            tls = before.tls
+    if before.audit.file != newer.audit.file or before.audit.rotate_bytes != newer.audit.rotate_bytes:
+        waiting.append("audit.file" if before.audit.file != newer.audit.file else "audit.rotate_bytes")
+        audit = before.audit
+    return replace(newer, server=before.server, tls=tls, audit=audit), waiting
