@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
 _PAUSES_S: Final = (0.5, 2.0)
+_SILENT_S: Final = 30.0
+"""How long a web server may say nothing."""
+
 _READERS: Final = 8
 """Files on their way at the same time: each waits for its store most of the time."""
 
@@ -34,6 +37,11 @@ _FINAL: Final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADire
 def is_url(text: str) -> bool:
     """Whether a text is a URL of fsspec's, chained ones included, and no path."""
     return _URL.match(text) is not None
+
+
+def is_web(url: str) -> bool:
+    """Whether a web server is to be asked."""
+    return url.lower().startswith(("http://", "https://"))
 
 
 def shown(url: str) -> str:
@@ -58,8 +66,15 @@ def file_system(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise ConfigError("URLs need fsspec; install it with: pip install 'mgrl[sources]'") from error
+    options: dict[str, Any] = {}
+    if is_web(url):
+        import aiohttp  # fsspec's own need for these
+
+        # Not a limit on the whole, which a large archive may take hours for.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENT_S, sock_read=_SILENT_S)
+        options = {"client_kwargs": {"timeout": timeout}}
     try:
-        return cast("tuple[Any, str]", url_to_fs(url))
+        return cast("tuple[Any, str]", url_to_fs(url, **options))
     except ImportError as error:
         scheme = url.partition(":")[0]
         raise ConfigError(f"{scheme}:// URLs need another package: {error}; install it with pip") from error

@@ -24,7 +24,7 @@ from indexer.sources.folder import Files, Folder
 from indexer.sources.item import Several, Source, as_text
 from indexer.sources.listed import Stream
 from indexer.sources.manifest import Manifest
-from indexer.sources.remote import is_url, reach, shown
+from indexer.sources.remote import is_url, is_web, reach, shown
 from indexer.sources.shard import SHARD_SUFFIXES, open_shard
 from indexer.table_file import format_of
 
@@ -121,13 +121,12 @@ def _matching(pattern: Path, chosen: Set[str] | None) -> Source:
 
 def _behind_url(url: str, chosen: Set[str] | None) -> Source:
     name = PurePosixPath(shown(url)).name
-    is_web = url.lower().startswith(("http://", "https://"))
-    magic = "*[" if is_web else "*?["  # a question mark begins the query of a web address
+    magic = "*[" if is_web(url) else "*?["  # a question mark begins the query of a web address
     if any(character in url for character in magic):
         return _matching_urls(url, chosen)
     if special := _special(url, name, chosen):
         return special
-    if not is_web and reach(url, lambda system, path: system.info(path)["type"] == "directory"):
+    if not is_web(url) and reach(url, lambda system, path: system.info(path)["type"] == "directory"):
         return Bucket(url)
     return Urls(as_text(name), [(url, PurePosixPath(name))])
 

@@ -109,7 +109,11 @@ class Web(ThreadingHTTPServer):
         self.files = files
         self.failures: dict[str, int] = {}
         self.asked: list[str] = []
+        self.released = threading.Event()
         super().__init__(("127.0.0.1", 0), Answer)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Of clients that have gone nothing is said."""
 
     @property
     def url(self) -> str:
@@ -122,6 +126,8 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         self.server.asked.append(path)
+        if path == "/silent.png":
+            self.server.released.wait(20)
         if self.server.failures.get(path, 0):
             self.server.failures[path] -= 1
             self.send_error(503)
@@ -203,6 +209,16 @@ def test_a_photo_that_never_ends_is_given_up(web: Web, monkeypatch: pytest.Monke
     web.files["/long.png"] = bytes(10**6)
     with pytest.raises(ImageError, match="the file has more than the 1000 bytes of the limit"):
         read_url(f"{web.url}/long.png")
+
+
+def test_a_server_that_says_nothing_is_given_up(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SILENT_S", 0.2)
+    try:
+        with pytest.raises(ImageError, match=r"silent.png cannot be read \(.*[Tt]imeout"):
+            read_url(f"{web.url}/silent.png")
+    finally:
+        web.released.set()
+    assert web.asked.count("/silent.png") == 3
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
