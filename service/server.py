@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -126,13 +127,18 @@ class SketchServer:
         await self._access.close()
         self._stop_probes()
 
-    async def serve_until_signal(self) -> None:
-        """Answer until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once."""
+    async def serve_until_signal(self, announce: Callable[[], None] = lambda: None) -> None:
+        """Answer until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
+
+        Args:
+            announce: called once signals are heeded: whoever hears of it may send one.
+        """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, signals.put_nowait, None)
+        announce()
         await signals.get()
         stopping = asyncio.create_task(self.stop())
         again = asyncio.create_task(signals.get())

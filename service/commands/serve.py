@@ -124,8 +124,7 @@ def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, is_re
     """In a process of its own; see `service.processes`."""
 
     async def until_signal(server: SketchServer, galleries: Galleries) -> None:
-        is_ready(sum(gallery.photos for gallery in galleries))
-        await server.serve_until_signal()
+        await server.serve_until_signal(lambda: is_ready(sum(gallery.photos for gallery in galleries)))
 
     def read() -> Config:
         config = read_settings(arguments).config
@@ -201,16 +200,16 @@ async def _until_signal(web: int | None, server: SketchServer, galleries: Galler
     """Say what is served where, and serve it."""
     photos = sum(gallery.photos for gallery in galleries)
     kind = "gallery" if len(galleries) == 1 else "galleries"
-    print(f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}", flush=True)
+    said = [f"serving {len(galleries)} {kind}, {photos} photos, on {server.address}"]
     if server.metrics_address:
-        print(f"metrics on http://{server.metrics_address}/metrics", flush=True)
+        said.append(f"metrics on http://{server.metrics_address}/metrics")
     async with AsyncExitStack() as beside:
         if web is not None:
             from service.web.run import serving_page
 
             page = await beside.enter_async_context(serving_page(server.address, web))
-            print(f"sketchpad on {page}", flush=True)
-        await server.serve_until_signal()
+            said.append(f"sketchpad on {page}")
+        await server.serve_until_signal(lambda: print("\n".join(said), flush=True))
 
 
 def _reload_on_sighup(reloader: Reloader) -> None:

@@ -173,23 +173,18 @@ def test_in_overload_those_who_draw_are_answered_and_the_rest_are_shed(tmp_path,
     gallery.close()
 
 
-def test_recovery_waits_for_the_last_slow_stroke(monkeypatch):
-    async def draw(self, load, outcome):
-        if load.seed == 0:
-            await asyncio.sleep(0.3)
-            now = measure.time.monotonic()
-            outcome.samples += [(now - 0.1, 5.0), (now, 0.001)]
-        else:
-            await asyncio.sleep(0.05)
-        return outcome
-
-    async def let_in(self):
-        return measure.time.monotonic()
-
-    monkeypatch.setattr(Crowd, "draw", draw)
-    monkeypatch.setattr(Crowd, "let_in", let_in)
-    found = asyncio.run(measure.overload(Crowd.__new__(Crowd), Load(2, 0.1), 3.0, 250.0))
-    assert found["recovery_s"] == pytest.approx(5.05, abs=0.1)
+@pytest.mark.parametrize(
+    ("took", "recovered_s"),
+    [
+        ([0.1] * 8, 0.0),
+        ([0.9] * 3 + [0.1] * 5, 1.5),  # a stroke every half second; the third slow one was due after 1 s
+        ([0.9] * 8, float("inf")),
+    ],
+)
+def test_recovery_ends_with_the_first_second_of_fast_strokes(took, recovered_s):
+    samples = [(90.0, 5.0), *((100 + number / 2, each) for number, each in enumerate(took))]
+    found = measure._fast_again_s(samples, 100.0, 0.25)
+    assert found == pytest.approx(recovered_s, abs=0.5) if recovered_s < 9 else found == recovered_s
 
 
 def test_the_picture_shows_every_load_and_the_target():
