@@ -120,7 +120,6 @@ class _Job:
         # What an earlier run encoded and is no longer so goes first: its content may come back under another id.
         _remove_surplus(old, new)
         self._wanted = {content for _, content in _lacking(old, new)}
-        self._before = new.count()
 
     def has_content(self, content_hash: bytes) -> bool:
         """Whether a file needs not be decoded."""
