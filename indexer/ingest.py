@@ -341,7 +341,7 @@ def _described(
 
 def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:
     """See `StoreWriter.declare_fields`; nothing is written where nothing is new, and no reader looks for it."""
-    if not kinds.items() <= store.fields().items():
+    if kinds and not kinds.items() <= store.fields().items():
         store.declare_fields(kinds)
 
 

@@ -1,7 +1,8 @@
-"""What a job could not store, as JSON lines that the next job can take for a manifest."""
+"""What became of a job's photos, as JSON lines; those that failed can be the manifest of the next job."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,19 +13,23 @@ from indexer.placing import Fate, Outcome
 from indexer.sources.manifest import NOTED_ID, NOTED_NAME, REASON
 
 
-class FailedFile:
-    """The list of a job's failed photos; use it as a context manager. It takes its name when the job has ended.
+class OutcomeFile:
+    """A list of a job's photos; use it as a context manager. It takes its name when the job has ended, however.
 
-    Until then it is `NAME.part`, so that a list that is there stays whole, whatever happens to the job.
+    Until then it is `NAME.part`, so that a list that is there can be read by the job that replaces it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, row: Callable[[Outcome], dict[str, Any] | None]) -> None:
         """Begin a list.
+
+        Args:
+            path: the file.
+            row: a photo's line, None for one that is not listed.
 
         Raises:
             DataError: the file cannot be written.
         """
-        self._path = path
+        self._path, self._row = path, row
         self._part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +38,9 @@ class FailedFile:
             raise DataError(f"cannot write {path.name}: {error.strerror}") from error
 
     def note(self, outcome: Outcome) -> None:
-        """List a photo, if it failed."""
-        if outcome.fate is Fate.SKIPPED:
-            self._file.write(json.dumps(failed_row(outcome)) + "\n")
+        """List a photo."""
+        if row := self._row(outcome):
+            self._file.write(json.dumps(row) + "\n")
 
     def __enter__(self) -> Self:
         return self
@@ -47,11 +52,19 @@ class FailedFile:
         os.replace(self._part, self._path)
 
 
-def failed_row(outcome: Outcome) -> dict[str, Any]:
-    """A failed photo as a row of a manifest.
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """What became of a photo, whatever it is."""
+    told = {"photo_id": outcome.photo_id, "of": outcome.of, "reason": outcome.reason}
+    return {"name": outcome.item.name, "fate": outcome.fate.value, **{key: text for key, text in told.items() if text}}
+
+
+def failed_row(outcome: Outcome) -> dict[str, Any] | None:
+    """A failed photo as a row of a manifest; None of any other.
 
     An id that was made from the place is only noted: given as the photo's own it would replace whoever has it.
     """
+    if outcome.fate is not Fate.SKIPPED:
+        return None
     item = outcome.item
     values = to_json({field: value for field, value in item.metadata.items() if value is not None})
     taken_away = {field: None for field, value in item.metadata.items() if value is None}

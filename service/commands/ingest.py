@@ -40,7 +40,7 @@ examples:
   mgrl ingest ./gallery 's3://bucket/shards/{000..041}.tar' --fields age,sex
   find photos -name '*.jpg' -print0 | mgrl ingest ./gallery -
   mgrl ingest ./gallery --embeddings faces.parquet --model mine.onnx
-  mgrl ingest ./gallery ./photos --json summary.json      for scripts: status, counts, rate
+  mgrl ingest ./gallery ./photos --json summary.json --outcomes outcomes.jsonl    for scripts
 """
 
 import argparse
@@ -48,7 +48,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--failed", metavar="FILE", type=Path, help="list the photos that failed, and why, as JSON lines"
     )
     parser.add_argument(
+        "--outcomes", metavar="FILE", type=Path, help="list every photo and what became of it, as JSON lines"
+    )
+    parser.add_argument(
         "--wait",
         metavar="SECONDS",
         type=_seconds,
@@ -105,8 +108,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from indexer.console import progress, write_json
+    from indexer.locks import is_being_written
 
     console = Console(stderr=True)
+    if args.wait and is_being_written(args.gallery):
+        console.print("Waiting for another process that writes the gallery.")
     job = embeddings.run if args.embeddings else _photos
     try:
         # Pillow's remarks on odd files ("Corrupt EXIF data") would tear the bar; what matters is in the report.
@@ -124,16 +130,24 @@ def run(args: argparse.Namespace) -> int:
 def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], None]) -> "IngestReport":
     """Decode, encode and store the photos of the sources."""
     from indexer.ingest import ingest
-    from indexer.placing import Duplicates
-    from indexer.sources.failed import FailedFile
+    from indexer.placing import Duplicates, Outcome
+    from indexer.sources.failed import OutcomeFile, failed_row, outcome_row
 
     if not args.sources or args.model_hash:
         raise ConfigError("name a SOURCE of photos, or --embeddings FILE; --model-hash goes with --embeddings only")
-    if args.failed and args.failed.resolve() in [Path(source).resolve() for source in args.sources]:
-        raise ConfigError(f"--failed {args.failed.name} is a SOURCE of this job; name another file")
+    rows = {args.failed: failed_row, args.outcomes: outcome_row}
+    for path in filter(None, rows):
+        if path.resolve() in [Path(source).resolve() for source in args.sources]:
+            raise ConfigError(f"{path.name} is a SOURCE of this job and cannot be its list; name another file")
     batch = 64 if args.batch is None else args.batch
-    failed = FailedFile(args.failed) if args.failed else nullcontext()
-    with workers.workers(args) as (encoder, prepare), failed as listed:
+    with ExitStack() as opened:
+        encoder, prepare = opened.enter_context(workers.workers(args))
+        lists = [opened.enter_context(OutcomeFile(path, row)) for path, row in rows.items() if path]
+
+        def note(outcome: Outcome) -> None:
+            for one in lists:
+                one.note(outcome)
+
         return ingest(
             args.gallery,
             args.sources,
@@ -145,7 +159,7 @@ def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], 
             duplicates=Duplicates(args.duplicates),
             wait_s=args.wait,
             on_progress=on_progress,
-            on_outcome=None if listed is None else listed.note,
+            on_outcome=note,
         )
 
 

@@ -14,7 +14,7 @@ from indexer.ingest import ingest
 from indexer.metadata import Kind
 from indexer.photos import read_bytes
 from indexer.placing import Fate, Outcome
-from indexer.sources.failed import FailedFile
+from indexer.sources.failed import OutcomeFile, failed_row
 from indexer.sources.item import Item, Source, Survey
 from indexer.sources.spelled import open_source
 from indexer.store import Store
@@ -163,7 +163,7 @@ def test_what_failed_is_a_manifest_that_does_the_rest(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(
         "path,photo_id,badge:string\nfaces/0.png,ann,01\nfaces/1.png,bob,02\nfaces/gone.png,cid,03\n"
     )
-    with FailedFile(tmp_path / "failed.jsonl") as failed:
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
         report = ingest(tmp_path / "g", [tmp_path / "p.csv", faces], PixelEncoder(), on_outcome=failed.note)
     assert (report.added, report.failed) == (3, 3)
     rows = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
@@ -175,7 +175,7 @@ def test_what_failed_is_a_manifest_that_does_the_rest(tmp_path: Path) -> None:
     assert "cut short or damaged" in rows[0]["#reason"]
     # Repaired, the list does what is left, under the ids that were tried; what fails still is listed anew.
     (faces / "1.png").write_bytes(whole)
-    with FailedFile(tmp_path / "still.jsonl") as failed:
+    with OutcomeFile(tmp_path / "still.jsonl", failed_row) as failed:
         report = ingest(tmp_path / "g", [tmp_path / "failed.jsonl"], PixelEncoder(), on_outcome=failed.note)
     assert (report.added, report.already_there, report.failed) == (1, 1, 1)
     assert [json.loads(line)["photo_id"] for line in (tmp_path / "still.jsonl").read_text().splitlines()] == ["cid"]
@@ -185,7 +185,7 @@ def test_what_failed_is_a_manifest_that_does_the_rest(tmp_path: Path) -> None:
 
 def test_a_photo_of_a_stream_that_failed_says_that_it_is_gone(tmp_path: Path) -> None:
     item = Item("standard input/a.png", "a", bytes)
-    with FailedFile(tmp_path / "failed.jsonl") as failed:
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
         failed.note(Outcome(item, Fate.SKIPPED, reason="cut short"))
         failed.note(Outcome(item, Fate.ADDED, photo_id="a"))
     (again,) = surveyed(tmp_path / "failed.jsonl")[1]
@@ -195,7 +195,7 @@ def test_a_photo_of_a_stream_that_failed_says_that_it_is_gone(tmp_path: Path) ->
 
 
 def test_an_empty_list_of_failures_is_nothing_to_do(tmp_path: Path) -> None:
-    with FailedFile(tmp_path / "failed.jsonl"):
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row):
         pass
     assert ingest(tmp_path / "g", [tmp_path / "failed.jsonl"], PixelEncoder()).usable == 0
 

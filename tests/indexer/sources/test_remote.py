@@ -17,7 +17,7 @@ from indexer.errors import ConfigError, DataError, ImageError
 from indexer.ingest import ingest
 from indexer.placing import Duplicates
 from indexer.sources import remote
-from indexer.sources.failed import FailedFile
+from indexer.sources.failed import OutcomeFile, failed_row
 from indexer.sources.item import Item
 from indexer.sources.remote import fetched, read_url
 from indexer.sources.spelled import open_source
@@ -69,7 +69,7 @@ def everything(folder: Path, url: str) -> None:
     # A manifest's own id for a photo that is there under the id of its place: another name.
     report = ingest(folder / "g", [f"{url}/people.jsonl"], encoder, duplicates=Duplicates.ALIAS)
     assert (report.added, report.duplicates, store.photo("ann").source) == (0, 1, "faces/a.png")
-    with FailedFile(folder / "failed.jsonl") as failed:
+    with OutcomeFile(folder / "failed.jsonl", failed_row) as failed:
         report = ingest(folder / "g", [f"{url}/people.parquet"], encoder, on_outcome=failed.note)
     assert (report.already_there, report.failed) == (1, 1)
     (row,) = map(json.loads, (folder / "failed.jsonl").read_text().splitlines())
@@ -168,7 +168,7 @@ def test_what_cannot_be_reached_is_tried_again_and_then_listed(tmp_path: Path, w
     ]
     (tmp_path / "p.csv").write_text("url,photo_id\n" + "\n".join(f"{url},{photo_id}" for photo_id, url in wanted))
     web.failures = {"/1.png": 2, "/2.png": 3}
-    with FailedFile(tmp_path / "failed.jsonl") as failed:
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
         report = ingest(tmp_path / "g", [tmp_path / "p.csv"], PixelEncoder(), on_outcome=failed.note)
     assert (report.added, report.failed) == (2, 4)
     assert {path: web.asked.count(path) for path in web.asked} == {

@@ -20,7 +20,7 @@ from indexer.errors import ImageError
 from indexer.ingest import ingest
 from indexer.metadata import Kind
 from indexer.placing import Duplicates, Fate, Outcome
-from indexer.sources.failed import FailedFile
+from indexer.sources.failed import OutcomeFile, failed_row
 from indexer.sources.item import Item
 from indexer.sources.listed import Stream
 from indexer.sources.spelled import open_source
@@ -193,7 +193,7 @@ def test_shards_of_a_pattern_are_ingested_once_and_what_failed_can_be_tried_agai
     cut = (tmp_path / "s-0001.tar").read_bytes()
     (tmp_path / "s-0001.tar").write_bytes(cut[:1024])
     sources = [str(tmp_path / "s-{0000..0001}.tar")]
-    with FailedFile(tmp_path / "failed.jsonl") as failed:
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
         report = ingest(tmp_path / "g", sources, PixelEncoder(), batch=2, on_outcome=failed.note)
     assert (report.added, report.failed, report.described) == (3, 2, 3)
     assert Store.open(tmp_path / "g").photo("002").metadata == {"age": 2.0}
