@@ -232,6 +232,8 @@ class Drawing:
         return self._probe, Timings(raster_ms, encode_ms)
 
     def _render(self, snapshot: Snapshot) -> npt.NDArray[np.uint8]:
+        if not snapshot.strokes and snapshot.raster is None:
+            return np.zeros((self.size_px, self.size_px), np.uint8)
         drawn = self._drawn
         if self._canvas is None or drawn is None or snapshot.epoch != drawn.epoch:
             self._canvas, drawn = Canvas(self.size_px), None
