@@ -126,6 +126,21 @@ class CanvasState:
     canvas: Mapping[int, Stroke] | None = None
 
 
+@dataclass(frozen=True)
+class Stability:
+    """How settled a drawing's ranking is.
+
+    Args:
+        overlap: share of the hits that were in the previous ranking, 0..1; None without one.
+        settled_strokes: strokes drawn since the closest photo last changed.
+        too_early: whether the drawing says too little yet to lean on the ranking; see `service.stability`.
+    """
+
+    overlap: float | None = None
+    settled_strokes: int = 0
+    too_early: bool = True
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """The photos for a drawing as it stands. A lead, not an identification.
@@ -142,6 +157,7 @@ class Answer:
         unseen_from: no photo that was not looked at is nearer than this; infinite when all were.
         no_ink: whether there is nothing to search with yet: no ink, or none where the weights look.
         gallery_version: which state of the gallery was searched; grows with every change to it.
+        stability: how settled a drawing's ranking is; None for none, and outside a stream.
     """
 
     hits: tuple[RankedPhoto, ...]
@@ -155,6 +171,7 @@ class Answer:
     unseen_from: float = math.inf
     no_ink: bool = False
     gallery_version: int = 0
+    stability: Stability | None = None
 
     @property
     def strokes(self) -> int:

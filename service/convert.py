@@ -15,7 +15,7 @@ from indexer.modes import EXACT, Approximate, Budget, Exact, Mode
 from indexer.regions import GRANULARITIES, REGIONS
 from indexer.sketch import DEFAULT_WIDTH, MAX_DRAWING_POINTS, MAX_STROKE_POINTS, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
-from service.answers import DEFAULT_K, Answer, CanvasState, RankedPhoto, SearchOptions, Timings
+from service.answers import DEFAULT_K, Answer, CanvasState, RankedPhoto, SearchOptions, Stability, Timings
 from service.convert_metadata import filter_from_wire, filter_to_wire
 
 
@@ -177,6 +177,7 @@ def answer_to_draw_result(answer: Answer) -> search_pb2.DrawResult:
         redo_steps=state.redo_steps,
         next_stroke=state.next_stroke,
         canvas=None if state.canvas is None else _canvas_to_wire(state.canvas),
+        stability=None if answer.stability is None else search_pb2.Stability(**vars(answer.stability)),
     )
 
 
@@ -189,7 +190,8 @@ def answer_from_draw_result(result: search_pb2.DrawResult, sequence: int = 0) ->
         next_stroke=result.next_stroke,
         canvas=_canvas_from_wire(result.canvas) if result.HasField("canvas") else None,
     )
-    return replace(_answer(result), state=state, skipped=result.skipped, sequence=sequence)
+    stability = _stability_from_wire(result.stability) if result.HasField("stability") else None
+    return replace(_answer(result), state=state, skipped=result.skipped, sequence=sequence, stability=stability)
 
 
 def _answer(result: search_pb2.SearchResponse | search_pb2.DrawResult) -> Answer:
@@ -204,6 +206,11 @@ def _answer(result: search_pb2.SearchResponse | search_pb2.DrawResult) -> Answer
         no_ink=result.no_ink,
         gallery_version=result.gallery_version,
     )
+
+
+def _stability_from_wire(stability: search_pb2.Stability) -> Stability:
+    overlap = stability.overlap if stability.HasField("overlap") else None
+    return Stability(overlap, stability.settled_strokes, stability.too_early)
 
 
 def _canvas_to_wire(canvas: Mapping[int, Stroke]) -> search_pb2.DrawCanvas:

@@ -16,8 +16,9 @@ from indexer.fusion import region_weights
 from indexer.gallery import Gallery, Hit
 from indexer.regions import ink_mask
 from indexer.sketch import Canvas, Stroke
-from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Timings
+from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Stability, Timings
 from service.engine import Engine, Query
+from service.stability import Settling
 from service.strokes import StrokeHistory
 
 
@@ -84,7 +85,10 @@ class Drawing:
         self._drawn: Snapshot | None = None
         self._probe: _Probe | None = None
         self._answer: tuple[Snapshot, Answer] | None = None
+        # Of the previous answer by photo id; None where it was no ranking.
+        self._ranks: dict[str, int] | None = None
         self._told: int | None = None
+        self._settling = Settling()
 
     @property
     def size_px(self) -> int:
@@ -151,7 +155,7 @@ class Drawing:
 
     def rest(self) -> None:
         """Give back what can be made again from the strokes; not while `rank` runs."""
-        self._canvas = self._drawn = None
+        self._canvas = self._drawn = self._answer = None
 
     def snapshot(self) -> Snapshot:
         """The drawing as it stands."""
@@ -184,7 +188,10 @@ class Drawing:
             answer = replace(_unmoved(self._answer[1]), state=snapshot.state)
         else:
             answer = self._compute(snapshot, is_abandoned)
+        if not answer.no_ink:
+            answer = replace(answer, stability=self._judge(answer, snapshot))
         self._answer, self._told = (snapshot, answer), snapshot.state.rearranged
+        self._ranks = None if answer.no_ink else {hit.photo_id: hit.rank for hit in answer.hits}
         return answer
 
     def _compute(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> Answer:
@@ -248,8 +255,7 @@ class Drawing:
         return self._canvas.pixels()
 
     def _ranked(self, hit: Hit, per_region: npt.NDArray[np.float64], options: SearchOptions) -> RankedPhoto:
-        previous = self._answer[1] if self._answer else None
-        before = previous.rank_of(hit.photo_id) if previous else None
+        before = None if self._ranks is None else self._ranks.get(hit.photo_id)
         return RankedPhoto(
             photo_id=hit.photo_id,
             rank=hit.rank,
@@ -258,9 +264,14 @@ class Drawing:
             region_distances=hit.region_distances,
             contributions=per_region * hit.region_distances,
             rank_change=None if before is None else before - hit.rank,
-            is_new=previous is not None and not previous.no_ink and before is None,
+            is_new=self._ranks is not None and before is None,
             thumbnail=self._thumbnail(hit.photo_id) if options.include_thumbnails else b"",
         )
+
+    def _judge(self, answer: Answer, snapshot: Snapshot) -> Stability:
+        photo_ids = [hit.photo_id for hit in answer.hits]
+        has_picture = snapshot.raster is not None
+        return self._settling.judge(photo_ids, self._ranks, answer.ink, snapshot.state.next_stroke, has_picture)
 
     def _thumbnail(self, photo_id: str) -> bytes:
         try:

@@ -273,6 +273,7 @@ class DrawSession:
 
     def _rest(self) -> None:
         if self._ongoing.ranking is None or self._ongoing.ranking.done():
+            self._ongoing.ranking = None
             self._drawing.rest()
 
 

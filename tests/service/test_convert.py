@@ -1,5 +1,7 @@
 """What goes over the wire comes back the same."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from indexer.errors import SketchError
 from indexer.modes import EXACT, Approximate, Budget
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
-from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Timings
+from service.answers import Answer, CanvasState, RankedPhoto, SearchOptions, Stability, Timings
 from service.convert import (
     answer_from_draw_result,
     answer_from_search_response,
@@ -78,6 +80,7 @@ def test_answers_survive_the_wire():
     hits = (hit(1, rank_change=0, thumbnail=b"jpeg"), hit(2, rank_change=-3), hit(3, is_new=True))
     state = CanvasState(strokes=4, undo_steps=3, redo_steps=1, next_stroke=6)
     answer = Answer(hits, 99, True, ink, Timings(1.5, 2.5, 0.25), state, skipped=2, sequence=9, gallery_version=7)
+    answer = replace(answer, stability=Stability(0.5, 3, False))
     back = answer_from_draw_result(answer_to_draw_result(answer), answer.sequence)
     arrays = {"region_distances": 0, "contributions": 0}
     for sent, received in zip(answer.hits, back.hits, strict=True):

@@ -886,6 +886,7 @@ class DrawResult(_message.Message):
     NEXT_STROKE_FIELD_NUMBER: _builtins.int
     CANVAS_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
     no_ink: _builtins.bool
     """True when no region that has a weight holds ink yet: every photo would tie. Default: false."""
     strokes: _builtins.int
@@ -922,6 +923,10 @@ class DrawResult(_message.Message):
     def session(self) -> Global___DrawSession:
         """How to come back. Only in the first answer of a stream."""
 
+    @_builtins.property
+    def stability(self) -> Global___Stability:
+        """How settled the ranking is. Absent exactly when `no_ink`."""
+
     def __init__(
         self,
         *,
@@ -936,14 +941,49 @@ class DrawResult(_message.Message):
         next_stroke: _builtins.int = ...,
         canvas: Global___DrawCanvas | None = ...,
         session: Global___DrawSession | None = ...,
+        stability: Global___Stability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "ranking", b"ranking", "session", b"session", "timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "ranking", b"ranking", "session", b"session", "stability", b"stability", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "gallery_version", b"gallery_version", "next_stroke", b"next_stroke", "no_ink", b"no_ink", "ranking", b"ranking", "redo_steps", b"redo_steps", "session", b"session", "skipped", b"skipped", "strokes", b"strokes", "timings", b"timings", "undo_steps", b"undo_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canvas", b"canvas", "gallery_version", b"gallery_version", "next_stroke", b"next_stroke", "no_ink", b"no_ink", "ranking", b"ranking", "redo_steps", b"redo_steps", "session", b"session", "skipped", b"skipped", "stability", b"stability", "strokes", b"strokes", "timings", b"timings", "undo_steps", b"undo_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrawResult: _TypeAlias = DrawResult  # noqa: Y015
+
+@_typing.final
+class Stability(_message.Message):
+    """How settled a drawing's ranking is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    SETTLED_STROKES_FIELD_NUMBER: _builtins.int
+    TOO_EARLY_FIELD_NUMBER: _builtins.int
+    overlap: _builtins.float
+    """Share of these hits that were in the previous answer of this drawing, 0 to 1. Absent when that was no ranking."""
+    settled_strokes: _builtins.int
+    """Strokes drawn since the closest photo last changed, 0 or more."""
+    too_early: _builtins.bool
+    """True when it is too early to tell: fewer than 8 of the 14 regions hold ink, or fewer than 5 strokes were drawn since
+    the closest photo last changed (with a picture under the strokes its ink alone decides). Default: false.
+    """
+    def __init__(
+        self,
+        *,
+        overlap: _builtins.float | None = ...,
+        settled_strokes: _builtins.int = ...,
+        too_early: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_overlap", b"_overlap", "overlap", b"overlap", "settled_strokes", b"settled_strokes", "too_early", b"too_early"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+
+Global___Stability: _TypeAlias = Stability  # noqa: Y015
 
 @_typing.final
 class DrawSession(_message.Message):
