@@ -41,6 +41,7 @@ COMMANDS: Final = {
         "training.commands.bench",
         "time a stroke against the released MGRL encode, or a search against others",
     ),
+    "bench ingest": ("service.commands.bench_ingest", "time ingestion against the encoder alone"),
     "bench service": ("service.commands.bench_service", "put a service under the load of people who draw"),
 }
 """Name, of one word or two -> module with `add_arguments(parser)` and `run(args)`, and one line of help.

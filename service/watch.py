@@ -14,11 +14,15 @@ from typing import Final
 
 from indexer.errors import PublicError
 from service.galleries import Galleries
+from service.niceness import nice
 
 logger = logging.getLogger(__name__)
 
 _SHARE: Final = 0.25
 """Of the time that may go into opening: an ingestion that runs for hours commits every second."""
+
+_NICE: Final = 5
+"""A quarter of a core beside a busy search: opening a gallery anew must not make answers slow."""
 
 
 class GalleryWatch:
@@ -32,7 +36,7 @@ class GalleryWatch:
     def __init__(self, galleries: Galleries, every_s: float) -> None:
         self._galleries = galleries
         self._every_s = every_s
-        self._thread = ThreadPoolExecutor(1, "mgrl-open")
+        self._thread = ThreadPoolExecutor(1, "mgrl-open", initializer=nice(_NICE))
         self._task: asyncio.Task[None] | None = None
         self._complaints: set[str] = set()
         self._has_stopped = False

@@ -6,9 +6,6 @@ searches come first.
 """
 
 import asyncio
-import os
-import sys
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +18,7 @@ from indexer.errors import ConfigError
 from indexer.gallery import Gallery
 from indexer.upserting import Upserter
 from service.encoders import Encoders
+from service.niceness import nice
 
 T = TypeVar("T")
 
@@ -50,7 +48,7 @@ class GalleryWriters:
     def __init__(self, encoders: Encoders, is_allowed: Callable[[str], bool]) -> None:
         self._encoders = encoders
         self._is_allowed = is_allowed
-        self._thread = ThreadPoolExecutor(1, "mgrl-write", initializer=_be_nice)
+        self._thread = ThreadPoolExecutor(1, "mgrl-write", initializer=nice(_NICE))
         self._turn = asyncio.Condition()
         self._open: dict[str, _Open] = {}
         self._single: dict[str, RegionEncoder] = {}
@@ -124,9 +122,3 @@ class GalleryWriter:
     async def do(self, work: Callable[[Upserter], T]) -> T:
         """Run `work` when the writing thread is free."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._upserter)
-
-
-def _be_nice() -> None:
-    # On Linux alone a thread has a niceness of its own.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -3,6 +3,7 @@
 `mgrl bench stroke`: one stroke, in process, against the released MGRL encode.
 `mgrl bench search`: exact search of a large gallery against reading its vectors once, and against FAISS alone.
 `mgrl bench peers`: the same ten photos asked of vector databases and of SQL.
+`mgrl bench ingest`: ingestion against the encoder alone; its options are its own, `mgrl bench ingest --help`.
 `mgrl bench service`: a service under load; its options are its own, `mgrl bench service --help`.
 
 examples:
