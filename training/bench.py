@@ -1,7 +1,7 @@
 """Timings that mean something on a shared machine: everything in turn, round by round, medians and their ratio."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,17 @@ _PAUSE_S: Final = 0.15
 
 
 def time_in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each job; each round runs all of them once, after one round that does not count.
+    """Median milliseconds of each job, timed by `times_in_turn`."""
+    return medians(times_in_turn(jobs, rounds))
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median of each row."""
+    return {name: float(np.median(spent)) for name, spent in times.items()}
+
+
+def times_in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each job in each round; each round runs all of them once, after one round that does not count.
 
     Each job waits first: the one before may leave worker threads that spin for a while and take its cores.
     """
@@ -30,7 +40,7 @@ def time_in_turn(jobs: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             job()
             if number:
                 spent[name].append(1000 * (time.perf_counter() - start))
-    return {name: float(np.median(times)) for name, times in spent.items()}
+    return spent
 
 
 class StrokePath:

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=5, help="drawings for the ratios, 0 for none (default %(default)s)"
     )
     parser.add_argument("--json", type=Path, help="write everything there, too")
+    parser.add_argument("--html", type=Path, help="write a page with tables and percentiles over load there, too")
     parser.add_argument("--picture", type=Path, metavar="SVG", help="percentiles over load")
 
 
@@ -141,7 +142,9 @@ async def _loads(args: argparse.Namespace, target: Any, told: Any) -> dict[str, 
 
 
 def _report(args: argparse.Namespace, found: dict[str, Any]) -> None:
-    from service.bench.picture import write_picture
+    from indexer.page import page, write_page
+    from indexer.table import Table
+    from service.bench.picture import picture, write_picture
 
     rows = found["rows"]
     title = f"strokes of {args.schedule}, {found['photos']} photos, ms from the moment they were due"
@@ -152,6 +155,12 @@ def _report(args: argparse.Namespace, found: dict[str, Any]) -> None:
             print(f"{name}.{key}: {shown}")
     if "capacity_sessions" in found:
         print(f"{found['capacity_sessions']} sessions keep p99 at {args.target_p99_ms:g} ms")
+    if args.html:
+        values = [[row[name] for name in _COLUMNS] for row in rows]
+        caption = "Percentiles over load"
+        pictures = [(caption, picture(rows, args.target_p99_ms, title))]
+        tables = [Table("service", title, list(_COLUMNS), values, "One load a row.")]
+        write_page(args.html, page("mgrl bench service", "A service under open load.", tables, pictures))
     if args.picture:
         write_picture(args.picture, rows, args.target_p99_ms, title)
         print(f"picture: {args.picture}")

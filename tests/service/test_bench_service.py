@@ -204,9 +204,10 @@ def test_the_picture_shows_every_load_and_the_target():
 
 @pytest.mark.e2e
 def test_the_command_measures_a_service_of_its_own(tmp_path, capsys):
-    files = tmp_path / "found.json", tmp_path / "found.svg"
+    files = tmp_path / "found.json", tmp_path / "found.svg", tmp_path / "found.html"
     words = "--photos 300 --galleries 2 --sessions 2 --seconds 1 --while-ingesting --rounds 1 --idle-sessions 9"
     into = ["--soak", 4, "--folder", tmp_path / "kept", "--json", files[0], "--picture", files[1]]
+    into += ["--html", files[2]]
     status = main(["bench", "service", *words.split(), *map(str, into)])
     output = capsys.readouterr()
     assert status == 0, output.err
@@ -221,6 +222,7 @@ def test_the_command_measures_a_service_of_its_own(tmp_path, capsys):
     assert found["soak"]["strokes"] >= 4
     assert "from start to ready" in output.out
     ET.parse(files[1])
+    assert files[1].read_text().strip() in files[2].read_text()
     assert [path.name for path in make_galleries(tmp_path / "kept", 2, 300)] == ["faces0", "faces1"]
     with pytest.raises(ConfigError, match="not 5000; name another --folder"):
         make_galleries(tmp_path / "kept", 1, 5000)

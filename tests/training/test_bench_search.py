@@ -53,10 +53,14 @@ def test_every_job_does_what_its_row_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "search.json"
+    file, page = tmp_path / "search.json", tmp_path / "pages" / "search.html"
     options = ["--photos", "2000", "--dim", "8", "--inked", "3", "--batch", "4", "--threads", "1", "--rounds", "2"]
     more = ["--check", "30", "--larger", "3000", "--open"]
-    assert main(["bench", "search", *options, *more, "--json", str(file)]) == 0
+    assert main(["bench", "search", *options, *more, "--json", str(file), "--html", str(page)]) == 0
+    html = page.read_text()
+    assert "p99" in html
+    assert html.count("<rect") == len(json.loads(file.read_text())["rows"])
+    assert "exact_over_read" in html
     written = json.loads(file.read_text())
     assert written["differences_from_brute_force"] == 0
     assert set(written["recalls"]) == {

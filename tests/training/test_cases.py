@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_saved_drawings_rank_as_the_same_drawings_do(tiny_fs2k: Path, tmp_path: 
     assert main([*command, "--drawings", str(saved[1]), "--json", str(cased)]) == 0
     found = json.loads(cased.read_text())
     assert (found["probes"], found["gallery"]) == (1, len(saved))
+
+
+def test_the_page_of_an_evaluation_is_whole_and_names_the_worst(
+    tiny_fs2k: Path, tmp_path: Path, saved: list[Path]
+) -> None:
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt"), "--stages", "6"]
+    page = tmp_path / "pages" / "case.html"
+    assert main([*command, "--drawings", *map(str, saved), "--html", str(page), "--set", "aligned", "moved"]) == 0
+    html = page.read_text()
+    # What loads anything: no address, and no reference but to what is in the page.
+    assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"|url\((?!#)|@import', html)
+    assert html.count("<figure>") == 1 + 2 * 4
+    assert "The worst drawings, moved" in html
+    for name in read_split(tiny_fs2k / "val.txt"):
+        assert name in html
+    assert main([*command, "--drawings", str(saved[0]), "--html", str(saved[0] / "page.html")]) == 1
 
 
 def test_what_is_no_case_says_why(tiny_fs2k: Path, tmp_path: Path, saved: list[Path]) -> None:

@@ -14,13 +14,13 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
 
 from indexer.errors import DataError  # noqa: E402
+from indexer.page import page  # noqa: E402
+from indexer.table import Table  # noqa: E402
 from service.cli import main  # noqa: E402
 from training.data import read_split, split_hash  # noqa: E402
 from training.evaluate import Embedded  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
-from training.report.page import page  # noqa: E402
 from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
-from training.report.table import Table  # noqa: E402
 from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
 
 
@@ -59,11 +59,19 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"] * 2
     assert {row["dim"] for row in table(out / "table2.csv")} == {"8", "16", "32", "64"}
     html = (out / "index.html").read_text()
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 6
     assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
-    for name in ("figure4-tiny.svg", "figure5-tiny.svg", "strips-tiny.svg", "calibration-tiny.svg", "table1.md"):
+    for name in (
+        "figure4-tiny.svg",
+        "figure5-tiny.svg",
+        "strips-tiny.svg",
+        "calibration-tiny.svg",
+        "ranks-tiny.svg",
+        "worst-tiny.svg",
+        "table1.md",
+    ):
         assert (out / name).stat().st_size
     manifest = json.loads((out / "manifest.json").read_text())
     fit = manifest["data"]["tiny"]["fit"]

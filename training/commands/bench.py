@@ -14,6 +14,7 @@ examples:
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _STROKE = """One stroke as the service handles it, in process, against the released MGRL encode.
@@ -99,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for bench in (stroke, search, peers):
         bench.add_argument("--rounds", type=int, default=15, help="rounds that count (default %(default)s)")
+        bench.add_argument("--html", type=Path, help="write a page with tables, percentiles and bars there, too")
         bench.add_argument("--json", type=Path, help="write rows (ms) and ratios there, too")
 
 
@@ -111,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
 def _stroke(args: argparse.Namespace) -> int:
     from indexer.console import print_table, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
-    from training.bench import StrokePath, released_encode, time_in_turn
+    from training.bench import StrokePath, medians, released_encode, times_in_turn
 
     _require_positive(args, "photos", "rounds")
     path = StrokePath(OnnxEncoder.open(args.model or DEFAULT_MODEL), args.photos)
-    rows = time_in_turn(
+    times = times_in_turn(
         {
             "raster": path.raster,
             "encode": path.encode,
@@ -125,12 +127,11 @@ def _stroke(args: argparse.Namespace) -> int:
         },
         args.rounds,
     )
+    rows = medians(times)
     ratios = {"stroke_over_released_encode": rows["stroke"] / rows["released_encode"]}
-    print_table(
-        f"one stroke, {args.photos} photos, median of {args.rounds} rounds",
-        ["step", "ms"],
-        [[name, ms] for name, ms in rows.items()],
-    )
+    title = f"one stroke, {args.photos} photos, median of {args.rounds} rounds"
+    print_table(title, ["step", "ms"], [[name, ms] for name, ms in rows.items()])
+    _write_page(args.html, title, times, ratios)
     print(f"stroke / released encode: 1/{1 / ratios['stroke_over_released_encode']:.1f}")
     write_json(
         args.json, {"bench": "stroke", "photos": args.photos, "rounds": args.rounds, "rows": rows, "ratios": ratios}
@@ -143,7 +144,7 @@ def _search(args: argparse.Namespace) -> int:
     from indexer.encoding import default_threads
     from indexer.errors import ConfigError
     from indexer.regions import REGIONS
-    from training.bench import time_in_turn
+    from training.bench import medians, times_in_turn
     from training.bench_scale import compare_sizes, growth, opening_s, short
     from training.bench_search import SearchBench, ratios
     from training.exactness import differences
@@ -156,7 +157,8 @@ def _search(args: argparse.Namespace) -> int:
             f"got {threads}, {args.dim} and {args.inked}"
         )
     bench = SearchBench.build(args.photos, args.dim, args.inked, args.batch, threads, args.device)
-    rows = time_in_turn(bench.jobs(with_lists=not args.no_lists), args.rounds)
+    times = times_in_turn(bench.jobs(with_lists=not args.no_lists), args.rounds)
+    rows = medians(times)
     held, recalls = ratios(rows, args.inked, args.batch), bench.recalls(with_lists=not args.no_lists)
     wrong = bench.differences(_BRUTE_FORCED) + differences(args.check, min(args.photos, _CHECKED_PHOTOS))
     statistics = bench.statistics
@@ -173,6 +175,7 @@ def _search(args: argparse.Namespace) -> int:
     if sizes:
         columns = ["exact", "approximate", "recall", "bytes_a_photo"]
         print_table("sizes", ["photos", *columns], [[n, *(of[name] for name in columns)] for n, of in sizes.items()])
+    _write_page(args.html, title, times, held)
     print_table("ratios", ["ratio", ""], [[name, ratio] for name, ratio in held.items()])
     print(f"{wrong} searches of {args.check} and {2 * _BRUTE_FORCED} differ from brute force")
     print(f"median distances: {statistics}")
@@ -207,6 +210,12 @@ def _peers(args: argparse.Namespace) -> int:
     title = f"top {K} of {args.photos} photos, {threads} threads, median of {args.rounds} rounds"
     cells = [["" if cell is None else cell for cell in (r.peer, r.ms, r.over_ours, r.share, r.load_s)] for r in rows]
     print_table(title, ["peer", "ms", "over ours", "share of the true", "load s"], cells)
+    _write_page(
+        args.html,
+        title,
+        {row.peer: [row.ms] for row in rows if row.ms is not None},
+        {f"{row.peer} over ours": row.over_ours for row in rows if row.over_ours is not None},
+    )
     for row in rows:
         print(f"{row.peer}: {row.failure or row.versions}")
     write_json(
@@ -216,6 +225,27 @@ def _peers(args: argparse.Namespace) -> int:
         | {"ratios": {f"{row.peer}_over_mgrl": row.over_ours for row in rows if row.over_ours is not None}},
     )
     return 0
+
+
+def _write_page(
+    path: Path | None, title: str, times: Mapping[str, Sequence[float]], ratios: Mapping[str, float]
+) -> None:
+    if path is None:
+        return
+    import numpy as np
+
+    from indexer.bars import bars
+    from indexer.page import page, write_page
+    from indexer.table import Table
+
+    shares = (50, 90, 99, 100)
+    rows: list[list[object]] = [[name, *map(float, np.percentile(spent, shares))] for name, spent in times.items()]
+    tables = [
+        Table("times", "Milliseconds", ["row", "p50", "p90", "p99", "max"], rows, "Of the rounds that count."),
+        Table("ratios", "Ratios", ["ratio", ""], [[name, ratio] for name, ratio in ratios.items()], "Of medians."),
+    ]
+    caption = "Median (bar) and from p10 to p90 (line), in ms on a log axis"
+    write_page(path, page(f"mgrl bench: {title}", "Everything in turn, in one run.", tables, [(caption, bars(times))]))
 
 
 def _require_positive(args: argparse.Namespace, *names: str) -> None:

@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
         "sets": {name: values for name, (_, _, values) in sets.items()},
     })  # fmt: skip
     if args.html:
-        _write_page(args.html, found, f"{args.split.stem}, model {encoder.model_hash[:12]}")
+        _write_page(args.html, f"{args.split.stem}, model {encoder.model_hash[:12]}", found, sets, weights)
     return 0
 
 
@@ -283,15 +283,33 @@ def _curve(scores: "Scores") -> tuple[list[str], list[list[object]]]:
     return ["stage", "rank percentile", "1 / rank"], rows
 
 
-def _write_page(path: Path, found: "Mapping[str, Embedded]", title: str) -> None:
-    from training.report.figures import calibration, rank_strips
-    from training.report.page import page
+def _write_page(
+    path: Path,
+    title: str,
+    found: "Mapping[str, Embedded]",
+    sets: "Mapping[str, tuple[Scores, Scores, dict[str, Any]]]",
+    weights: Mapping[int, float],
+) -> None:
+    from indexer.page import page, write_page
+    from indexer.table import Table
+    from training.report.figures import calibration, rank_distribution, rank_strips, stage_curves, worst_cases
     from training.report.study import Result
+    from training.report.tables import worst_table
 
     results = [Result("model", name, "fine-tuned", 0, title, 0, name, embedded) for name, embedded in found.items()]
-    pictures = []
+    tables, pictures = [], [("The target along the drawing", stage_curves(results, weights))]
     for result in results:
-        pictures.append((f"{result.probe_set}: how often the target is found", calibration(result)))
-        pictures.append((f"{result.probe_set}: the rank along some drawings", rank_strips(result)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(title, "Ranks of the target along its drawing.", [], pictures), encoding="utf-8")
+        name, embedded = result.probe_set, result.embedded
+        scores, alone, values = sets[name]
+        drawings, photos = len(embedded.probes), len(embedded.gallery)
+        columns, rows = _summary(scores, alone, values["intervals"], drawings, photos)
+        tables.append(Table(name, f"{drawings} drawings, {name}", columns, rows, "In per cent; m@A and m@B of ranks."))
+        tables.append(Table(f"{name}-share", f"By share of the drawing, {name}", *_curve(scores), "In per cent."))
+        tables.append(worst_table(result, weights))
+        pictures += [
+            (f"{name}: how often the target is found", calibration(result, weights)),
+            (f"{name}: ranks of the target", rank_distribution(result, weights)),
+            (f"{name}: the rank along some drawings", rank_strips(result, weights)),
+            (f"{name}: the rank along the worst drawings", worst_cases(result, weights)),
+        ]
+    write_page(path, page(title, "Ranks of the target along its drawing.", tables, pictures))

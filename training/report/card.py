@@ -16,13 +16,13 @@ import onnx
 from indexer.encoding import OnnxEncoder
 from indexer.errors import DataError
 from indexer.regions import REGIONS
+from indexer.table import Table
 from training.data import split_hash
 from training.episodes import ink_shares
 from training.frozen import People
 from training.metrics import METRICS, bootstrap, found_by_ink, score, stage_weights
 from training.report.groups import group_table, read_attributes
 from training.report.study import DataSet, Result
-from training.report.table import Table
 from training.report.tables import HEADINGS, PROBE_SETS_SAY, robustness
 
 GENERAL_TEMPLATE: Final = Path(__file__).parent / "card.md"

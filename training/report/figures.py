@@ -1,11 +1,13 @@
 """The report's pictures, as SVG text: they go into files and into the page alike. No faces."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from indexer.fusion import EQUAL_WEIGHTS
 from training.metrics import found_by_share, score
 from training.report.study import Result
 
@@ -51,27 +53,72 @@ def weight_sweep(result: Result) -> tuple[str, list[dict[str, float]]]:
     return _svg(figure), points
 
 
-def rank_strips(result: Result, strips: int = 24) -> str:
-    """Like the paper's Figure 2, without faces: the target's rank along each of some drawings, as colour."""
-    ranks = result.embedded.ranks()
-    order = np.argsort(-(1 / ranks).mean(axis=1))
-    chosen = order[np.linspace(0, len(order) - 1, min(strips, len(order))).round().astype(int)]
-    figure, (axis,) = _figure(1)
-    picture = axis.imshow(np.log10(ranks[chosen]), aspect="auto", cmap="viridis_r", interpolation="nearest")
-    axis.set(
-        title=f"{result.title}, {result.data_set}, {result.probe_set}: rank of the target, best drawing to worst",
-        xlabel=f"stage of {result.stages}",
-        yticks=[],
-    )
-    bar = figure.colorbar(picture, ax=axis, ticks=[0, 1, 2, 3])
-    bar.ax.set_yticklabels(["1", "10", "100", "1000"])
+def stage_curves(results: Sequence[Result], weights: Mapping[int, float] = EQUAL_WEIGHTS) -> str:
+    """1 / rank and rank percentile of the target by share of the drawing, one line a probe set."""
+    figure, (left, right) = _figure(2)
+    for result in results:
+        found = score(result.embedded.ranks(weights), len(result.embedded.gallery))
+        share = 100 * np.arange(1, result.stages + 1) / result.stages
+        left.plot(share, found.m_at_b_per_stage, label=result.probe_set)
+        right.plot(share, found.m_at_a_per_stage, label=result.probe_set)
+    left.set(title="mean 1 / rank (m@B)", xlabel="share of the drawing, %", ylabel="%")
+    right.set(title="mean rank percentile (m@A)", xlabel="share of the drawing, %", ylabel="%")
+    right.legend(fontsize=8, loc="lower right")
     return _svg(figure)
 
 
-def calibration(result: Result) -> str:
+def rank_distribution(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) -> str:
+    """How many drawings have their target within each rank, at a quarter, half, three quarters and all of a drawing."""
+    figure, (axis,) = _figure(1)
+    ranks, drawings = result.embedded.ranks(weights), len(result.embedded.probes)
+    for quarter in (1, 2, 3, 4):
+        at = np.sort(ranks[:, max(1, round(result.stages * quarter / 4)) - 1])
+        axis.step(at, 100 * np.arange(1, drawings + 1) / drawings, where="post", label=f"{25 * quarter} %")
+    axis.set(title=f"{result.title}, {result.data_set}, {result.probe_set}: rank of the target", xscale="log")
+    axis.set(xlabel="rank", ylabel="% of drawings within", xlim=(1, len(result.embedded.gallery)), ylim=(0, 102))
+    axis.legend(fontsize=8, loc="lower right", title="of the drawing")
+    return _svg(figure)
+
+
+def worst_cases(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) -> str:
+    """The strips of the drawings whose targets rank worst, each with its name."""
+    chosen = worst_drawings(result, weights)
+    figure, axis = _strips(result.embedded.ranks(weights)[chosen], result)
+    axis.set_yticks(range(len(chosen)), [result.embedded.names[number] for number in chosen], fontsize=7)
+    axis.set_title(f"{result.title}, {result.data_set}, {result.probe_set}: the worst drawings")
+    return _svg(figure)
+
+
+def worst_drawings(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS, count: int = 12) -> list[int]:
+    """Numbers of the drawings with the lowest mean of 1 / rank, lowest first."""
+    order = np.argsort((1 / result.embedded.ranks(weights)).mean(axis=1), kind="stable")
+    return [int(number) for number in order[:count]]
+
+
+def rank_strips(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS, strips: int = 24) -> str:
+    """Like the paper's Figure 2, without faces: the target's rank along each of some drawings, as colour."""
+    ranks = result.embedded.ranks(weights)
+    order = np.argsort(-(1 / ranks).mean(axis=1))
+    chosen = order[np.linspace(0, len(order) - 1, min(strips, len(order))).round().astype(int)]
+    figure, axis = _strips(ranks[chosen], result)
+    axis.set_title(f"{result.title}, {result.data_set}, {result.probe_set}: rank of the target, best drawing to worst")
+    return _svg(figure)
+
+
+def _strips(ranks: npt.NDArray[np.int64], result: Result) -> "tuple[Figure, Any]":
+    figure, (axis,) = _figure(1)
+    picture = axis.imshow(np.log10(ranks), aspect="auto", cmap="viridis_r", interpolation="nearest")
+    axis.set(xlabel=f"stage of {result.stages}", yticks=[])
+    axis.grid(False)
+    bar = figure.colorbar(picture, ax=axis, ticks=[0, 1, 2, 3])
+    bar.ax.set_yticklabels(["1", "10", "100", "1000"])
+    return figure, axis
+
+
+def calibration(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) -> str:
     """How often the target is in the top 1, 5, 10 at each share of the sketch."""
     figure, (axis,) = _figure(1)
-    found = found_by_share(result.embedded.ranks())
+    found = found_by_share(result.embedded.ranks(weights))
     for name in ("top_1", "top_5", "top_10"):
         axis.plot(found["share"], found[name], marker="o", label=name.replace("_", " "))
     photos = len(result.embedded.gallery)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.errors import DataError
-from training.report.table import Table
+from indexer.table import Table
 
 ATTRIBUTES: Final[Mapping[str, Mapping[int, str]]] = {
     "gender": {0: "male", 1: "female"},

@@ -1,13 +1,15 @@
 """The report's tables: results in, rows of cells out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from indexer.fusion import EQUAL_WEIGHTS
+from indexer.table import Table
 from training.metrics import METRICS, Scores, bootstrap, score, stage_weights
+from training.report.figures import worst_drawings
 from training.report.study import Result
-from training.report.table import Table
 
 HEADINGS: Final = dict(zip(METRICS, ("m@A", "m@B", "w@mA", "w@mB", "A@1", "A@5", "A@10"), strict=True))
 
@@ -149,3 +151,15 @@ def robustness(results: Sequence[Result]) -> Table:
         " only the single pass is ranked on them. cross: trained on the other set, which only systems with a frozen"
         " trunk can afford: the finished model learns from both sets, and another one from a single set takes an hour.",
     )
+
+
+def worst_table(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) -> Table:
+    """The drawings whose targets rank worst: where a model, or a witness, could be better."""
+    ranks = result.embedded.ranks(weights)
+    quarters = [max(1, round(result.stages * quarter / 4)) - 1 for quarter in (1, 2, 3, 4)]
+    rows: list[list[object]] = [
+        [result.embedded.names[number], *(int(ranks[number, stage]) for stage in quarters), int(ranks[number].min())]
+        for number in worst_drawings(result, weights)
+    ]
+    columns = ["target", "rank at 25 %", "at 50 %", "at 75 %", "at the end", "best"]
+    return Table("worst", f"The worst drawings, {result.probe_set}", columns, rows, "By the mean of 1 / rank.")

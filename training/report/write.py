@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from indexer.console import print_table
+from indexer.page import page
 from training.metrics import METRICS, bootstrap, found_by_share
-from training.report.figures import calibration, curves, rank_strips, weight_sweep
-from training.report.page import page
+from training.report.figures import calibration, curves, rank_distribution, rank_strips, weight_sweep, worst_cases
 from training.report.study import Result
 from training.report.tables import robustness, scores_of, table_1, table_2
 
@@ -68,6 +68,8 @@ def _pictures(results: Sequence[Result]) -> tuple[list[tuple[str, str, str]], di
         svg, sweeps[data_set] = weight_sweep(first)
         pictures.append((f"figure5-{data_set}", f"Figure 5, {data_set}: the weights of Eq. (3)", svg))
         pictures.append((f"calibration-{data_set}", f"{data_set}: how often the target is found", calibration(first)))
+        pictures.append((f"ranks-{data_set}", f"{data_set}: ranks of the target", rank_distribution(first)))
+        pictures.append((f"worst-{data_set}", f"{data_set}: the rank along the worst drawings", worst_cases(first)))
         pictures.append((f"strips-{data_set}", f"{data_set}: the rank along some drawings", rank_strips(first)))
     return pictures, sweeps
 

@@ -1,9 +1,11 @@
-"""One self-contained page: tables and pictures of a report or an evaluation, nothing loaded from elsewhere."""
+"""One self-contained page: tables and pictures of a report, an evaluation or a bench, nothing loaded from elsewhere."""
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
-from training.report.table import Table
+from indexer.errors import DataError
+from indexer.table import Table
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; }
@@ -35,3 +37,16 @@ def page(title: str, intro: str, tables: Sequence[Table], pictures: Sequence[tup
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     head += f"<style>{_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page, making its folder if it is not there.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
