@@ -218,6 +218,11 @@ def looks_at_a_candidate(pad, photo_id, shots):
     tab.keyboard.press("Escape")
     assert tab.locator("#pins li").count() == 1
     assert tab.locator(f"[aria-label^='Pinned: {photo_id}, rank 1']").count() == 1
+    tab.click("#open-compare")
+    tab.wait_for_selector(f"#compared figure:has-text('{photo_id} rank 1')")
+    tab.screenshot(path=shots / "compare.png")
+    assert pad.axe() == {}
+    tab.keyboard.press("Escape")
 
 
 def filters(pad, found):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from tests.service.conftest import ids, line, make_gallery, png, serving
 from tests.service.page import Page, page_for
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTED = re.search(r"```sh\n(.*?)```", (ROOT / "docs" / "sketchpad.md").read_text(), re.DOTALL)[1].splitlines()
 
 
 @pytest.fixture
@@ -236,16 +238,15 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     "options",
     [
-        ["sketchpad", "faces", "--port", "0"],
+        [*shlex.split(DOCUMENTED[1])[1:], "--port", "0"],
         ["serve", "faces", "--web", "0", "--address", "127.0.0.1:0"],
         ["demo", "--count", "4", "--stages", "2", "--folder", "demo", "--web", "0"],
     ],
 )
 def test_the_commands_serve_the_page_until_a_signal(tmp_path, encoder, options):
     make_gallery(tmp_path / "faces", encoder).close()
-    options = [
-        str(tmp_path / option) if option in ("faces", "demo") and n else option for n, option in enumerate(options)
-    ]
+    places = {"faces": tmp_path / "faces", "./gallery": tmp_path / "faces", "demo": tmp_path / "demo"}
+    options = [options[0], *(str(places.get(option, option)) for option in options[1:])]
     command = [sys.executable, "-c", COMMAND, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     try:

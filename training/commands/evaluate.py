@@ -296,7 +296,8 @@ def _write_page(
     from training.report.study import Result
     from training.report.tables import worst_table
 
-    results = [Result("model", name, "fine-tuned", 0, title, 0, name, embedded) for name, embedded in found.items()]
+    split = title.partition(",")[0]
+    results = [Result("model", "model", "fine-tuned", 0, split, 0, name, embedded) for name, embedded in found.items()]
     tables, pictures = [], [("The target along the drawing", stage_curves(results, weights))]
     for result in results:
         name, embedded = result.probe_set, result.embedded

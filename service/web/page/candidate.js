@@ -1,6 +1,6 @@
 // One photo beside the sketch, or under it, with the regions that speak for and against it; pinned photos side by side.
 
-import { byId, element, getJson, portrait, thumbnailUrl } from "./dom.js";
+import { byId, element, getJson, loaded, portrait, thumbnailUrl } from "./dom.js";
 import { REGION_NAMES, canvasOf, comparison, paintHeat, paintSketch } from "./paint.js";
 
 const SIDE = 480;
@@ -21,6 +21,8 @@ export class Candidates extends EventTarget {
     ranking.addEventListener("open", ({ detail }) => this.open(detail));
     for (const name of ["overlay", "heat"]) byId(name).addEventListener("input", () => this.#paint());
     byId("pin").addEventListener("click", () => this.#togglePin(this.#shown));
+    byId("open-compare").addEventListener("click", () => this.#compare());
+    byId("compare-heat").addEventListener("input", () => this.#compare());
     byId("previous").addEventListener("click", () => this.#step(-1));
     byId("next").addEventListener("click", () => this.#step(1));
     this.#dialog.addEventListener("keydown", (event) => {
@@ -42,12 +44,10 @@ export class Candidates extends EventTarget {
     byId("candidate-facts").replaceChildren();
     this.#photo = null;
     this.refresh();
-    const image = new Image();
-    image.src = thumbnailUrl(this.#gallery, photoId);
     const asked = `/api/photo?${new URLSearchParams({ gallery: this.#gallery, id: photoId })}`;
-    const [known] = await Promise.all([getJson(asked).catch((error) => ({ source: error.message })), image.decode().catch(() => {})]);
+    const [known, image] = await Promise.all([getJson(asked).catch((error) => ({ source: error.message })), loaded(thumbnailUrl(this.#gallery, photoId))]);
     if (this.#shown !== photoId) return;
-    this.#photo = image.naturalWidth ? image : null;
+    this.#photo = image;
     const facts = Object.entries({ file: known.source, ...known.metadata });
     byId("candidate-facts").replaceChildren(
       ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))]),
@@ -80,6 +80,24 @@ export class Candidates extends EventTarget {
     );
   }
 
+  // The sketch and every pinned photo in a row, each with the regions that speak for and against it.
+  async #compare() {
+    const ids = [...this.pins.keys()];
+    const images = await Promise.all(ids.map((id) => loaded(thumbnailUrl(this.#gallery, id))));
+    const sketch = canvasOf(SIDE, "The sketch");
+    paintSketch(sketch.getContext("2d"), this.#drawing.state, SIDE);
+    const figures = ids.map((id, i) => {
+      const [canvas, hit] = [canvasOf(SIDE, `The photo ${id}`), this.#hit(id)];
+      const context = canvas.getContext("2d");
+      paintPhoto(context, images[i]);
+      if (hit && byId("compare-heat").checked) paintHeat(context, this.#values(id), SIDE);
+      const where = hit ? `rank ${hit.rank}, distance ${hit.distance.toFixed(3)}` : "not among the photos shown";
+      return element("figure", {}, canvas, element("figcaption", {}, element("b", {}, id), ` ${where}`));
+    });
+    byId("compared").replaceChildren(element("figure", {}, sketch, element("figcaption", {}, "Sketch")), ...figures);
+    if (!byId("compare").open) byId("compare").showModal();
+  }
+
   #hit(id) {
     return this.#ranking.hits().find((hit) => hit.photo_id === id);
   }
@@ -94,9 +112,7 @@ export class Candidates extends EventTarget {
     const values = byId("heat").checked ? this.#values(this.#shown) : null;
     const blend = Number(byId("overlay").value) / 100;
     paintSketch(sketch, this.#drawing.state, SIDE);
-    photo.fillStyle = "#bbb";
-    photo.fillRect(0, 0, SIDE, SIDE);
-    if (this.#photo) drawSquare(photo, this.#photo);
+    paintPhoto(photo, this.#photo);
     if (blend) {
       const layer = canvasOf(SIDE);
       paintSketch(layer.getContext("2d"), this.#drawing.state, SIDE);
@@ -133,8 +149,11 @@ export class Candidates extends EventTarget {
   }
 }
 
-// The centred square of a picture, which is what is searched.
-function drawSquare(context, image) {
+// The centred square of a photo, which is what is searched; grey where there is none.
+function paintPhoto(context, image) {
+  context.fillStyle = "#bbb";
+  context.fillRect(0, 0, SIDE, SIDE);
+  if (!image) return;
   const side = Math.min(image.naturalWidth, image.naturalHeight);
   context.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, SIDE, SIDE);
 }

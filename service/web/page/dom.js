@@ -29,6 +29,13 @@ export function thumbnailUrl(gallery, photoId) {
   return `/api/thumbnail?${new URLSearchParams({ gallery, id: photoId })}`;
 }
 
+// The image at an address, null where there is none.
+export async function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  return image.decode().then(() => image, () => null);
+}
+
 export async function getJson(url, options) {
   const response = await fetch(url, options);
   const body = await response.json().catch(() => ({ message: response.statusText }));

@@ -1,6 +1,6 @@
 // A drawing and what it found as one picture, PNG or PDF: for a file that is kept, with what it must not be taken for.
 
-import { thumbnailUrl } from "./dom.js";
+import { loaded, thumbnailUrl } from "./dom.js";
 import { canvasOf, paintSketch } from "./paint.js";
 
 const [WIDTH, HEIGHT, MARGIN] = [1240, 1754, 90]; // A4 at 150 dots an inch
@@ -51,12 +51,6 @@ function drawRanks(context, ranks, x, y, width, height, write, target) {
   context.stroke();
   write("1", x - 20, y + 8, "18px", "#55504a");
   write(`stage 1 to ${ranks.length}`, x, y + height + 30, "18px", "#55504a");
-}
-
-async function loaded(url) {
-  const image = new Image();
-  image.src = url;
-  return image.decode().then(() => image, () => null);
 }
 
 export const blobOf = (canvas, type, quality) => new Promise((resolve) => canvas.toBlob(resolve, type, quality));
