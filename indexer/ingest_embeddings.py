@@ -1,7 +1,8 @@
 """Embeddings of a file straight into a gallery: no photo is read, and none needs to be.
 
 The photos have no thumbnail, and their source is the file's name. A photo is its id here, and its content the row of
-embeddings: a row that the gallery has under this id is not stored again, another row under the id takes its place.
+embeddings: a row that the gallery has under this id is not stored again, another row under the id takes its place, and
+that of its picture where it had one.
 So a job that was stopped runs again like one over photos, and stores only what is missing.
 """
 
@@ -71,11 +72,19 @@ def ingest_embeddings(
             for part in parts:
                 job.store(part)
         photos = store.count()
-    if job.added and photos >= FUSED_FROM:
+    if job.added + job.replaced and photos >= FUSED_FROM:
         with suppress(GalleryError):  # as in `ingest`: the first opening saves the index
             Gallery.open(gallery).close()
     skipped, elapsed = tuple(job.skipped), time.monotonic() - started
-    return IngestReport(job.added, job.already_there, skipped, job.described, elapsed, failed=len(skipped))
+    return IngestReport(
+        job.added,
+        job.already_there,
+        skipped,
+        job.described,
+        elapsed,
+        failed=len(skipped),
+        replaced=job.replaced,
+    )
 
 
 class _Job:
@@ -85,30 +94,32 @@ class _Job:
         self._store = store
         self._file = file
         self._on_progress = on_progress
-        self._known_ids = {photo_id for photo_id, _ in store.names()}
-        self.added = self.already_there = self.described = 0
+        self.added = self.replaced = self.already_there = self.described = 0
         self.skipped: list[tuple[str, str]] = []
 
     def store(self, part: EmbeddedPhotos) -> None:
         """Make one part durable."""
-        new = [row for row, photo_id in enumerate(part.photo_ids) if photo_id not in self._known_ids]
-        known = {
-            photo_id: values
-            for photo_id, values in zip(part.photo_ids, part.metadata, strict=True)
-            if values and photo_id in self._known_ids
-        }
-        if known:
-            self._store.describe(known)
-        if new:
-            self._store.append([self._new_photo(part, row) for row in new], part.embeddings[new])
-        self.added += len(new)
-        self.already_there += len(part.photo_ids) - len(new)
+        there = self._store.contents_of(part.photo_ids)
+        contents = [hashlib.blake2b(row.tobytes(), digest_size=_HASH_BYTES).digest() for row in part.embeddings]
+        changed = [row for row, photo_id in enumerate(part.photo_ids) if there.get(photo_id) != contents[row]]
+        if changed:
+            photos = [self._new_photo(part, row, contents[row]) for row in changed]
+            replaces = any(photo.photo_id in there for photo in photos)
+            (self._store.upsert if replaces else self._store.append)(photos, part.embeddings[changed])
+        known = {photo_id: values for photo_id, values in zip(part.photo_ids, part.metadata, strict=True) if values}
+        if described := self._store.changed_metadata({name: known[name] for name in known.keys() & there.keys()}):
+            self._store.describe(described)
+        replaced = sum(part.photo_ids[row] in there for row in changed)
+        self.replaced += replaced
+        self.added += len(changed) - replaced
+        self.already_there += len(part.photo_ids) - len(changed)
         self.described += sum(any(value is not None for value in values.values()) for values in part.metadata)
         self.skipped += part.refused
-        self._on_progress(IngestProgress(len(self._file), self.added, self.already_there, len(self.skipped)))
+        self._on_progress(
+            IngestProgress(len(self._file), self.added, self.already_there, len(self.skipped), self.replaced)
+        )
 
-    def _new_photo(self, part: EmbeddedPhotos, row: int) -> NewPhoto:
-        content = hashlib.blake2b(part.embeddings[row].tobytes(), digest_size=_HASH_BYTES).digest()
+    def _new_photo(self, part: EmbeddedPhotos, row: int, content: bytes) -> NewPhoto:
         known = {name: value for name, value in part.metadata[row].items() if value is not None}
         return NewPhoto(part.photo_ids[row], self._file.name, b"", content, metadata=known)
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.sources.spelled import open_source
 from indexer.store import Store
 from service.demo.painting import render_photo
 from service.demo.sample import person
+from tests.conftest import unit_rows
 from tests.indexer.sources.test_shard import archive
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +36,7 @@ def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
         render_photo(person(1, 10 + shard), 120).save(tmp_path / "one.png")
         members = {f"{shard}.png": (tmp_path / "one.png").read_bytes(), f"{shard}.json": b'{"age": 40, "sex": "male"}'}
         (tmp_path / "shards" / f"{shard}.tar").write_bytes(archive(members))
+    np.savez(tmp_path / "faces.npz", photo_id=np.array(["x"]), embeddings=unit_rows(np.random.default_rng(0), 1))
     tested = 0
     for line in COMMANDS:
         if "pip install" in line or "s3://" in line:  # of a bucket is tests/indexer/sources/test_remote.py
@@ -47,7 +50,8 @@ def test_every_command_of_the_page_runs(tmp_path: Path) -> None:
         )
         assert done.returncode == (3 if "--failed" in line else 0), f"{line}\n{done.stderr}"
         tested += 1
-    assert tested == 5
+    assert tested == 6
+    assert Store.open(tmp_path / "other").count() == 1
     store = Store.open(tmp_path / "gallery")
     assert sorted(dict(store.names())) == ["0", "0031", "0032", "1", "a", "b/c"]
     assert store.photo("0031").metadata["marks"] == ("mole", "scar")

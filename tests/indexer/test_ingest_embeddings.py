@@ -50,6 +50,22 @@ def test_running_again_stores_what_is_missing_and_changes_metadata(tmp_path: Pat
     store.close()
 
 
+def test_another_row_under_an_id_takes_its_place(tmp_path: Path) -> None:
+    ingest_embeddings(tmp_path / "g", write(tmp_path / "old.npz", age=np.arange(40), height=np.arange(40)), HASH)
+    rows = ROWS.copy()
+    rows[[3, 7]] = unit_rows(np.random.default_rng(9), 2, 8)
+    ages = np.arange(40, dtype=np.float64)
+    ages[7] = np.nan
+    report = ingest_embeddings(tmp_path / "g", write(tmp_path / "new.npz", embeddings=rows, age=ages), HASH, batch=16)
+    assert (report.added, report.replaced, report.already_there) == (0, 2, 38)
+    gallery = Gallery.open(tmp_path / "g")
+    assert gallery.photos == 40
+    assert gallery.search(rows[3], np.ones(REGIONS, bool), 1).hits[0].photo_id == IDS[3]
+    assert gallery.photo(IDS[3]).metadata == {"age": 3.0, "height": 3.0}
+    assert gallery.photo(IDS[7]).metadata == {"height": 7.0}
+    gallery.close()
+
+
 def test_rows_that_do_not_hold_are_listed_and_the_others_stored(tmp_path: Path) -> None:
     rows = ROWS.copy()
     rows[5, 0] = 0

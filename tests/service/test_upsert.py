@@ -4,11 +4,13 @@ import asyncio
 import multiprocessing
 import os
 import queue
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 
 import grpc
 import pytest
@@ -367,3 +369,18 @@ def test_deleted_photos_are_gone_from_the_very_next_answer(writer, gallery) -> N
     for count in (0, 1001):
         with pytest.raises(QueryError, match="1 to 1000"):
             writer.delete([f"n{number}" for number in range(count)])
+
+
+def test_the_example_of_the_page_runs(writable, gallery, tmp_path, monkeypatch, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ingestion.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(jpeg(ord(name)))
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("127.0.0.1:50051", writable.address), {})
+    assert "2 stored, 0 were there, {}" in capsys.readouterr().out
+    store = Store.open(gallery.folder)
+    assert store.count() == 25
+    assert store.photo("b").metadata == {"seen": date(2024, 2, 29)}
+    store.close()
