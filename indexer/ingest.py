@@ -26,8 +26,9 @@ from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, ImageError
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
+from indexer.ingest_report import LISTED, IngestProgress, IngestReport
 from indexer.ledger import is_disk_full, manifest_path, megabytes
-from indexer.loading import Decoded, Loaded, load_ahead
+from indexer.loading import Decoded, Loaded, face_content, face_item, load_ahead
 from indexer.metadata import Changes, Kind
 from indexer.metadata_file import read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
@@ -42,63 +43,8 @@ from indexer.store import Alias, NewPhoto, Store, StoreWriter
 MAX_BATCH: Final = 4096
 """Half a gigabyte of pixels in an encoder that takes 192 px."""
 
-LISTED: Final = 100
-"""How many skipped photos and duplicates a report names; `on_outcome` hears of all."""
-
 _LEDGER_BYTES: Final = 600
 """Of a photo without thumbnail and metadata: ids, hashes, and their indices."""
-
-
-@dataclass(frozen=True)
-class IngestProgress:
-    """Where a job is. Photos counted in `added` and `replaced` are durable: they survive a crash from here on.
-
-    `total` is None where the source does not know how many it has.
-    """
-
-    total: int | None
-    added: int
-    already_there: int
-    skipped: int
-    replaced: int = 0
-    duplicates: int = 0
-
-    @property
-    def done(self) -> int:
-        """Photos that need no more work."""
-        return self.added + self.replaced + self.already_there + self.duplicates + self.skipped
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What a job did.
-
-    Args:
-        added: photos stored.
-        already_there: photos that the gallery had under the same name.
-        skipped: (name, reason) of photos that could not be stored, the first 100 of them.
-        described: photos that got metadata.
-        seconds: wall time.
-        failed: how many photos could not be stored.
-        replaced: photos whose content had changed under an id that the caller gave.
-        duplicates: photos that the gallery had under another name; aliases, too.
-        same: (name, the photo's id) of duplicates, the first 100 of them.
-    """
-
-    added: int
-    already_there: int
-    skipped: tuple[tuple[str, str], ...]
-    described: int
-    seconds: float
-    failed: int = 0
-    replaced: int = 0
-    duplicates: int = 0
-    same: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def usable(self) -> int:
-        """Photos that are in the gallery now."""
-        return self.added + self.replaced + self.already_there + self.duplicates
 
 
 @dataclass
@@ -135,6 +81,8 @@ class _Job:
         self.fates = dict.fromkeys(Fate, 0)
         self.skipped: list[tuple[str, str]] = []
         self.same: list[tuple[str, str]] = []
+        self.cropped = self.without_face = 0
+        self.faceless: list[str] = []
         self._store = store
         self._total = total
         self._metadata = metadata
@@ -146,23 +94,43 @@ class _Job:
         return len(self._batch)
 
     def take(self, item: Item, future: Future[Loaded], prepare: Preparer) -> None:
-        """Decide on one photo, and keep what is to be written of it."""
+        """Decide on one file, and keep what is to be written of it: a photo, or one a face, all in one batch."""
         try:
             loaded = future.result()
-            outcome = self.placer.place(item, loaded.content_hash)
-            if outcome.fate in (Fate.ADDED, Fate.REPLACED):
-                decoded = loaded.decoded or prepare(item.read())
-                self._batch.photos.append((_let_go(outcome), loaded.content_hash, decoded))
-                return
+            content, decoded = loaded.content_hash, loaded.decoded
+            if decoded is None and not self.placer.has(item, content):
+                decoded = prepare(item.read())
         except ImageError as error:
-            outcome = Outcome(item, Fate.SKIPPED, reason=str(error))
-        else:
-            is_written = outcome.fate is Fate.ALIASED or (outcome.fate is Fate.ALREADY_THERE and item.metadata)
-            if is_written or self.placer.is_unwritten(loaded.content_hash):
-                self._batch.others.append(_let_go(outcome))
-                return
+            self._settle(Outcome(item, Fate.SKIPPED, reason=str(error)))
+            self.tell()
+            return
+        if decoded is None or len(decoded) == 1:
+            self._put(item, content, decoded[0] if decoded else None)
+            return
+        if self._total is not None:
+            self._total += len(decoded) - 1
+        described = self._described_item(item)
+        for number, face in enumerate(decoded, start=1):
+            self._put(face_item(described, number), face_content(content, number), face)
+
+    def _put(self, item: Item, content_hash: bytes, decoded: Decoded | None) -> None:
+        """Decide on one photo; `decoded` may be None only where it is known to be there."""
+        outcome = self.placer.place(item, content_hash)
+        if outcome.fate in (Fate.ADDED, Fate.REPLACED):
+            assert decoded is not None
+            self._batch.photos.append((_let_go(outcome), content_hash, decoded))
+            return
+        is_written = outcome.fate is Fate.ALIASED or (outcome.fate is Fate.ALREADY_THERE and item.metadata)
+        if is_written or self.placer.is_unwritten(content_hash):
+            self._batch.others.append(_let_go(outcome))
+            return
         self._settle(outcome)
         self.tell()
+
+    def _described_item(self, item: Item) -> Item:
+        """The item with what the metadata file says of it: its faces have other ids than the file knows."""
+        known = next((self._metadata[name] for name in possible_ids(item) if name in self._metadata), {})
+        return replace(item, metadata={**item.metadata, **known})
 
     def write(self, encoder: RegionEncoder) -> None:
         """Make durable what waits.
@@ -189,6 +157,7 @@ class _Job:
             replaces = any(outcome.fate is Fate.REPLACED for outcome, _, _ in batch.photos)
             (self._store.upsert if replaces else self._store.append)(photos, embeddings)
             self.described += sum(bool(photo.metadata) for photo in photos)
+            self._count_framing(batch)
         aliases = [
             Alias(outcome.photo_id, outcome.item.name, outcome.of)
             for outcome in batch.others
@@ -214,6 +183,14 @@ class _Job:
             return f". A photo takes about {photo_bytes / 1000:.0f} kB, how many are left is not known"
         left = self._total - sum(self.fates.values())
         return f". The {left} photos that are left may take about {megabytes(left * photo_bytes)}"
+
+    def _count_framing(self, batch: _Batch) -> None:
+        for outcome, _, decoded in batch.photos:
+            self.cropped += decoded.cropped
+            if decoded.without_face:
+                self.without_face += 1
+                if len(self.faceless) < LISTED:
+                    self.faceless.append(outcome.item.name)
 
     def tell(self) -> None:
         fates = self.fates
@@ -366,4 +343,7 @@ def _report(job: _Job, seconds: float) -> IngestReport:
         replaced=fates[Fate.REPLACED],
         duplicates=fates[Fate.DUPLICATE] + fates[Fate.ALIASED],
         same=tuple(job.same),
+        cropped=job.cropped,
+        without_face=job.without_face,
+        faceless=tuple(job.faceless),
     )

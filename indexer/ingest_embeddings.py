@@ -18,7 +18,7 @@ from indexer.embeddings_file import EmbeddedPhotos, EmbeddingsFile
 from indexer.errors import ConfigError, DataError, GalleryError
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
-from indexer.ingest import IngestProgress, IngestReport
+from indexer.ingest_report import IngestProgress, IngestReport
 from indexer.ledger import manifest_path
 from indexer.metadata import Kind
 from indexer.store import NewPhoto, Store, StoreWriter

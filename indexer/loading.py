@@ -7,9 +7,9 @@ source must read in its own order (a tar stream) are in memory until they are de
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from indexer.encoding import photo_pixels
+from indexer.framing import FaceFraming
 from indexer.photos import read_photo
 from indexer.sources.item import Item
 
@@ -33,19 +34,30 @@ class Decoded:
         pixels: (size, size, 3) uint8.
         thumbnail: JPEG.
         embedding: (14, dim) float32 unit rows; None until it is encoded.
+        cropped: whether it is a crop to a face.
+        without_face: whether a face was looked for in vain.
     """
 
     pixels: npt.NDArray[np.uint8]
     thumbnail: bytes
     embedding: npt.NDArray[np.float32] | None = None
+    cropped: bool = False
+    without_face: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A file that was read; decoded unless the gallery has its content. `content_hash` is its SHA-256."""
+    """A file that was read; decoded unless the gallery has its content. `content_hash` is its SHA-256.
+
+    Framing may make several photos of a file, one a face.
+    """
 
     content_hash: bytes
-    decoded: Decoded | None
+    decoded: Sequence[Decoded] | None
+
+
+Prepare = Callable[[bytes], Sequence[Decoded]]
+"""Makes of a photo file what is stored of it; raises ImageError where it cannot be read."""
 
 
 class Known(Protocol):
@@ -56,7 +68,7 @@ class Known(Protocol):
 
 
 def load_ahead(
-    items: Iterator[Item], register: Known, prepare: Callable[[bytes], Decoded], threads: int, ahead: int
+    items: Iterator[Item], register: Known, prepare: Prepare, threads: int, ahead: int
 ) -> Generator[tuple[Item, Future[Loaded]], None, None]:
     """Each item in order with what becomes of reading it, loaded by threads up to `ahead` items before its turn."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="load")
@@ -75,7 +87,7 @@ def load_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _load(item: Item, register: Known, prepare: Callable[[bytes], Decoded]) -> Loaded:
+def _load(item: Item, register: Known, prepare: Prepare) -> Loaded:
     """One item, read once."""
     data = item.read()
     content_hash = hashlib.sha256(data).digest()
@@ -88,7 +100,32 @@ def decode(data: bytes, size_px: int) -> Decoded:
     Raises:
         ImageError: it is no photo that can be read.
     """
-    image = read_photo(data)
+    return _decoded(read_photo(data), size_px)
+
+
+def decode_faces(data: bytes, size_px: int, framing: FaceFraming) -> list[Decoded]:
+    """What the encoder takes of a photo file that is cropped to its faces: at least one picture.
+
+    Raises:
+        ImageError: it is no photo that can be read, or one that the framing refuses.
+    """
+    return [
+        replace(_decoded(framed.image, size_px), cropped=framed.cropped, without_face=framed.face is None)
+        for framed in framing.frame(read_photo(data))
+    ]
+
+
+def face_item(item: Item, number: int) -> Item:
+    """The photo of one face of several in a file, counted from 1."""
+    return replace(item, photo_id=f"{item.photo_id}#{number}", name=f"{item.name}#{number}")
+
+
+def face_content(content_hash: bytes, number: int) -> bytes:
+    """What stands for the content of one face of several: of the first the file's own, so that the file is known."""
+    return content_hash if number == 1 else hashlib.sha256(content_hash + b"#%d" % number).digest()
+
+
+def _decoded(image: Image.Image, size_px: int) -> Decoded:
     pixels = photo_pixels(image, size_px)
     # What is there of a square photo is all of it already, and smaller.
     is_whole = image.width == image.height >= size_px >= THUMBNAIL_PX

@@ -80,6 +80,10 @@ class Placer:
             self._unwritten.setdefault(content_hash, []).append((outcome.photo_id, item.name))
         return outcome
 
+    def has(self, item: Item, content_hash: bytes) -> bool:
+        """Whether `place` would find the photo, so that nothing of it needs to be decoded."""
+        return self._found(item, content_hash) is not None
+
     def is_unwritten(self, content_hash: bytes) -> bool:
         """Whether a photo of this content was placed that is not durable yet."""
         return content_hash in self._unwritten
@@ -93,8 +97,9 @@ class Placer:
         if not self.register.has_content(content_hash):
             return None
         for photo_id in possible_ids(item):
-            if self.register.has(photo_id, content_hash):
-                return Outcome(item, Fate.ALREADY_THERE, photo_id)
+            for name in (photo_id, f"{photo_id}#1"):  # the first of several faces
+                if self.register.has(name, content_hash):
+                    return Outcome(item, Fate.ALREADY_THERE, name)
         there = self._unwritten.get(content_hash, []) + self._store.names_of(content_hash)
         if not there:  # the digests are those of another content
             return None

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.encoding import RegionEncoder
-from indexer.loading import Decoded, decode
+from indexer.framing import FaceFraming
+from indexer.loading import Decoded, decode, decode_faces
 
 MAX_WORKERS: Final = 256
 
@@ -34,11 +35,11 @@ class Preparer(Protocol):
     def threads(self) -> int:
         """How many threads should call it at once."""
 
-    def __call__(self, data: bytes) -> Decoded:
-        """What is stored of a photo file.
+    def __call__(self, data: bytes) -> Sequence[Decoded]:
+        """What is stored of a photo file: one photo, or with framing one a face.
 
         Raises:
-            ImageError: it is no photo that can be read.
+            ImageError: it is no photo that can be read, or one that the framing refuses.
         """
 
 
@@ -49,14 +50,18 @@ class Decoding:
     Args:
         size_px: side of the encoder's input.
         threads: as `Preparer` says.
+        framing: crops to the face; None takes photos as they are.
     """
 
     size_px: int
     threads: int = 2
+    framing: FaceFraming | None = None
 
-    def __call__(self, data: bytes) -> Decoded:
+    def __call__(self, data: bytes) -> Sequence[Decoded]:
         """Pixels and thumbnail."""
-        return decode(data, self.size_px)
+        if self.framing is None:
+            return [decode(data, self.size_px)]
+        return decode_faces(data, self.size_px, self.framing)
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,17 @@ class Encoding:
     Args:
         encoder: computes in the calling thread, as `OnnxEncoder.single_threaded` does.
         threads: as `Preparer` says; one a core.
+        framing: crops to the face; None takes photos as they are.
     """
 
     encoder: RegionEncoder
     threads: int
+    framing: FaceFraming | None = None
 
-    def __call__(self, data: bytes) -> Decoded:
+    def __call__(self, data: bytes) -> Sequence[Decoded]:
         """Embedding and thumbnail."""
-        decoded = decode(data, self.encoder.size_px)
-        return replace(decoded, embedding=self.encoder.encode_photos(decoded.pixels[None])[0])
+        decoded = Decoding(self.encoder.size_px, self.threads, self.framing)(data)
+        return [replace(one, embedding=self.encoder.encode_photos(one.pixels[None])[0]) for one in decoded]
 
 
 def embeddings_of(photos: Sequence[Decoded], encoder: RegionEncoder) -> npt.NDArray[np.float32]:
@@ -91,14 +98,17 @@ class EncodingProcesses(AbstractContextManager["EncodingProcesses"]):
     Args:
         open_encoder: opens an encoder that computes in the calling thread; is called in every process.
         processes: how many; one a core.
+        framing: crops to the face; None takes photos as they are.
     """
 
-    def __init__(self, open_encoder: Callable[[], RegionEncoder], processes: int) -> None:
+    def __init__(
+        self, open_encoder: Callable[[], RegionEncoder], processes: int, framing: FaceFraming | None = None
+    ) -> None:
         # Spawned: a forked one would inherit locks that threads of this process hold.
-        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _open, (open_encoder,))
+        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _open, (open_encoder, framing))
         self.threads = _AHEAD * processes
 
-    def __call__(self, data: bytes) -> Decoded:
+    def __call__(self, data: bytes) -> Sequence[Decoded]:
         """Embedding and thumbnail.
 
         Raises:
@@ -120,11 +130,11 @@ _ours: list[Encoding] = []
 """In a worker process: what it was started with."""
 
 
-def _open(open_encoder: Callable[[], Any]) -> None:
+def _open(open_encoder: Callable[[], Any], framing: FaceFraming | None) -> None:
     # Ctrl-C goes to all processes of a terminal; the one that began the job ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _ours.append(Encoding(open_encoder(), 1))
+    _ours.append(Encoding(open_encoder(), 1, framing))
 
 
-def _prepare(data: bytes) -> Decoded:
+def _prepare(data: bytes) -> Sequence[Decoded]:
     return _ours[0](data)

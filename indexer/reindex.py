@@ -24,7 +24,7 @@ from indexer import edits, versions
 from indexer.contents import read_fields, read_own_names
 from indexer.encoding import RegionEncoder
 from indexer.errors import ImageError
-from indexer.loading import Decoded, load_ahead
+from indexer.loading import Decoded, face_content, load_ahead
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
 from indexer.sources.item import Source
@@ -140,10 +140,12 @@ class _Job:
                     if len(self.skipped) < LISTED:
                         self.skipped.append((item.name, str(error)))
                     continue
-                # Another file of the same content may have been decoded at the same time.
-                if found.decoded is not None and found.content_hash in self._wanted:
-                    self._wanted.remove(found.content_hash)
-                    waiting.append((found.content_hash, found.decoded))
+                for number, decoded in enumerate(found.decoded or (), start=1):
+                    content = face_content(found.content_hash, number)
+                    # Another file of the same content may have been decoded at the same time.
+                    if content in self._wanted:
+                        self._wanted.remove(content)
+                        waiting.append((content, decoded))
                 if len(waiting) >= batch:
                     self._store(waiting)
                     waiting = []

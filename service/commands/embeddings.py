@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from indexer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from indexer.ingest import IngestProgress, IngestReport
+    from indexer.ingest_report import IngestProgress, IngestReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Who decodes and encodes in `mgrl ingest`: a thread or a process a core, or a GPU."""
+"""Who decodes, crops and encodes in `mgrl ingest`: a thread or a process a core, or a GPU."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from indexer.device import DEVICES, choose_device
 from indexer.errors import ConfigError
+from service.commands import framing
 
 if TYPE_CHECKING:
     from indexer.encoding import OnnxEncoder
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help=f"workers are processes, not threads (default: from {_THREADS + 1} workers on)",
     )
+    framing.add_arguments(parser)
 
 
 @contextmanager
@@ -50,10 +52,11 @@ def workers(args: argparse.Namespace) -> "Iterator[tuple[OnnxEncoder, Preparer]]
         raise ConfigError(f"--workers must be from 1 to {MAX_WORKERS}, got {count}")
     device, model = choose_device(args.device), Path(args.model or DEFAULT_MODEL)
     encoder = OnnxEncoder.open(model, threads=1, device=device)
+    crops = framing.framing(args, encoder.size_px)
     if device != "cpu":
-        yield encoder, Decoding(encoder.size_px, count)
+        yield encoder, Decoding(encoder.size_px, count, crops)
     elif count > _THREADS if args.processes is None else args.processes:
-        with EncodingProcesses(partial(OnnxEncoder.open, model, threads=1), count) as processes:
+        with EncodingProcesses(partial(OnnxEncoder.open, model, threads=1), count, crops) as processes:
             yield encoder, processes
     else:
-        yield encoder, Encoding(encoder, count)
+        yield encoder, Encoding(encoder, count, crops)

@@ -17,7 +17,8 @@ from indexer.encoding import stack_photos
 from indexer.errors import ConfigError, DataError, GalleryError, ModelMismatchError
 from indexer.filters import And, Equals, Not
 from indexer.gallery import Gallery
-from indexer.ingest import IngestProgress, ingest
+from indexer.ingest import ingest
+from indexer.ingest_report import IngestProgress
 from indexer.ledger import replace_file
 from indexer.metadata import Kind
 from indexer.photos import read_photo

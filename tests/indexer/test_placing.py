@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import ImageError
-from indexer.ingest import IngestReport, ingest
+from indexer.ingest import ingest
+from indexer.ingest_report import IngestReport
 from indexer.metadata import Kind
 from indexer.photos import read_bytes
 from indexer.placing import Duplicates, Fate, Outcome

@@ -49,7 +49,7 @@ def test_what_a_process_refuses_comes_back_as_it_was_said(processes: EncodingPro
 
 def test_a_photo_is_prepared_in_another_process(photos: Path, processes: EncodingProcesses) -> None:
     data = (photos / "face00.jpg").read_bytes()
-    found = processes(data)
+    (found,) = processes(data)
     expected = decode(data, 192)
     assert found.thumbnail == expected.thumbnail
     assert found.embedding is not None
