@@ -181,7 +181,8 @@ async def _requests(
             while not uploads.is_open:
                 opened.clear()
                 await opened.wait()
-            yield uploads.photo(photo)
+            if (request := uploads.photo(photo)) is not None:
+                yield request
     except Exception as error:
         uploads.failure = error
 

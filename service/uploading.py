@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from indexer.errors import PublicError
+from indexer.errors import ImageError, PublicError
 from indexer.metadata import Kind
 from indexer.upload import Upload
 from mgrl.v1 import gallery_pb2
+from service.config_access import MAX_MESSAGE_BYTES
 from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.errors import error_from_status
 
@@ -50,17 +51,23 @@ class Uploads:
         """Whether the next photo may be sent."""
         return self._sent < self._may_send_through
 
-    def photo(self, upload: Upload) -> gallery_pb2.UpsertPhotosRequest:
-        """The message for the next photo."""
-        self._sent += 1
+    def photo(self, upload: Upload) -> gallery_pb2.UpsertPhotosRequest | None:
+        """The message for the next photo; None for one that no service takes, which has failed then."""
         photo = gallery_pb2.UpsertPhoto(
-            sequence=self._sent,
+            sequence=self._sent + 1,
             photo_id=upload.photo_id,
             image=upload.image,
             metadata=metadata_to_wire(upload.metadata),
             source=upload.source,
         )
-        return gallery_pb2.UpsertPhotosRequest(photo=photo)
+        request = gallery_pb2.UpsertPhotosRequest(photo=photo)
+        if request.ByteSize() > MAX_MESSAGE_BYTES:
+            # Sent, it would end the stream, and with it the photos that come after.
+            found = f"the photo has {len(upload.image)} bytes, with all that is said of it at most {MAX_MESSAGE_BYTES}"
+            self._failed.append((upload.photo_id, ImageError(f"{found} may be sent; scale it down")))
+            return None
+        self._sent += 1
+        return request
 
     def take(self, response: gallery_pb2.UpsertPhotosResponse) -> None:
         """Read an answer."""

@@ -67,7 +67,8 @@ class _Sender:
                     if self._has_ended:
                         return
                     request = self._uploads.photo(photo)
-                yield request
+                if request is not None:
+                    yield request
         except Exception as error:
             self._uploads.failure = error
 

@@ -20,7 +20,6 @@ from indexer.errors import (
     DataError,
     GalleryError,
     ImageError,
-    PublicError,
     QueryError,
     UnknownPhotoError,
 )
@@ -238,9 +237,26 @@ def test_a_client_that_sends_further_than_it_may_is_cut_off(writable, monkeypatc
     assert f"photo {WINDOW + 1} came before its time" in str(error)
 
 
-def test_an_oversize_image_is_refused(writer) -> None:
-    with pytest.raises(PublicError, match="larger than max"):
-        writer.upsert([Upload("a", bytes(5 << 20))])
+def test_an_oversize_image_fails_alone(writable, writer) -> None:
+    report = writer.upsert([Upload("a", bytes(5 << 20)), Upload("b", jpeg(1))])
+    assert report.stored == 1
+    ((photo_id, error),) = report.failed
+    assert photo_id == "a"
+    assert isinstance(error, ImageError)
+    assert "5242880 bytes" in str(error)
+
+    async def main():
+        async with AsyncClient(writable.address) as client:
+            return await client.upsert([Upload("a", bytes(5 << 20)), Upload("c", jpeg(2))])
+
+    assert asyncio.run(main()).stored == 1
+
+
+def test_a_message_above_the_limit_ends_the_stream(writable, gallery) -> None:
+    with Stream(writable.address) as stream:
+        stream.photo(1, image=bytes(5 << 20))
+        assert "larger than max" in str(stream.error())
+    StoreWriter.open(gallery.folder, wait_s=10).close()
 
 
 def test_a_read_only_service_says_so(service, client) -> None:
