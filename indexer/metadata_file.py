@@ -66,7 +66,7 @@ def read_metadata(path: Path, known: Mapping[str, Kind]) -> MetadataTable:
             ]
         return _table(path, rows, Columns(known, has_types=table.has_types))
     except OSError as error:
-        raise DataError(f"cannot read the metadata file {path.name}: {error.strerror}") from error
+        raise DataError(f"cannot read the metadata file {path.name}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} must be UTF-8 ({error.reason})") from error
     except DataError as error:

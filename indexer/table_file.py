@@ -86,7 +86,7 @@ def _parquet_rows(file: IO[bytes], needed: Sequence[str], errors: str) -> Iterat
             for cells in batch.to_pylist():
                 row += 1
                 yield row, {column: _as_json_has_it(value) for column, value in cells.items()}
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OSError) as error:  # of damaged names it is UnicodeDecodeError
         raise DataError(f"it is no Parquet file, or damaged ({str(error).splitlines()[0]})") from error
 
 

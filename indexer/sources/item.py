@@ -108,7 +108,7 @@ def place_id(place: PurePosixPath) -> str:
         >>> place_id(PurePosixPath("anna/front.left.jpg"))
         'anna/front.left'
     """
-    return as_text(place.with_suffix("").as_posix())
+    return as_text((place.with_suffix("") if place.name else place).as_posix())
 
 
 def possible_ids(item: Item) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ The manifest is read whole first, to check every row and to count them, then pho
 bytes a row stay in memory.
 """
 
+import os
 from array import array
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from typing import IO, Any, Final, cast
 
 import numpy as np
 
+from indexer.embeddings_file import check_id
 from indexer.errors import DataError
 from indexer.metadata import ID_COLUMN, Kind, Value
 from indexer.metadata_cells import Columns
@@ -37,8 +39,8 @@ PATH: Final = "path"
 URL: Final = "url"
 NOTE: Final = "#"
 NOTED_ID, NOTED_NAME, REASON = "#photo_id", "#name", "#reason"
-MAX_ID: Final = 1000
-"""Characters of an id that a caller gives."""
+
+_PLACES: Final = {PATH, URL, ARCHIVE}
 
 
 class Manifest:
@@ -119,7 +121,11 @@ class Manifest:
         else:
             reason = f"it came from a stream and cannot be read again; then: {cells.get(REASON)}"
             item = Item(self.name, self.name, partial(refuse, reason))
-        return replace(item, photo_id=cells.get(NOTED_ID) or item.photo_id, name=cells.get(NOTED_NAME) or item.name)
+        return replace(
+            item,
+            photo_id=as_text(cells.get(NOTED_ID) or item.photo_id),
+            name=as_text(cells.get(NOTED_NAME) or item.name),
+        )
 
     def _of_path(self, path: str) -> Item:
         if is_url(path):
@@ -139,7 +145,7 @@ class Manifest:
                 for number, cells in self._format.rows(file, (PATH, URL, NOTED_NAME, ARCHIVE), "surrogateescape"):
                     yield f"{self._format.unit} {number}", cells
         except OSError as error:
-            raise DataError(f"cannot read the manifest {self.name}: {error.strerror}") from error
+            raise DataError(f"cannot read the manifest {self.name}: {error.strerror or error}") from error
         except DataError as error:
             said = str(error)
             raise DataError(said if said.startswith(f"{self.name}: ") else f"{self.name}: {said}") from error
@@ -199,25 +205,23 @@ def _own_id(cells: Mapping[str, Any]) -> str | None:
     if ID_COLUMN not in cells:
         return None
     given = cells[ID_COLUMN]
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given)  # a column of numbers that are ids
-    if not isinstance(given, str) or not 1 <= len(given) <= MAX_ID or not _is_unicode(given):
-        raise DataError(f"must give an id of 1 to {MAX_ID} characters in {ID_COLUMN}, got {str(given)[:80]!r}")
-    return given
+    # A column of numbers may be one of ids.
+    return check_id(str(given) if isinstance(given, int) and not isinstance(given, bool) else given)
 
 
 def _check_place(cells: Mapping[str, Any]) -> None:
-    given = [cells[column] for column in (PATH, URL) if cells.get(column) is not None]
-    if (len(given) == 1 and isinstance(given[0], str) and given[0]) or (
-        not given and (cells.get(NOTED_NAME) or cells.get(ARCHIVE))
-    ):
-        return
-    raise DataError(f"must name its photo in {PATH} or in {URL}, got {str(given)[:80]}")
+    """Refuse a row that does not say where its photo is, or says it in what cannot be a name."""
+    texts = {column: cells[column] for column in (*_PLACES, NOTED_ID, NOTED_NAME) if cells.get(column) is not None}
+    for column, text in texts.items():
+        if not isinstance(text, str) or not _is_name(text):
+            raise DataError(f"{column} must be a text that can name a file, got {str(text)[:80]!r}")
+    if len(texts.keys() & _PLACES) != 1 and (texts.keys() & _PLACES or NOTED_NAME not in texts):
+        given = [texts[column] for column in sorted(texts.keys() & _PLACES)]
+        raise DataError(f"must name its photo in {PATH} or in {URL}, got {str(given)[:80]}")
 
 
-def _is_unicode(text: str) -> bool:
+def _is_name(text: str) -> bool:
     try:
-        text.encode()
+        return bool(text) and b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
-    return True

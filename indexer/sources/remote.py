@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
-from indexer.errors import ConfigError, DataError, ImageError
+from indexer.errors import ConfigError, DataError, ImageError, PublicError
 from indexer.photos import MAX_FILE_BYTES
 from indexer.sources.item import Item, as_text, place_id, refuse
 
@@ -51,7 +51,10 @@ def shown(url: str) -> str:
         >>> shown("https://me:secret@example.org/faces/anna.jpg?signature=x"), shown("tar://a.jpg::s3://bucket/x.tar")
         ('faces/anna.jpg', 'a.jpg')
     """
-    parts = urlsplit(url.partition("::")[0])
+    try:
+        parts = urlsplit(url.partition("::")[0])
+    except ValueError:
+        return "a malformed URL"
     return parts.path.lstrip("/") or parts.netloc.rpartition("@")[2]
 
 
@@ -87,11 +90,14 @@ def reach(url: str, act: Callable[[Any, str], T]) -> T:
 
     Raises:
         DataError: it cannot be done, and why.
+        ConfigError: a package is missing.
     """
     for pause_s in (*_PAUSES_S, None):
-        system, path = file_system(url)
         try:
-            return act(system, path)
+            # Here, too, something may be out of reach: an archive is opened to look into it.
+            return act(*file_system(url))
+        except PublicError:
+            raise
         except FileNotFoundError as error:
             raise DataError(f"{shown(url)} is not there") from error
         # Every store has errors of its own, with no base in common.

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
 
+from indexer.embeddings_file import check_id
 from indexer.errors import DataError
 from indexer.metadata import ID_COLUMN, MAX_FIELDS, Kind, Value, check_field
 from indexer.metadata_cells import kind_of, stated_kind, typed
@@ -37,6 +38,7 @@ ARCHIVE: Final = "#archive"
 _SIDECAR: Final = ".json"
 _MAX_SIDECAR: Final = 1 << 20
 _MAX_TOGETHER: Final = 16
+_MAX_NAME: Final = 4096
 _MAX_HEADER: Final = 1 << 20
 
 
@@ -98,10 +100,11 @@ class Shard:
         yield group
 
     def _item(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Item:
-        place = PurePosixPath(as_text(member.name).lstrip("/"))
+        place = PurePosixPath(as_text(member.name[:_MAX_NAME]).lstrip("/"))
         item = Item(f"{self.name}/{place}", place_id(place), bytes, locator=self._member(member))
-        if member.size > MAX_FILE_BYTES:
-            reason = f"the file has {member.size} bytes, the limit is {MAX_FILE_BYTES}"
+        if member.size > MAX_FILE_BYTES or len(member.name) > _MAX_NAME:
+            limits = f"the limits are {MAX_FILE_BYTES} and {_MAX_NAME}"
+            reason = f"the file has {member.size} bytes and a name of {len(member.name)} characters, {limits}"
             return replace(item, read=partial(refuse, reason))
         data = _data(archive, member)
         return replace(item, read=partial(bytes, data), held_bytes=len(data) or 1)
@@ -155,8 +158,8 @@ class _Sidecars:
         try:
             cells = _json_object(group.sidecar)
             photo_id = cells.pop(ID_COLUMN, None)
-            if photo_id is not None and not (isinstance(photo_id, str) and photo_id):
-                raise DataError(f"{ID_COLUMN} must be a text, got {str(photo_id)[:80]!r}")
+            if photo_id is not None:
+                check_id(photo_id)
             metadata = self._values(cells)
         except DataError as error:
             reason = f"its metadata in {PurePosixPath(group.key).name}{_SIDECAR} does not hold: {error}"

@@ -98,7 +98,7 @@ def test_names_that_are_no_utf_8_can_be_listed(tmp_path: Path) -> None:
     ("name", "lines", "message"),
     [
         ("p.csv", ["photo_id,age", "a,1"], "p.csv: the first line must name the columns, path or url or #name or"),
-        ("p.csv", ["path,photo_id", "a.png,a", "b.png,"], "p.csv: line 3: must give an id of 1 to 1000 characters in"),
+        ("p.csv", ["path,photo_id", "a.png,a", "b.png,"], "p.csv: line 3: a photo id must be a text of 1 to 1000 ch"),
         ("p.csv", ["path,photo_id", "a.png,a", "b.png,b", "c.png,a"], "line 4 gives the id 'a' that line 2 gives; an"),
         ("p.csv", ["path,age:number", "a.png,old"], "p.csv: line 2, field age: the value must be a number, got 'old'"),
         ("p.csv", ["path,hair colour", "a.png,x"], "p.csv: line 2: a field's name must be 1 to 64 letters"),
@@ -111,8 +111,12 @@ def test_names_that_are_no_utf_8_can_be_listed(tmp_path: Path) -> None:
         ("p.csv", ["path,age", "a.png"], "p.csv: line 2 has 1 cells, the header has 2"),
         ("p.csv", ["path," + ",".join(f"f{n}" for n in range(65)), "a" + ",1" * 65], "got 65 columns"),
         ("p.jsonl", ['{"path": "a.png"}', "{"], "p.jsonl: line 2 is no JSON object"),
-        ("p.jsonl", ['{"path": ["a.png"]}'], "p.jsonl: line 1: must name its photo in path or in url, got [['a.png']]"),
-        ("p.jsonl", ['{"path": "a", "photo_id": "\\udcff"}'], "line 1: must give an id of 1 to 1000 characters"),
+        ("p.jsonl", ['{"path": ["a.png"]}'], "p.jsonl: line 1: path must be a text that can name a file, got"),
+        ("p.jsonl", ['{"path": "a\\u0000b"}'], "line 1: path must be a text that can name a file, got 'a"),
+        ("p.jsonl", ['{"path": "\\ud800"}'], "line 1: path must be a text that can name a file"),
+        ("p.jsonl", ['{"path": "a", "#photo_id": 7}'], "line 1: #photo_id must be a text that can name"),
+        ("p.jsonl", ['{"url": "s3://x", "#archive": "y.tar"}'], "line 1: must name its photo in path or in url, got ["),
+        ("p.jsonl", ['{"path": "a", "photo_id": "\\udcff"}'], "line 1: a photo id must be Unicode text"),
         ("p.parquet", ["no parquet"], "p.parquet: it is no Parquet file, or damaged"),
     ],
 )
