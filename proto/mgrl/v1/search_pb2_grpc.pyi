@@ -8,6 +8,12 @@ error in upper case, such as SKETCH_ERROR), in the trailing metadata `grpc-statu
 in the details of an in-stream error. With it come a google.rpc.BadRequest whose `field` is the path of what is wrong
 in the message, such as `strokes.strokes[2].x`, and a google.rpc.RetryInfo where the same call may succeed later.
 
+Where a service asks who calls (metadata `authorization: Bearer KEY`, or a client certificate), every call may also end
+with UNAUTHENTICATED (no key, or one that is wrong, expired or revoked; a stream also later), PERMISSION_DENIED (the
+key has another role, or the gallery is none of its own), or RESOURCE_EXHAUSTED (above the key's rate or size; in a
+drawing the one message, and the drawing goes on). A gallery may require a purpose (else INVALID_ARGUMENT) and a record
+in the audit log: where none can be written, searches end with UNAVAILABLE and reason AUDIT_ERROR.
+
 Regions: id 0 is the whole face (granularity 1), ids 1 to 4 the 2x2 grid (granularity 2), ids 5 to 13 the 3x3 grid
 (granularity 3), each row by row from the upper left.
 """

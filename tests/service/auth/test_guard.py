@@ -258,7 +258,7 @@ def test_every_method_of_the_contract_has_a_role():
         for method in pool.FindServiceByName(service).methods
     }
     assert "/mgrl.v1.SketchSearchService/Draw" in served
-    assert served <= set(methods.ROLE_OF)
+    assert served == set(methods.ROLE_OF)
 
 
 def test_a_method_that_has_no_role_is_refused(serve, monkeypatch):
