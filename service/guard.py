@@ -14,8 +14,8 @@ from indexer.errors import QueryError
 from service.audit import AuditLog
 from service.auth.authenticator import Authenticator
 from service.auth.callers import Call, Caller, enter_call
-from service.auth.limits import Limiter, check_size
-from service.auth.methods import ANY, OPEN, ROLE_OF
+from service.auth.limits import Limiter
+from service.auth.methods import ANY, DRAW, OPEN, ROLE_OF
 from service.errors import ForbiddenError, public_errors
 from service.galleries import Galleries
 from service.handlers import shape_of
@@ -82,7 +82,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
             self._limiter.take_call(caller)
             enter_call(call)
             if not _is_stream(asked):
-                check_size(caller.limits, asked.ByteSize())
+                self._limiter.check_size(caller, asked.ByteSize())
                 self._check_opening(call, asked)
                 if "strokes" in asked.DESCRIPTOR.fields_by_name:
                     call.take_strokes(len(asked.strokes.strokes))
@@ -96,7 +96,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
             role_for(call.caller, method)
             if call.gallery:
                 self._galleries.find(call.gallery)
-            check_size(call.caller.limits, request.ByteSize())
+            # Later messages of a drawing are refused one by one, by its session.
+            if is_first or method != DRAW:
+                self._limiter.check_size(call.caller, request.ByteSize())
             if is_first:
                 with self._refusals_noted(call.caller, method):
                     self._check_opening(call, request)

@@ -184,7 +184,7 @@ class DrawSession:
                     field="sequence",
                 )
             if (call := current_call()) is not None and request.WhichOneof("action") != "finish":
-                call.take_strokes(len(request.strokes.strokes))
+                call.take_strokes(len(request.strokes.strokes), request.ByteSize())
             if request.HasField("deadline_ms"):
                 until = time.monotonic() + _deadline_s(request.deadline_ms)
             changed = await apply(request, self._drawing, self._workers)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from service.auth.callers import Caller
-from service.config_access import LimitsConfig
 from service.errors import LimitError
 
 _BURST_S: Final = 2.0
@@ -67,6 +66,15 @@ class Limiter:
         """
         self._take(caller, "strokes", caller.limits.strokes_per_s, strokes)
 
+    def check_size(self, caller: Caller, size_bytes: int) -> None:
+        """Refuse a message that is too large for its caller.
+
+        Raises:
+            LimitError: it is.
+        """
+        if size_bytes > (most := caller.limits.message_bytes):
+            raise LimitError(f"a message may have {most} bytes, this one has {size_bytes}; thin it out or split it")
+
     def _take(self, caller: Caller, what: str, rate: float, amount: int) -> None:
         if not rate:
             return
@@ -80,15 +88,3 @@ class Limiter:
             raise LimitError.after(
                 wait_s, f"{caller} may ask for {rate:g} {what} a second; try again in {wait_s:.2g} s"
             )
-
-
-def check_size(limits: LimitsConfig, size_bytes: int) -> None:
-    """Refuse a message that is too large for its caller.
-
-    Raises:
-        LimitError: it is.
-    """
-    if size_bytes > limits.message_bytes:
-        raise LimitError(
-            f"a message may have {limits.message_bytes} bytes, this one has {size_bytes}; thin it out or split it"
-        )

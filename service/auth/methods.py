@@ -18,9 +18,11 @@ SEARCH, INGEST, ADMIN = "search", "ingest", "admin"
 _SKETCHES: Final = "/mgrl.v1.SketchSearchService/"
 _GALLERIES: Final = "/mgrl.v1.GalleryService/"
 
+DRAW: Final = _SKETCHES + "Draw"
+
 ROLE_OF: Final[Mapping[str, str]] = {
     _SKETCHES + "Search": SEARCH,
-    _SKETCHES + "Draw": SEARCH,
+    DRAW: SEARCH,
     _SKETCHES + "Replay": SEARCH,
     _GALLERIES + "ListGalleries": ANY,
     _GALLERIES + "GetPhoto": SEARCH,
