@@ -5,14 +5,11 @@ import { byId, element, isStill, portrait, thumbnailUrl } from "./dom.js";
 export const SHOWN = 12;
 const MOVE_MS = 320;
 const FETCH_AFTER_MS = 400; // no sooner: the ranking comes first
-const JUDGED = 5; // of this many photos it is asked whether they stay
-const STEPS = 3;
 
 export class Ranking extends EventTarget {
   #list = byId("ranking");
   #cards = new Map();
   #gallery = "";
-  #recent = [];
   #fetched = new Set();
   result = null;
 
@@ -23,7 +20,6 @@ export class Ranking extends EventTarget {
       this.#fetched.clear();
     }
     this.#gallery = gallery;
-    this.#recent = [];
   }
 
   hits() {
@@ -45,7 +41,7 @@ export class Ranking extends EventTarget {
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
     if (before) for (const [id, card] of this.#cards) glide(card, before.get(id));
     setTimeout(() => this.#fetchAhead(), FETCH_AFTER_MS);
-    this.#judge(hits, isMuch);
+    this.#judge(result, isMuch);
   }
 
   // The photos that may come next, so that they are there when they do.
@@ -57,25 +53,14 @@ export class Ranking extends EventTarget {
     }
   }
 
-  // "none", "early", "settling" or "steady": whether the closest photos stayed the closest.
-  get verdict() {
-    return byId("verdict").dataset.verdict;
-  }
-
-  #judge(hits, isMuch) {
-    this.#recent = [...this.#recent, hits.slice(0, JUDGED).map((hit) => hit.photo_id)].slice(-STEPS);
-    const newest = this.#recent.at(-1);
-    const stayed = newest.filter((id) => this.#recent.every((ids) => ids.includes(id))).length;
-    let verdict = isMuch && this.#recent.length < STEPS ? "none" : "early";
-    if (!hits.length) {
-      verdict = "none";
-      this.#recent = [];
-    } else if (this.#recent.length === STEPS && stayed >= Math.ceil(newest.length * 0.6)) {
-      verdict = stayed === newest.length && this.#recent.every((ids) => ids[0] === newest[0]) ? "steady" : "settling";
-    }
-    const words = { none: "", early: "Too early to tell", settling: "Settling", steady: "Steady" };
+  // Whether the ranking has settled, as the service says; nothing of a whole drawing's only answer, which is not early.
+  #judge({ strokes, stability }, isMuch) {
+    const hides = !stability || (isMuch && stability.overlap === undefined);
+    const verdict = hides ? "none" : stability.too_early ? "early" : "steady";
+    const count = stability?.settled_strokes ?? 0;
+    const since = strokes && count ? ` for ${count} stroke${count === 1 ? "" : "s"}` : "";
     byId("verdict").dataset.verdict = verdict;
-    byId("verdict").textContent = words[verdict];
+    byId("verdict").textContent = { none: "", early: "Too early to tell", steady: `Settled${since}` }[verdict];
   }
 
   #add(id) {
