@@ -166,8 +166,10 @@ def test_make_demo_on_a_fresh_checkout(tmp_path: Path) -> None:
     assert "python3 -m pip install ." in COMMANDS
     done = subprocess.run([python, "-m", "pip", "install", "--quiet", "."], **run)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr[-2000:]
-    # From the installed package, not from the checkout: stubs and model are in the wheel.
+    # From the installed package, not from the checkout: stubs, model and page are in the wheel.
     code = "import mgrl.v1.search_pb2, indexer.encoding as e; print(e.__file__); e.OnnxEncoder.open()"
+    code += "; import pathlib, service.web; page = pathlib.Path(service.web.__file__).parent / 'page'"
+    code += "; assert {'index.html', 'style.css', 'app.js'} <= {file.name for file in page.iterdir()}"
     run["cwd"] = tmp_path
     done = subprocess.run([python, "-c", code], **run)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr[-2000:]
