@@ -1,8 +1,9 @@
 """From a browser's WebSocket to a `Draw` call and back: the contract's messages in their JSON form, passed through.
 
 The page sends one DrawRequest a message and gets one DrawResponse a message, with the field names of search.proto.
-When the call ends, the last message is `{"ended": {"message": ..., "is_final": ...}}`; `is_final` says that the same
-drawing would end again, so that the page must not try once more by itself.
+When the call ends, the last message is `{"ended": {"message": ..., "is_final": ..., "is_idle": ...}}`; `is_final`
+says that the same drawing would end again, so that the page must not try once more by itself, and `is_idle` that nobody
+drew for long, so that the page comes back when somebody does.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from indexer.errors import PublicError, QueryError
 from mgrl.v1 import search_pb2
 from service.async_client import AsyncClient
-from service.errors import AuditError, LimitError, ServiceError
+from service.errors import AuditError, IdleError, LimitError, ServiceError
 
-_PASSES: tuple[type[PublicError], ...] = (ServiceError, LimitError, AuditError)
+_PASSES: tuple[type[PublicError], ...] = (ServiceError, LimitError, IdleError, AuditError)
 """What may be over when the page tries again."""
 
 
@@ -107,7 +108,11 @@ async def _to_page(socket: WebSocket, call: Any) -> None:
 
 
 async def _end(socket: WebSocket, error: PublicError) -> None:
-    message = {"message": str(error), "is_final": not isinstance(error, _PASSES)}
+    message = {
+        "message": str(error),
+        "is_final": not isinstance(error, _PASSES),
+        "is_idle": isinstance(error, IdleError),
+    }
     with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone meanwhile
         await socket.send_text(json.dumps({"ended": message}))
         await socket.close(1000)

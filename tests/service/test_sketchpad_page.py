@@ -310,6 +310,20 @@ def test_a_lost_service_loses_no_drawing(browser, galleries, encoder, episode):
         complaints[:] = [one for one in complaints if "503" not in one]
 
 
+def test_a_stream_that_ended_because_nobody_drew_is_begun_again_by_who_draws(browser, galleries, encoder, episode):
+    with (
+        serving(galleries, encoder, idle_timeout_s=1.0) as running,
+        page_for(running.address) as page,
+        opened(browser, page.address) as (pad, _),
+    ):
+        choose(pad.tab, "people")
+        pad.draw(episode.episode.strokes[:2])
+        pad.tab.wait_for_selector("#connection:has-text('Resting')", timeout=15_000)
+        assert pad.tab.is_hidden("#trouble")
+        pad.draw(episode.episode.strokes[2:3])
+        pad.settled(3)
+
+
 def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_path):
     drawn = Image.fromarray(255 - rasterise(draw_strokes(person(SEED, 3), np.random.default_rng(3)), 500))
     sheet = Image.new("L", (900, 760), 200)

@@ -141,6 +141,7 @@ link.addEventListener("result", ({ detail: { sequence, result } }) => {
   });
 });
 link.addEventListener("refused", ({ detail }) => say(detail.message, true));
+link.addEventListener("asleep", () => setConnection("on", "Resting"));
 link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
   setConnection("off", isFinal ? "Refused" : "Reconnecting…");
   byId("trouble-text").textContent = isFinal ? message : `${message} Your drawing is kept; trying again.`;

@@ -9,13 +9,13 @@ export class Stream {
   #socket;
   #sequence = 0;
 
-  // handlers: open(), result(sequence, result), error(sequence, message), ended(message, isFinal)
+  // handlers: open(), result(sequence, result), error(sequence, message), ended({message, is_final, is_idle})
   constructor(begin, handlers) {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     this.#socket = new WebSocket(`${scheme}://${location.host}/api/draw`);
     let hasEnded = false;
-    const end = (message, isFinal) => {
-      if (!hasEnded) handlers.ended(message, isFinal);
+    const end = (how) => {
+      if (!hasEnded) handlers.ended(how);
       hasEnded = true;
     };
     this.#socket.onopen = () => {
@@ -24,11 +24,11 @@ export class Stream {
     };
     this.#socket.onmessage = ({ data }) => {
       const reply = JSON.parse(data);
-      if (reply.ended) end(reply.ended.message, reply.ended.is_final);
+      if (reply.ended) end(reply.ended);
       else if (reply.error) handlers.error(reply.sequence, reply.error.message);
       else handlers.result(reply.sequence, complete(reply.result));
     };
-    this.#socket.onclose = () => end("The sketchpad's command has stopped.", false);
+    this.#socket.onclose = () => end({ message: "The sketchpad's command has stopped.", is_final: false, is_idle: false });
     this.drop = () => {
       hasEnded = true;
       this.#socket.close();
@@ -58,6 +58,7 @@ export class Stream {
 export class Link extends EventTarget {
   #stream = null;
   #isOpen = false;
+  #isAsleep = false; // nobody drew for long, and the service ended the stream
   #sent = null; // the state that the service has, as far as it was sent on this stream
   #wanted;
   #begin;
@@ -86,12 +87,13 @@ export class Link extends EventTarget {
   // Brings the service to this state; the sequence number of the last message, 0 when there was none to send.
   sync(state) {
     this.#wanted = state;
+    if (this.#isAsleep) this.#connect();
     return this.#isOpen ? this.#catchUp() : 0;
   }
 
   #connect() {
     clearTimeout(this.#timer);
-    this.#isOpen = false;
+    this.#isOpen = this.#isAsleep = false;
     this.#stream = new Stream(this.#begin, {
       open: () => {
         this.#isOpen = true;
@@ -106,10 +108,11 @@ export class Link extends EventTarget {
         this.#sent = null; // refused: what the service has is no longer known
         this.#tell("refused", { sequence, message });
       },
-      ended: (message, isFinal) => {
+      ended: ({ message, is_final, is_idle }) => {
         this.#isOpen = false;
-        this.#tell("lost", { message, isFinal });
-        if (isFinal) return;
+        this.#isAsleep = is_idle;
+        this.#tell(is_idle ? "asleep" : "lost", { message, isFinal: is_final });
+        if (is_final || is_idle) return;
         this.#timer = setTimeout(() => this.#connect(), this.#wait);
         this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
       },

@@ -74,7 +74,7 @@ export class Replay {
         this.#finish();
       },
       error: (_, message) => fail(message),
-      ended: (message) => fail(message),
+      ended: ({ message }) => fail(message),
     });
   }
 
