@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from indexer.errors import ConfigError, QueryError
+from indexer.upload import Upload
 from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.async_client import AsyncClient
 from service.auth import authenticator, methods
@@ -22,6 +23,7 @@ from service.config_access import AuthConfig, GalleryConfig, JwtConfig, LimitsCo
 from service.credentials import Credentials
 from service.errors import AuthenticationError, ForbiddenError, LimitError, UnknownGalleryError
 from service.server import SERVICES
+from tests.indexer.test_upserting import jpeg
 from tests.service.auth.conftest import client_with
 from tests.service.conftest import ids, line, serving
 
@@ -314,3 +316,19 @@ def test_an_unknown_service_is_still_unknown(serve):
     with grpc.insecure_channel(serve().address) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary("/mgrl.v1.Nothing/Nothing")(b"", timeout=5)
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_key_that_searches_changes_nothing_and_one_that_ingests_finds_nothing(serve, new_key):
+    service = serve(galleries={"staff": GalleryConfig(writable=True)})
+    with client_with(service, new_key("desk")) as client:
+        for change in (
+            lambda: client.delete(["photo0001"], "staff"),
+            lambda: client.upsert([Upload("anna", jpeg(1, 600))], "staff"),
+        ):
+            with pytest.raises(ForbiddenError, match="takes the role ingest, key desk has: search"):
+                change()
+    with client_with(service, new_key("feeder", ("ingest",), message_bytes=2000)) as client:
+        assert client.delete(["photo0001"], "staff") == 1
+        with pytest.raises(LimitError, match="a message may have 2000 bytes"):
+            client.upsert([Upload("anna", jpeg(1, 600))], "staff")
+    assert isinstance(refused(service, new_key("other", ("ingest",))), ForbiddenError)
