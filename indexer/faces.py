@@ -16,8 +16,10 @@ from PIL import Image
 from indexer.errors import ConfigError
 
 LOOK_PX: Final = 128
-"""Longer side of what the detector sees first. FS2K's faces are found at 96 px too; at 128 px their places scatter
-least, less than at 160 or 192, and a look takes 1 ms of one core."""
+"""Longer side of what shows the place of a face best: over FS2K's photos it scatters less than at 96, 160 or 192 px."""
+
+FIRST_LOOK_PX: Final = 96
+"""Longer side of what the detector sees first: every face of FS2K is found in it, in two thirds of the time."""
 
 MIN_SCORE: Final = 0.7
 
@@ -98,7 +100,7 @@ class FaceDetector:
 
     def largest(self, image: Image.Image) -> Face | None:
         """The largest face, looked for at finer and finer scales until there is one."""
-        for side_px in (LOOK_PX, *_CLOSER_LOOKS_PX):
+        for side_px in (FIRST_LOOK_PX, *_CLOSER_LOOKS_PX):
             if faces := self.look(image, side_px):
                 return faces[0]
         return None
