@@ -1,7 +1,7 @@
 """Photos in a folder behind a URL, such as a prefix of a bucket, and files behind URLs."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -26,12 +26,12 @@ class Bucket:
 
     def survey(self, fields: Mapping[str, Kind]) -> Survey:
         """How many files there are."""
-        total = sum(1 for _ in self.items(fields))
+        total = sum(1 for _ in self.items({}))
         if not total:
             raise DataError(f"no {', '.join(sorted(SUFFIXES))} files in {shown(self.url)}; name a folder with photos")
         return Survey(total)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
         root, _ = reach(self.url, lambda system, path: (path.rstrip("/"), None))
         folders = [iter(_entries(self.url))]
@@ -56,7 +56,7 @@ class Urls:
         """How many files there are."""
         return Survey(len(self.urls))
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
         return (placed(url, place, "") for url, place in self.urls)
 

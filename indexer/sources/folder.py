@@ -5,7 +5,7 @@ open at the moment are in memory. Links to folders are not followed, so that non
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -34,7 +34,7 @@ class Folder:
             raise DataError(f"no {', '.join(sorted(SUFFIXES))} files in {self.name}; name a folder with photos")
         return Survey(total)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
         base = PurePosixPath(self.folder.resolve().name)
         for path in walk(self.folder):
@@ -53,7 +53,7 @@ class Files:
         """How many files there are."""
         return Survey(len(self.files))
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
         return (file_item(path, place, place) for path, place in self.files)
 

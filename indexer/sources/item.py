@@ -1,7 +1,7 @@
 """What every source yields, and what a source is."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePosixPath
@@ -69,8 +69,12 @@ class Source(Protocol):
             DataError: it is missing or does not hold.
         """
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The photos, each when it is asked for. What is wrong with one of them is raised by its `read`.
+
+        Args:
+            fields: the metadata fields that the gallery has. A source that finds others only now adds them, so that
+                the next source knows.
 
         Where `survey` told a total, this can be called again and begins anew; otherwise the source is used up.
 
@@ -96,8 +100,8 @@ class Several:
             total = None if total is None or found.total is None else total + found.total
         return Survey(total, kinds)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
-        """The photos, see `Source`. `fields` may grow meanwhile."""
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
+        """The photos, see `Source`."""
         return chain.from_iterable(source.items(fields) for source in self.sources)
 
 

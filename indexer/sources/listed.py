@@ -6,7 +6,7 @@ first bytes tell.
 
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, MutableMapping, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Stream:
         """Nothing is known before it is read."""
         return Survey(None)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The photos, see `Source`."""
         head = self.file.read(tarfile.BLOCKSIZE)
         whole = cast("IO[bytes]", After(head, self.file))

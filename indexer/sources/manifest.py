@@ -15,7 +15,7 @@ bytes a row stay in memory.
 
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, MutableMapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -76,7 +76,7 @@ class Manifest:
         self._columns = columns
         return Survey(total, kinds)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The photos, see `Source`."""
         columns = self._columns
         assert columns is not None, "the survey sets it"

@@ -13,7 +13,7 @@ import gzip
 import json
 import lzma
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Set
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,7 +62,7 @@ class Shard:
         """Nothing is known before it is read."""
         return Survey(None)
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The photos, see `Source`. Each holds its bytes."""
         sidecars = _Sidecars(fields, self.chosen)
         members = 0
@@ -146,8 +146,8 @@ class _Group:
 class _Sidecars:
     """Metadata that lies beside photos. A field has the kind of its first value."""
 
-    def __init__(self, known: Mapping[str, Kind], chosen: Set[str] | None) -> None:
-        self._kinds = dict(known)
+    def __init__(self, kinds: MutableMapping[str, Kind], chosen: Set[str] | None) -> None:
+        self._kinds = kinds
         self._chosen = chosen
 
     def describe(self, group: _Group) -> Iterator[Item]:

@@ -1,7 +1,7 @@
 """What becomes of photos under ids of their callers, and under two names, in jobs that run again."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ class Given:
     def survey(self, fields: Mapping[str, Kind]) -> Survey:
         return Survey(len(self.rows), {"age": Kind.NUMBER})
 
-    def items(self, fields: Mapping[str, Kind]) -> Iterator[Item]:
+    def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         for photo_id, file, age in self.rows:
             yield Item(
                 f"given {file}",

@@ -210,6 +210,17 @@ def test_shards_of_a_pattern_are_ingested_once_and_what_failed_can_be_tried_agai
     assert Store.open(tmp_path / "g").photo("005").metadata == {"age": 5.0}
 
 
+def test_a_field_has_the_kind_of_its_first_value_in_all_archives_of_a_job(tmp_path: Path) -> None:
+    for shard, age in enumerate((b"31", b'"old"', b"32")):
+        photo = paint(tmp_path / f"{shard}.png", shard).read_bytes()
+        members = {f"{shard}.png": photo, f"{shard}.json": b'{"age": %b, "n%d": 1}' % (age, shard)}
+        (tmp_path / f"s{shard}.tar").write_bytes(archive(members))
+    report = ingest(tmp_path / "g", [str(tmp_path / "s{0..2}.tar")], PixelEncoder())
+    assert (report.added, report.failed) == (2, 1)
+    assert "field age: the value must be a number, got 'old'" in report.skipped[0][1]
+    assert Store.open(tmp_path / "g").fields() == {"age": Kind.NUMBER, "n0": Kind.NUMBER, "n2": Kind.NUMBER}
+
+
 def test_standard_input_is_an_archive_or_a_list(tmp_path: Path) -> None:
     data = archive({"a.jpg": b"a", "b.jpg": b"b"})
     for packed in (data, gzip.compress(data)):
