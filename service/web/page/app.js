@@ -202,6 +202,7 @@ let optionTimer = 0;
 options.addEventListener("change", () => {
   clearTimeout(optionTimer);
   optionTimer = setTimeout(() => {
+    if (!galleries.length) return; // the first stream begins with what the form says
     ranking.begin(gallery());
     link.choose(options.message());
   }, PAUSE_MS);

@@ -10,6 +10,7 @@ export class Stream {
   #sequence = 0;
 
   // handlers: open(), result(sequence, result), error(sequence, message), ended({message, is_final, is_idle})
+  // begin(): the JSON form of DrawBegin, asked for when the connection stands
   constructor(begin, handlers) {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     this.#socket = new WebSocket(`${scheme}://${location.host}/api/draw`);
@@ -19,7 +20,7 @@ export class Stream {
       hasEnded = true;
     };
     this.#socket.onopen = () => {
-      this.send({ begin });
+      this.send({ begin: begin() });
       handlers.open?.();
     };
     this.#socket.onmessage = ({ data }) => {
@@ -31,8 +32,14 @@ export class Stream {
     this.#socket.onclose = () => end({ message: "The sketchpad's command has stopped.", is_final: false, is_idle: false });
     this.drop = () => {
       hasEnded = true;
-      this.#socket.close();
+      // A browser complains of a socket that is closed before it is open.
+      if (this.isConnecting) this.#socket.onopen = () => this.#socket.close();
+      else this.#socket.close();
     };
+  }
+
+  get isConnecting() {
+    return this.#socket.readyState === WebSocket.CONNECTING;
   }
 
   send(action) {
@@ -81,7 +88,7 @@ export class Link extends EventTarget {
   choose(options) {
     this.#begin = { ...this.#begin, options };
     if (this.#isOpen) this.#stream.send({ options });
-    else this.begin(this.#begin);
+    else if (!this.#stream.isConnecting) this.begin(this.#begin);
   }
 
   // Brings the service to this state; the sequence number of the last message, 0 when there was none to send.
@@ -94,7 +101,7 @@ export class Link extends EventTarget {
   #connect() {
     clearTimeout(this.#timer);
     this.#isOpen = this.#isAsleep = false;
-    this.#stream = new Stream(this.#begin, {
+    this.#stream = new Stream(() => this.#begin, {
       open: () => {
         this.#isOpen = true;
         this.#sent = { strokes: [], picture: null };

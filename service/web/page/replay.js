@@ -61,7 +61,7 @@ export class Replay {
       byId("replay-note").textContent = message;
       this.#stream.drop();
     };
-    this.#stream = new Stream(begin, {
+    this.#stream = new Stream(() => begin, {
       open: ask,
       result: (sequence, result) => {
         if (sequence < asked) return;
