@@ -39,7 +39,7 @@ PHOTOS: Final = sa.Table(
     # million photos in half a second and not three. The order of rows is the order that breaks ties.
     sa.Index("photos_in_order", "segment", "segment_row", "photo_id"),
     sa.Index("photos_by_content", "content_hash", "photo_id"),
-    sa.Index("photos_by_age", "stored_s", "photo_id"),
+    sa.Index("photos_by_age", "stored_s"),
 )
 ALIASES: Final = sa.Table(
     "aliases",
