@@ -282,11 +282,17 @@ def ingest(
             job.write(encoder)
         photos = store.count()
     if job.fates[Fate.ADDED] and photos >= FUSED_FROM:
-        # A large gallery's first opening saves its index: better here than when it is served. A failure would come
-        # again there, and be said there.
-        with suppress(GalleryError):
-            Gallery.open(gallery).close()
+        _save_index(gallery)
     return _report(job, time.monotonic() - started)
+
+
+def _save_index(gallery: Path) -> None:
+    """A large gallery's first opening saves its index: better here than when it is served.
+
+    A failure would come again there, and be said there.
+    """
+    with suppress(GalleryError):
+        Gallery.open(gallery).close()
 
 
 def _fields(gallery: Path) -> Mapping[str, Kind]:

@@ -257,7 +257,7 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
     for name, photo_id in report.same[:_LISTED]:
         console.print(Text(f"duplicate {name}: the same as {printable(photo_id)}"), soft_wrap=True)
     if report.duplicates > _LISTED:
-        console.print(f"... and {report.duplicates - _LISTED} more")
+        console.print(f"... and {report.duplicates - _LISTED} more; --outcomes FILE lists all")
     for name in report.faceless[:_LISTED]:
         console.print(Text(f"no face found in {name}"), soft_wrap=True)
     if report.without_face > _LISTED:
