@@ -18,11 +18,14 @@ from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.async_drawing import AsyncClientDrawing
 from service.calls import (
     CHANNEL_OPTIONS,
+    GalleryDetails,
     GalleryInfo,
     PhotoInfo,
     Points,
     draw_begin,
+    gallery_details,
     gallery_info,
+    listed_photo,
     photo_info,
     search_request,
 )
@@ -115,6 +118,28 @@ class AsyncClient:
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
         return [gallery_info(summary) for summary in response.galleries]
+
+    async def describe(self, gallery: str = "") -> GalleryDetails:
+        """What a gallery is and what it takes of the service's disk, measured now."""
+        request = gallery_pb2.DescribeGalleryRequest(gallery=gallery)
+        try:
+            return gallery_details(await self._galleries.DescribeGallery(request, **self._call))
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
+
+    async def photos(self, gallery: str = "", *, page_size: int = 100) -> AsyncIterator[PhotoInfo]:
+        """All photos in the order of ingestion, without thumbnails, fetched page by page of 1 to 1000."""
+        request = gallery_pb2.ListPhotosRequest(gallery=gallery, page_size=page_size)
+        while True:
+            try:
+                response = await self._galleries.ListPhotos(request, **self._call)
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, self._target) from error
+            for photo in response.photos:
+                yield listed_photo(photo)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
 
     async def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
         """One photo's thumbnail, source and metadata."""

@@ -65,6 +65,27 @@ class PhotoInfo:
     metadata: Mapping[str, Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class GalleryDetails:
+    """A gallery and what it takes of the service's disk.
+
+    Args:
+        info: as `galleries` gives it.
+        version: grows with every change.
+        created: RFC 3339, UTC.
+        aliases: further ids of its photos.
+        deleted: photos whose vectors are still in its files.
+        usage: bytes by kind: vectors, thumbnails, metadata, index, reclaimable, total.
+    """
+
+    info: GalleryInfo
+    version: int
+    created: str
+    aliases: int
+    deleted: int
+    usage: Mapping[str, int]
+
+
 class Outbox:
     """Numbers the messages of one drawing.
 
@@ -212,6 +233,18 @@ def gallery_info(summary: gallery_pb2.GallerySummary) -> GalleryInfo:
     """A gallery as the service describes it."""
     fields = fields_from_wire(summary.fields)
     return GalleryInfo(summary.name, summary.photos, summary.dim, summary.model_hash, fields)
+
+
+def gallery_details(response: gallery_pb2.DescribeGalleryResponse) -> GalleryDetails:
+    """A gallery as the service measured it."""
+    usage = {name: getattr(response.usage, name) for name in response.usage.DESCRIPTOR.fields_by_name}
+    info = gallery_info(response.summary)
+    return GalleryDetails(info, response.version, response.created, response.aliases, response.deleted, usage)
+
+
+def listed_photo(photo: gallery_pb2.PhotoSummary) -> PhotoInfo:
+    """A photo of a list, without its thumbnail."""
+    return PhotoInfo(photo.photo_id, photo.source, b"", metadata_from_wire(photo.metadata))
 
 
 def photo_info(photo: gallery_pb2.GetPhotoResponse) -> PhotoInfo:

@@ -1,5 +1,6 @@
 """The servicer of galleries: wire types in, wire types out, and nothing else."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -8,6 +9,9 @@ from typing import Any, Final
 import grpc
 
 from indexer.errors import QueryError
+from indexer.gallery import Gallery
+from indexer.listing import list_photos
+from indexer.usage import usage
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
 from service.convert_metadata import fields_to_wire, metadata_to_wire
 from service.errors import OverloadedError, ServiceError, public_errors
@@ -19,6 +23,9 @@ from service.writing import GalleryWriters
 
 MAX_DELETED: Final = 1000
 """Photos that one call may delete."""
+
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
 
 MAX_STREAMS: Final = 4
 """Streams of photos at once, each of which may hold 256 MiB: `service.upserting.WINDOW` messages."""
@@ -40,18 +47,51 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.ListGalleriesRequest, context: Context
     ) -> gallery_pb2.ListGalleriesResponse:
         async with public_errors(context):
-            return gallery_pb2.ListGalleriesResponse(
-                galleries=[
-                    gallery_pb2.GallerySummary(
-                        name=gallery.name,
-                        photos=gallery.photos,
-                        dim=gallery.dim,
-                        model_hash=gallery.model_hash,
-                        fields=fields_to_wire(gallery.fields),
-                    )
-                    for gallery in self._galleries
-                ]
+            return gallery_pb2.ListGalleriesResponse(galleries=map(_summary, self._galleries))
+        raise AssertionError("public_errors ends the call")
+
+    async def DescribeGallery(
+        self, request: gallery_pb2.DescribeGalleryRequest, context: Context
+    ) -> gallery_pb2.DescribeGalleryResponse:
+        async with public_errors(context):
+            gallery = self._galleries.find(request.gallery)
+            used = await self._workers.read(partial(usage, gallery.folder))
+            return gallery_pb2.DescribeGalleryResponse(
+                summary=_summary(gallery),
+                version=gallery.version,
+                created=gallery.manifest.created,
+                aliases=used.aliases,
+                deleted=used.deleted,
+                usage=gallery_pb2.GalleryUsage(
+                    vectors=used.vectors,
+                    thumbnails=used.thumbnails,
+                    metadata=used.metadata,
+                    index=used.index,
+                    reclaimable=used.reclaimable,
+                    total=used.total,
+                ),
             )
+        raise AssertionError("public_errors ends the call")
+
+    async def ListPhotos(
+        self, request: gallery_pb2.ListPhotosRequest, context: Context
+    ) -> gallery_pb2.ListPhotosResponse:
+        async with public_errors(context):
+            gallery = self._galleries.find(request.gallery)
+            size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE
+            if not 1 <= size <= MAX_PAGE:
+                raise QueryError(f"a page may have 1 to {MAX_PAGE} photos, got {size}", field="page_size")
+            after = _row_of(request.page_token, gallery.name)
+            # One more than is asked for tells whether there is another page.
+            listed = await self._workers.read(partial(list_photos, gallery.folder, after, size + 1))
+            photos = [
+                gallery_pb2.PhotoSummary(
+                    photo_id=photo.photo_id, source=photo.source, metadata=metadata_to_wire(photo.metadata)
+                )
+                for photo in listed[:size]
+            ]
+            token = _page_token(listed[size - 1].row, gallery.name) if len(listed) > size else ""
+            return gallery_pb2.ListPhotosResponse(photos=photos, next_page_token=token)
         raise AssertionError("public_errors ends the call")
 
     async def GetPhoto(self, request: gallery_pb2.GetPhotoRequest, context: Context) -> gallery_pb2.GetPhotoResponse:
@@ -103,3 +143,34 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         for session in self._streams:
             session.end(ServiceError("the service is stopping; send what has no answer to another one"))
         await self._writers.close()
+
+
+def _summary(gallery: Gallery) -> gallery_pb2.GallerySummary:
+    return gallery_pb2.GallerySummary(
+        name=gallery.name,
+        photos=gallery.photos,
+        dim=gallery.dim,
+        model_hash=gallery.model_hash,
+        fields=fields_to_wire(gallery.fields),
+    )
+
+
+def _page_token(row: int, gallery: str) -> str:
+    return base64.urlsafe_b64encode(f"{row}:{gallery}".encode()).decode()
+
+
+def _row_of(token: str, gallery: str) -> int:
+    """Row of the last photo of the page before.
+
+    Raises:
+        QueryError: the token is none that this gallery has given.
+    """
+    if not token:
+        return 0
+    try:
+        row, _, name = base64.b64decode(token, b"-_", validate=True).decode().partition(":")
+        if name == gallery and row.isascii() and row.isdigit() and len(row) < 19:
+            return int(row)
+    except ValueError:  # of base64 and of UTF-8
+        pass
+    raise QueryError("a page token must come from the answer before, of the same gallery", field="page_token")

@@ -4,7 +4,7 @@ Errors come back as the exceptions that the service raised, with its messages; `
 reached. `service.async_client` is the same for asyncio.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -20,11 +20,14 @@ from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2_grpc
 from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.calls import (
     CHANNEL_OPTIONS,
+    GalleryDetails,
     GalleryInfo,
     PhotoInfo,
     Points,
     draw_begin,
+    gallery_details,
     gallery_info,
+    listed_photo,
     photo_info,
     search_request,
 )
@@ -147,6 +150,35 @@ class Client:
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
         return [gallery_info(summary) for summary in response.galleries]
+
+    def describe(self, gallery: str = "") -> GalleryDetails:
+        """What a gallery is and what it takes of the service's disk, measured now.
+
+        Raises:
+            UnknownGalleryError, QueryError, ServiceError: as `search`.
+        """
+        request = gallery_pb2.DescribeGalleryRequest(gallery=gallery)
+        try:
+            return gallery_details(self._galleries.DescribeGallery(request, **self._call))
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
+
+    def photos(self, gallery: str = "", *, page_size: int = 100) -> Iterator[PhotoInfo]:
+        """All photos in the order of ingestion, without thumbnails, fetched page by page of 1 to 1000.
+
+        Raises:
+            UnknownGalleryError, QueryError, ServiceError: as `search`.
+        """
+        request = gallery_pb2.ListPhotosRequest(gallery=gallery, page_size=page_size)
+        while True:
+            try:
+                response: gallery_pb2.ListPhotosResponse = self._galleries.ListPhotos(request, **self._call)
+            except grpc.RpcError as error:
+                raise error_from_rpc(error, self._target) from error
+            yield from map(listed_photo, response.photos)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
 
     def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
         """One photo's thumbnail, source and metadata.

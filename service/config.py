@@ -32,6 +32,7 @@ class ServerConfig:
         model: the ONNX file that made the galleries that name none; the built-in model if not set.
         approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
         writable: whether clients may store and delete photos.
+        backups: folder that admins may have galleries copied into; none is made if not set.
         insecure: whether the service may listen beyond this machine without authentication or without encryption.
         processes: that answer on the address, at least 1; they share its threads.
         metrics_address: HOST:PORT of /metrics, /livez and /readyz over HTTP; nowhere if empty.
@@ -53,6 +54,7 @@ class ServerConfig:
     model: Path | None = None
     approximate: bool = False
     writable: bool = False
+    backups: Path | None = None
     insecure: bool = False
     processes: int = 1
     metrics_address: str = ""

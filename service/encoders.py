@@ -1,5 +1,7 @@
 """The models that one service has loaded. A gallery is searched with the one that made it."""
 
+from collections.abc import Iterator
+
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, ModelMismatchError
 from indexer.gallery import Gallery
@@ -22,6 +24,9 @@ class Encoders:
     def of(cls, encoders: "RegionEncoder | Encoders") -> "Encoders":
         """The same, or the only one."""
         return encoders if isinstance(encoders, Encoders) else cls(encoders)
+
+    def __iter__(self) -> Iterator[RegionEncoder]:
+        return iter(self._by_hash.values())
 
     def add(self, encoder: RegionEncoder) -> None:
         """Have one more, for galleries to come."""

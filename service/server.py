@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -11,8 +11,9 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from indexer.errors import ConfigError
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
+from mgrl.v1 import admin_pb2, admin_pb2_grpc, gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service.access import Access
+from service.administration import AdminServicer
 from service.admission import Admission
 from service.cataloguing import GalleryServicer
 from service.config import Config, ServerConfig, split_address
@@ -31,6 +32,7 @@ from service.writing import GalleryWriters
 SERVICES: Final = (
     search_pb2.DESCRIPTOR.services_by_name["SketchSearchService"].full_name,
     gallery_pb2.DESCRIPTOR.services_by_name["GalleryService"].full_name,
+    admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 
 _OPTIONS: Final = (
@@ -71,6 +73,8 @@ class SketchServer:
         self._probes: Probes | None = None
         self._port = 0
         self._metrics_address = ""
+        self._stopping: asyncio.Task[None] | None = None
+        self._is_drained = asyncio.Event()
 
     @property
     def address(self) -> str:
@@ -109,12 +113,24 @@ class SketchServer:
         self._watch.start(self._health.look)
 
     async def stop(self, grace_s: float | None = None) -> None:
-        """Turn new calls away, let open ones finish for a while, end the rest.
+        """Turn new calls away, let open ones finish for a while, end the rest; asked again, wait for the same.
 
         Args:
             grace_s: seconds; None takes the configured ones.
         """
-        grace_s = self._config.grace_s if grace_s is None else grace_s
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(self._config.grace_s if grace_s is None else grace_s))
+        await asyncio.shield(self._stopping)
+
+    def drain(self) -> bool:
+        """Begin to stop, and let `serve_until_signal` end; False if it has begun already."""
+        if self._stopping is not None:
+            return False
+        self._stopping = asyncio.create_task(self._stop(self._config.grace_s))
+        self._is_drained.set()
+        return True
+
+    async def _stop(self, grace_s: float) -> None:
         await self._watch.stop()
         await self._health.stop()
         refusing = asyncio.create_task(self._server.stop(grace_s + 2))
@@ -128,7 +144,7 @@ class SketchServer:
         self._stop_probes()
 
     async def serve_until_signal(self, announce: Callable[[], None] = lambda: None) -> None:
-        """Answer until SIGTERM or SIGINT, then stop gracefully; a second signal stops at once.
+        """Answer until SIGTERM, SIGINT or `drain`, then stop gracefully; a further signal stops at once.
 
         Args:
             announce: called once signals are heeded: whoever hears of it may send one.
@@ -139,13 +155,17 @@ class SketchServer:
             with suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, signals.put_nowait, None)
         announce()
-        await signals.get()
+        signalled, drained = (asyncio.create_task(wait) for wait in (signals.get(), self._is_drained.wait()))
+        await asyncio.wait({signalled, drained}, return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        again = asyncio.create_task(signals.get()) if signalled.done() else signalled
         stopping = asyncio.create_task(self.stop())
-        again = asyncio.create_task(signals.get())
         await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             await self._server.stop(0)
             stopping.cancel()
+            if self._stopping is not None:
+                self._stopping.cancel()
         again.cancel()
 
     def _stop_probes(self) -> None:
@@ -167,11 +187,13 @@ def build_server(
     access: Access | None = None,
     *,
     shares_port: bool = False,
+    reload: Callable[[], Awaitable[bool]] | None = None,
 ) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it.
 
-    Without `access` nobody is asked who calls, nothing is encrypted and nothing put on record. Other
-    processes may answer at a port that is shared; at any other a second server is refused.
+    `reload` is what an admin may call for, see `service.reloading`. Without `access` nobody is asked who calls, nothing
+    is encrypted and nothing put on record. Other processes may answer at a port that is shared; at any other a second
+    server is refused.
     """
     telemetry = telemetry or Telemetry()
     access = access or Access.open(Config(config), galleries)
@@ -190,4 +212,7 @@ def build_server(
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
-    return SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, access)
+    built = SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, access)
+    admin = AdminServicer(galleries, config.backups, reload, built.drain)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
+    return built

@@ -1,7 +1,8 @@
 """Which role every method takes, in one place; a method that is not here is refused.
 
 Health checks are open: they are asked by machines that hold no key, and answer "serving" or "not serving" alone. `List`
-would name the galleries, and reflection is of use to those who may call something: both take any key.
+would name the galleries, and reflection is of use to those who may call something: both take any key. To list all
+photos of a gallery is for those who fill it, not for those who search: they see what a sketch leads to.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ SEARCH, INGEST, ADMIN = "search", "ingest", "admin"
 
 _SKETCHES: Final = "/mgrl.v1.SketchSearchService/"
 _GALLERIES: Final = "/mgrl.v1.GalleryService/"
+_ADMIN: Final = "/mgrl.v1.AdminService/"
 
 DRAW: Final = _SKETCHES + "Draw"
 
@@ -25,9 +27,16 @@ ROLE_OF: Final[Mapping[str, str]] = {
     DRAW: SEARCH,
     _SKETCHES + "Replay": SEARCH,
     _GALLERIES + "ListGalleries": ANY,
+    _GALLERIES + "DescribeGallery": ANY,
+    _GALLERIES + "ListPhotos": INGEST,
     _GALLERIES + "GetPhoto": SEARCH,
     _GALLERIES + "UpsertPhotos": INGEST,
     _GALLERIES + "DeletePhotos": INGEST,
+    _ADMIN + "ListModels": ADMIN,
+    _ADMIN + "VerifyGallery": ADMIN,
+    _ADMIN + "BackupGallery": ADMIN,
+    _ADMIN + "ReloadSettings": ADMIN,
+    _ADMIN + "Drain": ADMIN,
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,
     "/grpc.health.v1.Health/List": ANY,

@@ -185,7 +185,9 @@ def _lay_out(galleries: Galleries) -> None:
 async def _serve(
     reloader: Reloader, galleries: Galleries, telemetry: Telemetry, access: Access, use: Use, shares_port: bool
 ) -> None:
-    server = build_server(reloader.config.server, galleries, telemetry, access, shares_port=shares_port)
+    server = build_server(
+        reloader.config.server, galleries, telemetry, access, shares_port=shares_port, reload=reloader.reload
+    )
     keeper = Keeper(galleries, lambda: reloader.config)
     await server.start()
     _reload_on_sighup(reloader)

@@ -90,7 +90,7 @@ class Serving:
 
 
 @contextmanager
-def serving(galleries, encoder, telemetry=None, access=None, **config) -> Iterator[Serving]:
+def serving(galleries, encoder, telemetry=None, access=None, reload=None, **config) -> Iterator[Serving]:
     """A running server; `access` is a `Config` whose keys, limits, certificates and galleries' settings hold."""
     settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **config})
     loop = asyncio.new_event_loop()
@@ -100,7 +100,8 @@ def serving(galleries, encoder, telemetry=None, access=None, **config) -> Iterat
 
         async def start():
             served = Galleries(galleries, encoder, access.galleries if access else None)
-            server = build_server(settings, served, telemetry, Access.open(access, served) if access else None)
+            opened = Access.open(access, served) if access else None
+            server = build_server(settings, served, telemetry, opened, reload=reload)
             await server.start()
             return server
 

@@ -11,7 +11,9 @@ import pytest
 
 from indexer.encoding import OnnxEncoder
 from indexer.episode import Episode
+from indexer.errors import ConfigError
 from service import cli
+from service.admin_client import AdminClient
 from service.client import Client
 from service.errors import ServiceError
 from tests.conftest import PixelEncoder
@@ -61,6 +63,28 @@ def drawing(tmp_path):
 def picture(tmp_path):
     (tmp_path / "sketch.png").write_bytes(png())
     return tmp_path / "sketch.png"
+
+
+@pytest.mark.e2e
+def test_an_admin_has_the_settings_read_again_and_the_service_stopped(folder, tmp_path):
+    settings = tmp_path / "mgrl.toml"
+    settings.write_text(f'[galleries.faces]\npath = "{folder}"\n')
+    command = [sys.executable, "-c", SERVE, "--config", str(settings), "--address", "127.0.0.1:0", "--grace", "5"]
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root)
+    try:
+        address = process.stdout.readline().strip().rpartition(" ")[2]
+        with AdminClient(address) as admin:
+            admin.reload()
+            settings.write_text("nonsense")
+            with pytest.raises(ConfigError, match="stay as they were"):
+                admin.reload()
+            admin.drain()
+        assert process.wait(30) == 0
+        assert "the settings as they were stay in force" in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.e2e

@@ -26,13 +26,15 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from mgrl.v1 import metadata_pb2 as mgrl_dot_v1_dot_metadata__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mgrl/v1/gallery.proto\x12\x07mgrl.v1\x1a\x17google/rpc/status.proto\x1a\x16mgrl/v1/metadata.proto\"\x16\n\x14ListGalleriesRequest\"C\n\x15ListGalleriesResponse\x12*\n\tgalleries\x18\x01 \x03(\x0b\x32\x17.mgrl.v1.GallerySummary\"w\n\x0eGallerySummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06photos\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12&\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x16.mgrl.v1.MetadataField\"4\n\x0fGetPhotoRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x10\n\x08photo_id\x18\x02 \x01(\t\"\xcb\x01\n\x10GetPhotoResponse\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x12\x39\n\x08metadata\x18\x04 \x03(\x0b\x32\'.mgrl.v1.GetPhotoResponse.MetadataEntry\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\"n\n\x13UpsertPhotosRequest\x12%\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x14.mgrl.v1.UpsertBeginH\x00\x12%\n\x05photo\x18\x02 \x01(\x0b\x32\x14.mgrl.v1.UpsertPhotoH\x00\x42\t\n\x07message\"F\n\x0bUpsertBegin\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12&\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x16.mgrl.v1.MetadataField\"\xcf\x01\n\x0bUpsertPhoto\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08photo_id\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\x0c\x12\x34\n\x08metadata\x18\x04 \x03(\x0b\x32\".mgrl.v1.UpsertPhoto.MetadataEntry\x12\x0e\n\x06source\x18\x05 \x01(\t\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\"\x96\x01\n\x14UpsertPhotosResponse\x12\x17\n\x0f\x64urable_through\x18\x01 \x01(\x04\x12\x18\n\x10may_send_through\x18\x02 \x01(\x04\x12(\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x16.mgrl.v1.UpsertFailure\x12\x0e\n\x06stored\x18\x04 \x01(\x04\x12\x11\n\tunchanged\x18\x05 \x01(\x04\"V\n\rUpsertFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08photo_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"9\n\x13\x44\x65letePhotosRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x11\n\tphoto_ids\x18\x02 \x03(\t\"\'\n\x14\x44\x65letePhotosResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x32\xbf\x02\n\x0eGalleryService\x12N\n\rListGalleries\x12\x1d.mgrl.v1.ListGalleriesRequest\x1a\x1e.mgrl.v1.ListGalleriesResponse\x12?\n\x08GetPhoto\x12\x18.mgrl.v1.GetPhotoRequest\x1a\x19.mgrl.v1.GetPhotoResponse\x12O\n\x0cUpsertPhotos\x12\x1c.mgrl.v1.UpsertPhotosRequest\x1a\x1d.mgrl.v1.UpsertPhotosResponse(\x01\x30\x01\x12K\n\x0c\x44\x65letePhotos\x12\x1c.mgrl.v1.DeletePhotosRequest\x1a\x1d.mgrl.v1.DeletePhotosResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15mgrl/v1/gallery.proto\x12\x07mgrl.v1\x1a\x17google/rpc/status.proto\x1a\x16mgrl/v1/metadata.proto\"\x16\n\x14ListGalleriesRequest\"C\n\x15ListGalleriesResponse\x12*\n\tgalleries\x18\x01 \x03(\x0b\x32\x17.mgrl.v1.GallerySummary\"w\n\x0eGallerySummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06photos\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nmodel_hash\x18\x04 \x01(\t\x12&\n\x06\x66ields\x18\x05 \x03(\x0b\x32\x16.mgrl.v1.MetadataField\")\n\x16\x44\x65scribeGalleryRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\"\xad\x01\n\x17\x44\x65scribeGalleryResponse\x12(\n\x07summary\x18\x01 \x01(\x0b\x32\x17.mgrl.v1.GallerySummary\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x01(\x04\x12\x0f\n\x07\x64\x65leted\x18\x05 \x01(\x04\x12$\n\x05usage\x18\x06 \x01(\x0b\x32\x15.mgrl.v1.GalleryUsage\"x\n\x0cGalleryUsage\x12\x0f\n\x07vectors\x18\x01 \x01(\x04\x12\x12\n\nthumbnails\x18\x02 \x01(\x04\x12\x10\n\x08metadata\x18\x03 \x01(\x04\x12\r\n\x05index\x18\x04 \x01(\x04\x12\x13\n\x0breclaimable\x18\x05 \x01(\x04\x12\r\n\x05total\x18\x06 \x01(\x04\"^\n\x11ListPhotosRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\tB\x0c\n\n_page_size\"T\n\x12ListPhotosResponse\x12%\n\x06photos\x18\x01 \x03(\x0b\x32\x15.mgrl.v1.PhotoSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x01\n\x0cPhotoSummary\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x35\n\x08metadata\x18\x03 \x03(\x0b\x32#.mgrl.v1.PhotoSummary.MetadataEntry\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\"4\n\x0fGetPhotoRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x10\n\x08photo_id\x18\x02 \x01(\t\"\xcb\x01\n\x10GetPhotoResponse\x12\x10\n\x08photo_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x12\x39\n\x08metadata\x18\x04 \x03(\x0b\x32\'.mgrl.v1.GetPhotoResponse.MetadataEntry\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\"n\n\x13UpsertPhotosRequest\x12%\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x14.mgrl.v1.UpsertBeginH\x00\x12%\n\x05photo\x18\x02 \x01(\x0b\x32\x14.mgrl.v1.UpsertPhotoH\x00\x42\t\n\x07message\"F\n\x0bUpsertBegin\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12&\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x16.mgrl.v1.MetadataField\"\xcf\x01\n\x0bUpsertPhoto\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08photo_id\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\x0c\x12\x34\n\x08metadata\x18\x04 \x03(\x0b\x32\".mgrl.v1.UpsertPhoto.MetadataEntry\x12\x0e\n\x06source\x18\x05 \x01(\t\x1aG\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.mgrl.v1.MetadataValue:\x02\x38\x01\"\x96\x01\n\x14UpsertPhotosResponse\x12\x17\n\x0f\x64urable_through\x18\x01 \x01(\x04\x12\x18\n\x10may_send_through\x18\x02 \x01(\x04\x12(\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x16.mgrl.v1.UpsertFailure\x12\x0e\n\x06stored\x18\x04 \x01(\x04\x12\x11\n\tunchanged\x18\x05 \x01(\x04\"V\n\rUpsertFailure\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08photo_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"9\n\x13\x44\x65letePhotosRequest\x12\x0f\n\x07gallery\x18\x01 \x01(\t\x12\x11\n\tphoto_ids\x18\x02 \x03(\t\"\'\n\x14\x44\x65letePhotosResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x04\x32\xdc\x03\n\x0eGalleryService\x12N\n\rListGalleries\x12\x1d.mgrl.v1.ListGalleriesRequest\x1a\x1e.mgrl.v1.ListGalleriesResponse\x12T\n\x0f\x44\x65scribeGallery\x12\x1f.mgrl.v1.DescribeGalleryRequest\x1a .mgrl.v1.DescribeGalleryResponse\x12\x45\n\nListPhotos\x12\x1a.mgrl.v1.ListPhotosRequest\x1a\x1b.mgrl.v1.ListPhotosResponse\x12?\n\x08GetPhoto\x12\x18.mgrl.v1.GetPhotoRequest\x1a\x19.mgrl.v1.GetPhotoResponse\x12O\n\x0cUpsertPhotos\x12\x1c.mgrl.v1.UpsertPhotosRequest\x1a\x1d.mgrl.v1.UpsertPhotosResponse(\x01\x30\x01\x12K\n\x0c\x44\x65letePhotos\x12\x1c.mgrl.v1.DeletePhotosRequest\x1a\x1d.mgrl.v1.DeletePhotosResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mgrl.v1.gallery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PHOTOSUMMARY_METADATAENTRY']._loaded_options = None
+  _globals['_PHOTOSUMMARY_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_GETPHOTORESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_UPSERTPHOTO_METADATAENTRY']._loaded_options = None
@@ -43,28 +45,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTGALLERIESRESPONSE']._serialized_end=174
   _globals['_GALLERYSUMMARY']._serialized_start=176
   _globals['_GALLERYSUMMARY']._serialized_end=295
-  _globals['_GETPHOTOREQUEST']._serialized_start=297
-  _globals['_GETPHOTOREQUEST']._serialized_end=349
-  _globals['_GETPHOTORESPONSE']._serialized_start=352
-  _globals['_GETPHOTORESPONSE']._serialized_end=555
-  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_start=484
-  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_end=555
-  _globals['_UPSERTPHOTOSREQUEST']._serialized_start=557
-  _globals['_UPSERTPHOTOSREQUEST']._serialized_end=667
-  _globals['_UPSERTBEGIN']._serialized_start=669
-  _globals['_UPSERTBEGIN']._serialized_end=739
-  _globals['_UPSERTPHOTO']._serialized_start=742
-  _globals['_UPSERTPHOTO']._serialized_end=949
-  _globals['_UPSERTPHOTO_METADATAENTRY']._serialized_start=484
-  _globals['_UPSERTPHOTO_METADATAENTRY']._serialized_end=555
-  _globals['_UPSERTPHOTOSRESPONSE']._serialized_start=952
-  _globals['_UPSERTPHOTOSRESPONSE']._serialized_end=1102
-  _globals['_UPSERTFAILURE']._serialized_start=1104
-  _globals['_UPSERTFAILURE']._serialized_end=1190
-  _globals['_DELETEPHOTOSREQUEST']._serialized_start=1192
-  _globals['_DELETEPHOTOSREQUEST']._serialized_end=1249
-  _globals['_DELETEPHOTOSRESPONSE']._serialized_start=1251
-  _globals['_DELETEPHOTOSRESPONSE']._serialized_end=1290
-  _globals['_GALLERYSERVICE']._serialized_start=1293
-  _globals['_GALLERYSERVICE']._serialized_end=1612
+  _globals['_DESCRIBEGALLERYREQUEST']._serialized_start=297
+  _globals['_DESCRIBEGALLERYREQUEST']._serialized_end=338
+  _globals['_DESCRIBEGALLERYRESPONSE']._serialized_start=341
+  _globals['_DESCRIBEGALLERYRESPONSE']._serialized_end=514
+  _globals['_GALLERYUSAGE']._serialized_start=516
+  _globals['_GALLERYUSAGE']._serialized_end=636
+  _globals['_LISTPHOTOSREQUEST']._serialized_start=638
+  _globals['_LISTPHOTOSREQUEST']._serialized_end=732
+  _globals['_LISTPHOTOSRESPONSE']._serialized_start=734
+  _globals['_LISTPHOTOSRESPONSE']._serialized_end=818
+  _globals['_PHOTOSUMMARY']._serialized_start=821
+  _globals['_PHOTOSUMMARY']._serialized_end=997
+  _globals['_PHOTOSUMMARY_METADATAENTRY']._serialized_start=926
+  _globals['_PHOTOSUMMARY_METADATAENTRY']._serialized_end=997
+  _globals['_GETPHOTOREQUEST']._serialized_start=999
+  _globals['_GETPHOTOREQUEST']._serialized_end=1051
+  _globals['_GETPHOTORESPONSE']._serialized_start=1054
+  _globals['_GETPHOTORESPONSE']._serialized_end=1257
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_start=926
+  _globals['_GETPHOTORESPONSE_METADATAENTRY']._serialized_end=997
+  _globals['_UPSERTPHOTOSREQUEST']._serialized_start=1259
+  _globals['_UPSERTPHOTOSREQUEST']._serialized_end=1369
+  _globals['_UPSERTBEGIN']._serialized_start=1371
+  _globals['_UPSERTBEGIN']._serialized_end=1441
+  _globals['_UPSERTPHOTO']._serialized_start=1444
+  _globals['_UPSERTPHOTO']._serialized_end=1651
+  _globals['_UPSERTPHOTO_METADATAENTRY']._serialized_start=926
+  _globals['_UPSERTPHOTO_METADATAENTRY']._serialized_end=997
+  _globals['_UPSERTPHOTOSRESPONSE']._serialized_start=1654
+  _globals['_UPSERTPHOTOSRESPONSE']._serialized_end=1804
+  _globals['_UPSERTFAILURE']._serialized_start=1806
+  _globals['_UPSERTFAILURE']._serialized_end=1892
+  _globals['_DELETEPHOTOSREQUEST']._serialized_start=1894
+  _globals['_DELETEPHOTOSREQUEST']._serialized_end=1951
+  _globals['_DELETEPHOTOSRESPONSE']._serialized_start=1953
+  _globals['_DELETEPHOTOSRESPONSE']._serialized_end=1992
+  _globals['_GALLERYSERVICE']._serialized_start=1995
+  _globals['_GALLERYSERVICE']._serialized_end=2471
 # @@protoc_insertion_point(module_scope)

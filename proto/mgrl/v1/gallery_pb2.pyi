@@ -102,6 +102,229 @@ class GallerySummary(_message.Message):
 Global___GallerySummary: _TypeAlias = GallerySummary  # noqa: Y015
 
 @_typing.final
+class DescribeGalleryRequest(_message.Message):
+    """Which gallery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of a gallery. Default, when empty: the only gallery that is served."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeGalleryRequest: _TypeAlias = DescribeGalleryRequest  # noqa: Y015
+
+@_typing.final
+class DescribeGalleryResponse(_message.Message):
+    """A gallery and its files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Grows with every change; searches that begin now answer from this version."""
+    created: _builtins.str
+    """When it was made, RFC 3339, UTC."""
+    aliases: _builtins.int
+    """Further ids of its photos, 0 or more."""
+    deleted: _builtins.int
+    """Photos that were deleted and whose vectors are still in its files, 0 or more."""
+    @_builtins.property
+    def summary(self) -> Global___GallerySummary:
+        """As ListGalleries says it."""
+
+    @_builtins.property
+    def usage(self) -> Global___GalleryUsage:
+        """Of its folder, by kind."""
+
+    def __init__(
+        self,
+        *,
+        summary: Global___GallerySummary | None = ...,
+        version: _builtins.int = ...,
+        created: _builtins.str = ...,
+        aliases: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        usage: Global___GalleryUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "created", b"created", "deleted", b"deleted", "summary", b"summary", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeGalleryResponse: _TypeAlias = DescribeGalleryResponse  # noqa: Y015
+
+@_typing.final
+class GalleryUsage(_message.Message):
+    """Bytes of a gallery's folder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    THUMBNAILS_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    RECLAIMABLE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    vectors: _builtins.int
+    """Region vectors of the photos."""
+    thumbnails: _builtins.int
+    """Pictures of the photos."""
+    metadata: _builtins.int
+    """What is known about the photos."""
+    index: _builtins.int
+    """What is derived from the vectors, and made anew where it is missing."""
+    reclaimable: _builtins.int
+    """What `mgrl compact` gives back: vectors of deleted photos, free pages, files that nothing names."""
+    total: _builtins.int
+    """All of it, the rest included."""
+    def __init__(
+        self,
+        *,
+        vectors: _builtins.int = ...,
+        thumbnails: _builtins.int = ...,
+        metadata: _builtins.int = ...,
+        index: _builtins.int = ...,
+        reclaimable: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "metadata", b"metadata", "reclaimable", b"reclaimable", "thumbnails", b"thumbnails", "total", b"total", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GalleryUsage: _TypeAlias = GalleryUsage  # noqa: Y015
+
+@_typing.final
+class ListPhotosRequest(_message.Message):
+    """Which page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of a gallery. Default, when empty: the only gallery that is served."""
+    page_size: _builtins.int
+    """Photos of a page, 1 to 1000. Default, when absent: 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before. Default, when empty: the first page."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        page_size: _builtins.int | None = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "page_size", b"page_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_page_size", b"_page_size", "gallery", b"gallery", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__page_size: _TypeAlias = _typing.Literal["page_size"]  # noqa: Y015
+    _WhichOneofArgType__page_size: _TypeAlias = _typing.Literal["_page_size", b"_page_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_size) -> _WhichOneofReturnType__page_size | None: ...
+
+Global___ListPhotosRequest: _TypeAlias = ListPhotosRequest  # noqa: Y015
+
+@_typing.final
+class ListPhotosResponse(_message.Message):
+    """A page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHOTOS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Of the page that follows. Empty on the last one."""
+    @_builtins.property
+    def photos(self) -> _containers.RepeatedCompositeFieldContainer[Global___PhotoSummary]:
+        """`page_size` many, fewer on the last page."""
+
+    def __init__(
+        self,
+        *,
+        photos: _abc.Iterable[Global___PhotoSummary] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "photos", b"photos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPhotosResponse: _TypeAlias = ListPhotosResponse  # noqa: Y015
+
+@_typing.final
+class PhotoSummary(_message.Message):
+    """A photo without its picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _metadata_pb2.MetadataValue: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _metadata_pb2.MetadataValue | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PHOTO_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    photo_id: _builtins.str
+    """Its id."""
+    source: _builtins.str
+    """The file it came from, as GetPhoto says it."""
+    @_builtins.property
+    def metadata(self) -> _containers.MessageMap[_builtins.str, _metadata_pb2.MetadataValue]:
+        """By field; fields that the photo lacks are absent."""
+
+    def __init__(
+        self,
+        *,
+        photo_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _metadata_pb2.MetadataValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "photo_id", b"photo_id", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PhotoSummary: _TypeAlias = PhotoSummary  # noqa: Y015
+
+@_typing.final
 class GetPhotoRequest(_message.Message):
     """Which photo."""
 

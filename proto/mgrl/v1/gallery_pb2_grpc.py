@@ -40,6 +40,16 @@ class GalleryServiceStub:
                 request_serializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesRequest.SerializeToString,
                 response_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesResponse.FromString,
                 _registered_method=True)
+        self.DescribeGallery = channel.unary_unary(
+                '/mgrl.v1.GalleryService/DescribeGallery',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.FromString,
+                _registered_method=True)
+        self.ListPhotos = channel.unary_unary(
+                '/mgrl.v1.GalleryService/ListPhotos',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.ListPhotosRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListPhotosResponse.FromString,
+                _registered_method=True)
         self.GetPhoto = channel.unary_unary(
                 '/mgrl.v1.GalleryService/GetPhoto',
                 request_serializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoRequest.SerializeToString,
@@ -66,6 +76,35 @@ class GalleryServiceServicer:
 
         OK: always, unless
         UNAVAILABLE: the service is stopping.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeGallery(self, request, context):
+        """What a gallery is and what it takes of the service's disk. It is measured, which takes some seconds where a gallery
+        holds millions of photos.
+
+        OK: measured.
+        INVALID_ARGUMENT: no gallery named although several are served.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPhotos(self, request, context):
+        """The photos of a gallery, page by page, in the order of ingestion. Photos that stay are listed once, however much is
+        stored and deleted between two pages.
+
+        OK: a page.
+        INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
+        gallery, or none of ours.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +176,16 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     request_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesRequest.FromString,
                     response_serializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesResponse.SerializeToString,
             ),
+            'DescribeGallery': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeGallery,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.SerializeToString,
+            ),
+            'ListPhotos': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPhotos,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListPhotosRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.ListPhotosResponse.SerializeToString,
+            ),
             'GetPhoto': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPhoto,
                     request_deserializer=mgrl_dot_v1_dot_gallery__pb2.GetPhotoRequest.FromString,
@@ -181,6 +230,60 @@ class GalleryService:
             '/mgrl.v1.GalleryService/ListGalleries',
             mgrl_dot_v1_dot_gallery__pb2.ListGalleriesRequest.SerializeToString,
             mgrl_dot_v1_dot_gallery__pb2.ListGalleriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/DescribeGallery',
+            mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPhotos(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/ListPhotos',
+            mgrl_dot_v1_dot_gallery__pb2.ListPhotosRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.ListPhotosResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,27 @@ class GalleryServiceStub:
     OK: always, unless
     UNAVAILABLE: the service is stopping.
     """
+    DescribeGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DescribeGalleryRequest, _gallery_pb2.DescribeGalleryResponse]
+    """What a gallery is and what it takes of the service's disk. It is measured, which takes some seconds where a gallery
+    holds millions of photos.
+
+    OK: measured.
+    INVALID_ARGUMENT: no gallery named although several are served.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    ListPhotos: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListPhotosRequest, _gallery_pb2.ListPhotosResponse]
+    """The photos of a gallery, page by page, in the order of ingestion. Photos that stay are listed once, however much is
+    stored and deleted between two pages.
+
+    OK: a page.
+    INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
+    gallery, or none of ours.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
     GetPhoto: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.GetPhotoRequest, _gallery_pb2.GetPhotoResponse]
     """Fetches one photo's thumbnail, where it came from, and what is known about it.
 
@@ -96,6 +117,27 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
 
     OK: always, unless
     UNAVAILABLE: the service is stopping.
+    """
+    DescribeGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DescribeGalleryRequest, _gallery_pb2.DescribeGalleryResponse]  # type: ignore[assignment]
+    """What a gallery is and what it takes of the service's disk. It is measured, which takes some seconds where a gallery
+    holds millions of photos.
+
+    OK: measured.
+    INVALID_ARGUMENT: no gallery named although several are served.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    ListPhotos: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListPhotosRequest, _gallery_pb2.ListPhotosResponse]  # type: ignore[assignment]
+    """The photos of a gallery, page by page, in the order of ingestion. Photos that stay are listed once, however much is
+    stored and deleted between two pages.
+
+    OK: a page.
+    INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
+    gallery, or none of ours.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
     GetPhoto: _aio.UnaryUnaryMultiCallable[_gallery_pb2.GetPhotoRequest, _gallery_pb2.GetPhotoResponse]  # type: ignore[assignment]
     """Fetches one photo's thumbnail, where it came from, and what is known about it.
@@ -157,6 +199,39 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         OK: always, unless
         UNAVAILABLE: the service is stopping.
+        """
+
+    @_abc_1.abstractmethod
+    def DescribeGallery(
+        self,
+        request: _gallery_pb2.DescribeGalleryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.DescribeGalleryResponse, _abc.Awaitable[_gallery_pb2.DescribeGalleryResponse]]:
+        """What a gallery is and what it takes of the service's disk. It is measured, which takes some seconds where a gallery
+        holds millions of photos.
+
+        OK: measured.
+        INVALID_ARGUMENT: no gallery named although several are served.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPhotos(
+        self,
+        request: _gallery_pb2.ListPhotosRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.ListPhotosResponse, _abc.Awaitable[_gallery_pb2.ListPhotosResponse]]:
+        """The photos of a gallery, page by page, in the order of ingestion. Photos that stay are listed once, however much is
+        stored and deleted between two pages.
+
+        OK: a page.
+        INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
+        gallery, or none of ours.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
 
     @_abc_1.abstractmethod
