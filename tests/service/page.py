@@ -1,4 +1,4 @@
-"""The sketchpad's page, running for a test."""
+"""The sketchpad's page, running for a test, and a browser's tab on it."""
 
 import asyncio
 import threading
@@ -41,3 +41,40 @@ def page_for(service: str, port: int = 0):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+class Sketchpad:
+    """The page, as a person uses it."""
+
+    def __init__(self, tab):
+        self.tab = tab
+
+    def draw(self, strokes, every=3):
+        box = self.tab.locator("#pad").bounding_box()
+        for stroke in strokes:
+            points = stroke.points.tolist()
+            spots = [
+                (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (*points[:-1:every], points[-1])
+            ]
+            self.tab.mouse.move(*spots[0])
+            self.tab.mouse.down()
+            for spot in spots[1:]:
+                self.tab.mouse.move(*spot)
+            self.tab.mouse.up()
+
+    def strokes(self):
+        return int(self.tab.inner_text("#stroke-count").split()[0])
+
+    def settled(self, strokes):
+        """Wait until the ranking is that of so many strokes."""
+        self.tab.wait_for_function("n => Number(document.body.dataset.answered) === n", arg=strokes, timeout=15_000)
+
+    def ranked(self):
+        return self.tab.eval_on_selector_all("#ranking > li", "cards => cards.map((card) => card.dataset.id)")
+
+    def axe(self):
+        """Serious and critical violations, by rule."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = [one for one in Axe().run(self.tab).response["violations"] if one["impact"] in ("serious", "critical")]
+        return {one["id"]: [node["target"] for node in one["nodes"]] for one in found}

@@ -22,7 +22,7 @@ from service.demo.pencil import draw_strokes
 from service.demo.sample import make_sample, person
 from service.demo.subject import invented_subject
 from tests.service.conftest import make_gallery, serving
-from tests.service.page import page_for
+from tests.service.page import Sketchpad, page_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -78,43 +78,6 @@ def shots(tmp_path_factory):
     folder.mkdir(parents=True, exist_ok=True)
     print(f"screenshots: {folder}")
     return folder
-
-
-class Sketchpad:
-    """The page, as a person uses it."""
-
-    def __init__(self, tab):
-        self.tab = tab
-
-    def draw(self, strokes, every=3):
-        box = self.tab.locator("#pad").bounding_box()
-        for stroke in strokes:
-            points = stroke.points.tolist()
-            spots = [
-                (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (*points[:-1:every], points[-1])
-            ]
-            self.tab.mouse.move(*spots[0])
-            self.tab.mouse.down()
-            for spot in spots[1:]:
-                self.tab.mouse.move(*spot)
-            self.tab.mouse.up()
-
-    def strokes(self):
-        return int(self.tab.inner_text("#stroke-count").split()[0])
-
-    def settled(self, strokes):
-        """Wait until the ranking is that of so many strokes."""
-        self.tab.wait_for_function("n => Number(document.body.dataset.answered) === n", arg=strokes, timeout=15_000)
-
-    def ranked(self):
-        return self.tab.eval_on_selector_all("#ranking > li", "cards => cards.map((card) => card.dataset.id)")
-
-    def axe(self):
-        """Serious and critical violations, by rule."""
-        from axe_playwright_python.sync_playwright import Axe
-
-        found = [one for one in Axe().run(self.tab).response["violations"] if one["impact"] in ("serious", "critical")]
-        return {one["id"]: [node["target"] for node in one["nodes"]] for one in found}
 
 
 @contextmanager
