@@ -98,7 +98,7 @@ def test_serve_says_when_it_is_ready_and_stops_on_sigterm(folder):
         assert ready.startswith("serving 1 gallery, 24 photos, on 127.0.0.1:"), process.stderr.read()
         address = ready.rpartition(" ")[2]
         assert not address.endswith(":0")
-        with Client(address) as client, client.draw("faces") as drawing:
+        with Client(address) as client, client.draw("faces", resume_s=0) as drawing:
             assert drawing.strokes([line()]).hits
             os.kill(process.pid, signal.SIGTERM)
             with pytest.raises(ServiceError, match="the service is stopping"):
