@@ -15,6 +15,9 @@ Row = dict[str, float]
 Told = Callable[[str], None]
 
 _MOST_SESSIONS: Final = 4096
+_IDLE_FOR_S = 8.0
+"""A drawing gives its canvas back when nothing came for five seconds."""
+
 _CLOSE_ENOUGH: Final = 1.15
 """Of the highest load that fails over the highest that holds: the search ends there."""
 
@@ -107,10 +110,10 @@ async def memory_of_idle(crowd: Crowd, target: Target, sessions: int) -> Mapping
     warm = await crowd.hold(max(16, sessions // 20))
     for call in warm:
         call.cancel()
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(_IDLE_FOR_S)
     before = await asyncio.to_thread(target.memory_bytes)
     held = await crowd.hold(sessions)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(_IDLE_FOR_S)
     after = await asyncio.to_thread(target.memory_bytes)
     for call in held:
         call.cancel()

@@ -203,7 +203,8 @@ def test_the_picture_shows_every_load_and_the_target():
 
 
 @pytest.mark.e2e
-def test_the_command_measures_a_service_of_its_own(tmp_path, capsys):
+def test_the_command_measures_a_service_of_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "_IDLE_FOR_S", 0.2)
     files = tmp_path / "found.json", tmp_path / "found.svg", tmp_path / "found.html"
     words = "--photos 300 --galleries 2 --sessions 2 --seconds 1 --while-ingesting --rounds 1 --idle-sessions 9"
     into = ["--soak", 4, "--folder", tmp_path / "kept", "--json", files[0], "--picture", files[1]]
@@ -255,3 +256,18 @@ def test_memory_of_a_running_service_needs_its_metrics(service, capsys):
     options = ["--address", service.address, "--sessions", "1", "--seconds", "0.3", "--idle-sessions", "2"]
     assert main(["bench", "service", *options]) == 1
     assert "give their URL (--metrics)" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_memory_is_flat_over_a_hundred_thousand_strokes_and_idle_drawings_are_small(tmp_path, capsys):
+    """A day's work of one drawer in miniature, and two thousand who look out of the window; some forty minutes."""
+    common = ["bench", "service", "--photos", "1000", "--folder", str(tmp_path / "kept"), "--rounds", "0"]
+    soaked, idle = tmp_path / "soak.json", tmp_path / "idle.json"
+    load = ["--sessions", "20", "--seconds", "60", "--schedule", "fixed", "--serve=--set", "--serve=server.max_load=9"]
+    assert main([*common, *load, "--soak", "100000", "--json", str(soaked)]) == 0, capsys.readouterr().err
+    found = json.loads(soaked.read_text())["soak"]
+    assert (found["strokes"] >= 100_000, found["errors"]) == (True, 0)
+    assert found["ratio"] < 1.05
+    more = ["--sessions", "1", "--seconds", "1", "--idle-sessions", "2000", "--json", str(idle)]
+    assert main([*common, *more]) == 0, capsys.readouterr().err
+    assert json.loads(idle.read_text())["idle"]["kb_each"] < 64

@@ -43,6 +43,7 @@ def test_a_service_is_started_as_the_page_says(tmp_path, command):
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("mgrl bench")])
 def test_a_service_is_measured_as_the_page_says(tmp_path, monkeypatch, service, command):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("service.bench.measure._IDLE_FOR_S", 0.2)
     line = [word.replace("127.0.0.1:50051", service.address).replace("2000", "8") for word in shlex.split(command)]
     if "--find-capacity" in line:
         line += ["--target-p99-ms", "0.01"]
