@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -259,7 +260,8 @@ def open_engine(folder: Path, *, creates: bool = False, enforces_keys: bool = Tr
         has_log = folder.joinpath(f"{LEDGER}-wal").exists()
         # Without a log SQLite would still make the files that go with one.
         query |= {"mode": "ro"} | ({} if has_log else {"immutable": "1"})
-    engine = sa.create_engine(sa.URL.create("sqlite", database=f"file:{quote(os.fsencode(path))}", query=query))
+    url = sa.URL.create("sqlite", database=f"file:{quote(os.fsencode(path))}", query=query)
+    engine = sa.create_engine(url, json_serializer=partial(json.dumps, separators=(",", ":")))
 
     @sa.event.listens_for(engine, "connect")
     def _settle(connection: Any, _: Any) -> None:
