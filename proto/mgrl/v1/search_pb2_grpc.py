@@ -64,7 +64,7 @@ class SketchSearchServiceServicer:
         named although several are served.
         FAILED_PRECONDITION: every photo of the gallery was deleted.
         NOT_FOUND: no gallery of that name.
-        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -94,7 +94,8 @@ class SketchSearchServiceServicer:
         DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
         resumed.
         ABORTED: the drawing was resumed on another stream.
-        RESOURCE_EXHAUSTED: one message is above 4 MiB.
+        RESOURCE_EXHAUSTED: one message is above 4 MiB; the service is in overload and lets no drawing begin, and a RetryInfo
+        says when to come back.
         UNAVAILABLE: the service stopped before the drawing was finished.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -110,7 +111,7 @@ class SketchSearchServiceServicer:
         gallery named although several are served.
         FAILED_PRECONDITION: every photo of the gallery was deleted.
         NOT_FOUND: no gallery of that name.
-        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """

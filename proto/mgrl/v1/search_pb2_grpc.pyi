@@ -56,7 +56,7 @@ class SketchSearchServiceStub:
     named although several are served.
     FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
-    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -82,7 +82,8 @@ class SketchSearchServiceStub:
     DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
     resumed.
     ABORTED: the drawing was resumed on another stream.
-    RESOURCE_EXHAUSTED: one message is above 4 MiB.
+    RESOURCE_EXHAUSTED: one message is above 4 MiB; the service is in overload and lets no drawing begin, and a RetryInfo
+    says when to come back.
     UNAVAILABLE: the service stopped before the drawing was finished.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -94,7 +95,7 @@ class SketchSearchServiceStub:
     gallery named although several are served.
     FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
-    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -112,7 +113,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     named although several are served.
     FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
-    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -138,7 +139,8 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
     resumed.
     ABORTED: the drawing was resumed on another stream.
-    RESOURCE_EXHAUSTED: one message is above 4 MiB.
+    RESOURCE_EXHAUSTED: one message is above 4 MiB; the service is in overload and lets no drawing begin, and a RetryInfo
+    says when to come back.
     UNAVAILABLE: the service stopped before the drawing was finished.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -150,7 +152,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     gallery named although several are served.
     FAILED_PRECONDITION: every photo of the gallery was deleted.
     NOT_FOUND: no gallery of that name.
-    RESOURCE_EXHAUSTED: the message is above 4 MiB.
+    RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -171,7 +173,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         named although several are served.
         FAILED_PRECONDITION: every photo of the gallery was deleted.
         NOT_FOUND: no gallery of that name.
-        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -203,7 +205,8 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
         resumed.
         ABORTED: the drawing was resumed on another stream.
-        RESOURCE_EXHAUSTED: one message is above 4 MiB.
+        RESOURCE_EXHAUSTED: one message is above 4 MiB; the service is in overload and lets no drawing begin, and a RetryInfo
+        says when to come back.
         UNAVAILABLE: the service stopped before the drawing was finished.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -221,7 +224,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         gallery named although several are served.
         FAILED_PRECONDITION: every photo of the gallery was deleted.
         NOT_FOUND: no gallery of that name.
-        RESOURCE_EXHAUSTED: the message is above 4 MiB.
+        RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
