@@ -14,11 +14,13 @@ class PublicError(Exception):
     Args:
         message: for the caller.
         field: path of what is wrong in what the caller gave, such as `options.k`; empty where no field is to blame.
+        retry_after_s: seconds after which the same may succeed; 0 where waiting does not help.
     """
 
-    def __init__(self, message: str = "", *, field: str = "") -> None:
+    def __init__(self, message: str = "", *, field: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.field = field
+        self.retry_after_s = retry_after_s
 
 
 class ShapeError(PublicError):

@@ -58,14 +58,10 @@ class ForbiddenError(PublicError):
 class LimitError(PublicError):
     """The caller has used up what it may ask for; the same call succeeds after `retry_after_s` seconds, 0 if never."""
 
-    retry_after_s: float = 0.0
-
     @classmethod
     def after(cls, retry_after_s: float, message: str) -> Self:
         """An error that says when to come back."""
-        error = cls(message)
-        error.retry_after_s = retry_after_s
-        return error
+        return cls(message, retry_after_s=retry_after_s)
 
 
 class OverloadedError(LimitError):
@@ -163,10 +159,9 @@ def error_from_status(status: status_pb2.Status) -> PublicError:
     """The exception that the service raised, with its message; ServiceError where it is none of ours."""
     given = reason_of(status)
     found = next((kind(status.message) for kind in CATALOG if reason(kind) == given), None)
-    if isinstance(found, LimitError):
-        retry = error_details_pb2.RetryInfo()
-        if any(detail.Unpack(retry) for detail in status.details):
-            found.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    retry = error_details_pb2.RetryInfo()
+    if found is not None and any(detail.Unpack(retry) for detail in status.details):
+        found.retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
     blamed = error_details_pb2.BadRequest()
     if found is not None and any(detail.Unpack(blamed) for detail in status.details):
         found.field = blamed.field_violations[0].field
@@ -197,7 +192,7 @@ def _details(error: PublicError) -> list[Message]:
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, LimitError) and error.retry_after_s:
+    if error.retry_after_s:
         details.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s)))
     return details
 

@@ -15,7 +15,6 @@ from mgrl.v1 import search_pb2
 from service.errors import (
     DETAILS_KEY,
     IdleError,
-    LimitError,
     ServiceError,
     UnknownTokenError,
     error_from_rpc,
@@ -87,7 +86,7 @@ def may_come_back(error: grpc.RpcError | grpc.aio.AioRpcError) -> bool:
         if key == DETAILS_KEY:
             ours = error_from_status(status_pb2.Status.FromString(value))
             is_stopping = type(ours) is ServiceError and error.code() is grpc.StatusCode.UNAVAILABLE
-            return is_stopping or isinstance(ours, IdleError | LimitError)
+            return is_stopping or isinstance(ours, IdleError) or ours.retry_after_s > 0
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 

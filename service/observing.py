@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 
 from service.errors import DETAILS_KEY, reason_of
 from service.handlers import shape_of
-from service.logs import begin_request
+from service.logs import begin_request, request_id
 from service.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class CallObserver(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
     def _once(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def watched(request: Any, context: Context) -> Any:
             with self._call(method, context) as began:
+                await _tell_request_id(context)
                 response = await behaviour(request, context)
             self._telemetry.metrics.call_seconds.labels(_short(method)).observe(time.perf_counter() - began)
             return response
@@ -59,6 +60,7 @@ class CallObserver(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
     def _stream(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Any:
         async def watched(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._call(method, context):
+                await _tell_request_id(context)
                 async with aclosing(behaviour(request, context)) as responses:
                     async for response in responses:
                         self._count_error_inside(method, response)
@@ -99,6 +101,11 @@ class CallObserver(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         if isinstance(error, status_pb2.Status) and error.code:
             reason = reason_of(error) or _CODES.get(error.code, "UNKNOWN")
             self._telemetry.metrics.errors.labels(_short(method), reason).inc()
+
+
+async def _tell_request_id(context: Context) -> None:
+    """In the initial metadata: a call that ends with an error has it, too."""
+    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id()),))
 
 
 def _short(method: str) -> str:

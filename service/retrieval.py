@@ -107,7 +107,9 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         if self._calls:
             await asyncio.wait(self._calls, timeout=grace_s)
         for session in self._sessions:
-            session.end(ServiceError("the service is stopping; send the drawing again to another one"))
+            session.end(
+                ServiceError("the service is stopping; send the drawing again to another one", retry_after_s=1.0)
+            )
         if self._calls:
             await asyncio.wait(self._calls, timeout=1.0)
         self._resumption.close()

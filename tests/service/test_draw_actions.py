@@ -1,6 +1,7 @@
 """Every action of a drawing and a whole replay, through the client and a real server."""
 
 import asyncio
+import re
 
 import grpc
 import numpy as np
@@ -208,3 +209,19 @@ def test_every_field_out_of_range_is_named_and_changes_nothing(stub, action, mes
     assert any(detail.Unpack(blamed) for detail in refused.error.details)
     assert [violation.field for violation in blamed.field_violations] == [field]
     assert (replies[-1].result.strokes, replies[-1].result.undo_steps) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "echoed"), [("case-7.a", "case-7.a"), ("", r"[0-9a-f]{12}"), ("x" * 999, r"[0-9a-f]{12}")]
+)
+def test_every_call_says_its_request_id(stub, given, echoed):
+    metadata = (("x-request-id", given),) if given else ()
+    search = search_pb2.SearchRequest(strokes={"strokes": WIRE_LINE})
+    _, call = stub.Search.with_call(search, metadata=metadata, timeout=5)
+    replay = stub.Replay(search_pb2.ReplayRequest(strokes={"strokes": WIRE_LINE}), metadata=metadata, timeout=5)
+    assert len(list(replay)) == 1
+    refused = stub.Search.future(search_pb2.SearchRequest(), metadata=metadata, timeout=5)
+    with pytest.raises(grpc.RpcError):
+        refused.result()
+    for ended in (call, replay, refused):
+        assert re.fullmatch(echoed, dict(ended.initial_metadata())["x-request-id"])

@@ -419,8 +419,9 @@ def test_drawings_that_outlast_the_grace_are_told(gallery, encoder):
     ):
         drawing.strokes([line()])
         stopped = "the service is stopping; send the drawing again to another one"
-        with stopping(running, grace_s=0.05), pytest.raises(ServiceError, match=stopped):
+        with stopping(running, grace_s=0.05), pytest.raises(ServiceError, match=stopped) as ended:
             drawing.answer(99)
+        assert ended.value.retry_after_s == 1.0
         with pytest.raises(ServiceError):
             drawing.strokes([line()])
 

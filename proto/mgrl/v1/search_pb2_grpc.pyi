@@ -14,6 +14,9 @@ key has another role, or the gallery is none of its own), or RESOURCE_EXHAUSTED 
 drawing the one message, and the drawing goes on). A gallery may require a purpose (else INVALID_ARGUMENT) and a record
 in the audit log: where none can be written, searches end with UNAVAILABLE and reason AUDIT_ERROR.
 
+Request ids: every call answers with initial metadata `x-request-id`, under which the service logs it: the one that the
+caller sent (1 to 64 letters, digits, `.`, `_`, `:`, `-`), or a new one.
+
 Regions: id 0 is the whole face (granularity 1), ids 1 to 4 the 2x2 grid (granularity 2), ids 5 to 13 the 3x3 grid
 (granularity 3), each row by row from the upper left.
 """
