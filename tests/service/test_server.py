@@ -379,6 +379,7 @@ def test_health_and_reflection_answer(channel):
     assert {service.name for service in reply.list_services_response.service} == {
         "mgrl.v1.SketchSearchService",
         "mgrl.v1.GalleryService",
+        "mgrl.v1.AdminService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
