@@ -77,7 +77,7 @@ def _parquet_rows(file: IO[bytes], needed: Sequence[str], errors: str) -> Iterat
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ConfigError("Parquet needs pyarrow; install it with: pip install 'mgrl[sources]'") from error
+        raise ConfigError("Parquet needs pyarrow; install it with: pip install 'mgrl[parquet]'") from error
     try:
         table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
         _check_columns(table.schema_arrow.names, needed, "it must have columns")

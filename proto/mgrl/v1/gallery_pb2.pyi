@@ -504,7 +504,9 @@ class UpsertPhoto(_message.Message):
     photo_id: _builtins.str
     """Its id in the gallery, 1 to 1000 characters. Required."""
     image: _builtins.bytes
-    """JPEG, PNG or WebP file; with everything else at most 4 MiB, and at most 64 million pixels. Required."""
+    """JPEG, PNG, WebP, GIF, BMP or TIFF file, as `mgrl ingest` takes them; it is not cropped to the face. With everything
+    else at most 4 MiB; at most 64 million pixels, WebP 12, all but baseline JPEG 24. Required.
+    """
     source: _builtins.str
     """Where it came from, as GetPhoto says it; at most 1000 characters. Default, when empty: its id."""
     @_builtins.property

@@ -79,7 +79,7 @@ class GalleryServiceStub:
     a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
     client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
     listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-    read, is too large or shows what the service was told to refuse, metadata that does not fit the fields).
+    read or is too large, metadata that does not fit the fields).
 
     The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
     services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -158,7 +158,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
     client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
     listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-    read, is too large or shows what the service was told to refuse, metadata that does not fit the fields).
+    read or is too large, metadata that does not fit the fields).
 
     The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
     services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -264,7 +264,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
         client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
         listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-        read, is too large or shows what the service was told to refuse, metadata that does not fit the fields).
+        read or is too large, metadata that does not fit the fields).
 
         The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
         services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent

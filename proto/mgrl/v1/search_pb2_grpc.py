@@ -75,10 +75,10 @@ class SketchSearchServiceServicer:
     def Draw(self, request_iterator, context):
         """Ranks the photos again after every change of a drawing.
 
-        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
-        answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
-        message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
-        its own; errors arrive before results that follow them.
+        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the
+        sending side, ends the drawing once everything is answered. Latest stroke wins: messages that arrive while a ranking
+        is being computed share the next answer. Every message is answered, either by an error with its own sequence number
+        or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
         (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the

@@ -66,10 +66,10 @@ class SketchSearchServiceStub:
     Draw: _grpc.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]
     """Ranks the photos again after every change of a drawing.
 
-    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
-    answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
-    message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
-    its own; errors arrive before results that follow them.
+    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the
+    sending side, ends the drawing once everything is answered. Latest stroke wins: messages that arrive while a ranking
+    is being computed share the next answer. Every message is answered, either by an error with its own sequence number
+    or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
     (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
@@ -123,10 +123,10 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     Draw: _aio.StreamStreamMultiCallable[_search_pb2.DrawRequest, _search_pb2.DrawResponse]  # type: ignore[assignment]
     """Ranks the photos again after every change of a drawing.
 
-    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
-    answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
-    message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
-    its own; errors arrive before results that follow them.
+    The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the
+    sending side, ends the drawing once everything is answered. Latest stroke wins: messages that arrive while a ranking
+    is being computed share the next answer. Every message is answered, either by an error with its own sequence number
+    or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
     (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
@@ -189,10 +189,10 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_search_pb2.DrawResponse], _abc.AsyncIterator[_search_pb2.DrawResponse]]:
         """Ranks the photos again after every change of a drawing.
 
-        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the sending side, ends the drawing once everything is
-        answered. Latest stroke wins: messages that arrive while a ranking is being computed share the next answer. Every
-        message is answered, either by an error with its own sequence number or by a result whose `sequence` is at least
-        its own; errors arrive before results that follow them.
+        The first message must be `begin`, or `resume` to go on where another stream broke off; `finish`, or closing the
+        sending side, ends the drawing once everything is answered. Latest stroke wins: messages that arrive while a ranking
+        is being computed share the next answer. Every message is answered, either by an error with its own sequence number
+        or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
         (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
