@@ -154,8 +154,8 @@ class Gallery:
 
     @property
     def folder(self) -> Path:
-        """Where it lies; never to be sent anywhere."""
-        return self._store.folder
+        """Where it lies, whichever of its versions is in use; never to be sent anywhere."""
+        return self._store.root
 
     @property
     def photos(self) -> int:

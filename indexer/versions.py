@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from indexer.errors import GalleryError
-from indexer.ledger import FORMAT_VERSION, LEDGER, folder_name, manifest_path, replace_file
+from indexer.ledger import FORMAT_VERSION, LEDGER, folder_name, manifest_path, refusal, replace_file
 
 _FOLDER: Final = "versions"
 _NAME: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}")
@@ -62,18 +62,32 @@ def unfinished(folder: Path) -> list[Path]:
 
 
 def erase_superseded(folder: Path) -> None:
-    """Remove the files of versions that were the gallery's; the caller holds the lock of the one that is."""
-    old = superseded(folder)
-    for version in old:
-        if version == folder:
-            for name in ("segments", "index"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            for path in (*folder.glob(f"{LEDGER}*"), folder / "index.lock"):
-                path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(version)
-    if old:
+    """Remove the files of versions that were the gallery's; the caller holds the lock of the one that is.
+
+    Raises:
+        GalleryError: the disk refuses; the same again goes on with what is left.
+    """
+    if not (old := superseded(folder)):
+        return
+    try:
+        for version in old:
+            _erase(folder, version)
         _point(folder, home_of(folder), [])
+    except OSError as error:
+        raise GalleryError(
+            f"gallery {folder_name(folder)}: versions that it had before could not be removed "
+            f"({refusal(folder, error)}); then run `mgrl compact`"
+        ) from error
+
+
+def _erase(folder: Path, version: Path) -> None:
+    """Remove a version's files, those that are there: an earlier attempt may have died anywhere."""
+    own = [folder / "segments", folder / "index", folder / "index.lock", *folder.glob(f"{LEDGER}*")]
+    for path in own if version == folder else [version]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _pointer(folder: Path) -> dict[str, Any]:

@@ -152,9 +152,12 @@ class Account:
         Raises:
             AuditError: it could not be, and the gallery requires it.
         """
+        record = self._record("begun" if self._is_stream and self._recorded_at is None else "shown")
         try:
-            await self._log.write(self._record("begun" if self._is_stream and self._recorded_at is None else "shown"))
+            await self._log.write(record)
         except AuditError:
+            # Shown before, or about to be where no record is required: the next record names them.
+            self._unrecorded = [*record.get("photo_ids", ()), *self._unrecorded]
             if self._is_required:
                 raise
         self._recorded_at = time.monotonic()

@@ -1,5 +1,6 @@
 """The servicer of galleries: wire types in, wire types out, and nothing else."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -42,6 +43,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         self._writers = writers
         self._watch = watch
         self._streams: set[UpsertSession] = set()
+        self._room = asyncio.Semaphore(MAX_STREAMS)
 
     async def ListGalleries(
         self, request: gallery_pb2.ListGalleriesRequest, context: Context
@@ -111,10 +113,10 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
     ) -> AsyncIterator[gallery_pb2.UpsertPhotosResponse]:
         async with public_errors(context):
             begin = await first_of(requests)
-            if len(self._streams) >= MAX_STREAMS:
+            if self._room.locked():
                 raise OverloadedError.after(10, f"the service takes {MAX_STREAMS} streams of photos at once")
             gallery = self._galleries.find(begin.gallery)
-            async with self._writers.writing(gallery) as writer:
+            async with self._room, self._writers.writing(gallery) as writer:
                 session = UpsertSession(writer, begin, IDLE_S)
                 self._streams.add(session)
                 try:

@@ -66,10 +66,13 @@ class Galleries:
             raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
         self.encoders.for_gallery(gallery)
 
-    def replace(self, newer: Gallery) -> None:
-        """Serve a newer gallery under its name, if it is served still; who holds the older one keeps it."""
-        if newer.name in self._by_name:
-            self._by_name[newer.name] = newer
+    def replace(self, older: Gallery, newer: Gallery) -> None:
+        """Serve a newer gallery in place of an older one, if that is served still; who holds it keeps it.
+
+        Changed settings may have put another folder under its name while the newer one was being opened.
+        """
+        if self._by_name.get(older.name) is older:
+            self._by_name[older.name] = newer
 
     def change(self, add: Iterable[Gallery], remove: Iterable[str], settings: Mapping[str, GalleryConfig]) -> None:
         """Serve some more, or in place of others of their names, and some no longer; all with these settings."""

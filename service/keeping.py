@@ -70,8 +70,12 @@ class Keeper:
                 continue
             try:
                 forgotten = await asyncio.to_thread(_retain, gallery.folder, settings.retention_days)
-            except PublicError as error:  # another process writes it: the next look tries again
-                logger.warning("photos of gallery %s that are too old stay for now: %s", gallery.name, error)
+            except Exception as error:
+                # Another process writes it, or whatever else it is: the next look tries again.
+                fault = None if isinstance(error, PublicError) else error
+                logger.warning(
+                    "photos of gallery %s that are too old stay for now: %s", gallery.name, error, exc_info=fault
+                )
                 continue
             if forgotten:
                 logger.info("gallery %s: %d photos were older than its period", gallery.name, forgotten)

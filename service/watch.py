@@ -77,7 +77,7 @@ class GalleryWatch:
                     # Before it is read: a gallery that another model has made anew is not served by this one.
                     self._galleries.encoders.for_model(gallery.name, gallery.newest_manifest())
                     newer = gallery.reopened()
-                    self._galleries.replace(newer)
+                    self._galleries.replace(gallery, newer)
                     logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)
                     self._complaints.clear()
             except Exception as error:

@@ -66,17 +66,13 @@ class GalleryWriters:
                 f"this service takes no photos for gallery {gallery.name}; start it with `mgrl serve --writable`, or "
                 "use mgrl ingest"
             )
-        async with self._turn:
-            if gallery.name not in self._open:
-                self._open[gallery.name] = _Open(await self._run(partial(self._upserter, gallery)))
-            opened = self._open[gallery.name]
-            opened.calls += 1
+        entering = asyncio.create_task(self._enter(gallery))
         try:
+            opened = await asyncio.shield(entering)
             yield GalleryWriter(opened.upserter, self._thread)
         finally:
-            opened.calls -= 1
-            # Also where the call was cancelled: the lock must not outlive it.
-            await asyncio.shield(self._leave(gallery.name))
+            # Also where the call was cancelled, even while the gallery was being opened: the lock must not outlive it.
+            await asyncio.shield(self._leave(gallery.name, entering))
 
     async def close(self) -> None:
         """Wait a little for the calls that write; then start nothing more. What is being stored is stored."""
@@ -86,10 +82,22 @@ class GalleryWriters:
                     await self._turn.wait_for(lambda: not self._open)
         self._thread.shutdown(wait=False)
 
-    async def _leave(self, name: str) -> None:
+    async def _enter(self, gallery: Gallery) -> _Open:
         async with self._turn:
-            opened = self._open.get(name)
-            if opened is not None and not opened.calls:
+            if gallery.name not in self._open:
+                self._open[gallery.name] = _Open(await self._run(partial(self._upserter, gallery)))
+            opened = self._open[gallery.name]
+            opened.calls += 1
+            return opened
+
+    async def _leave(self, name: str, entering: "asyncio.Task[_Open]") -> None:
+        await asyncio.wait({entering})
+        if entering.exception() is not None:
+            return
+        async with self._turn:
+            opened = entering.result()
+            opened.calls -= 1
+            if not opened.calls:
                 del self._open[name]
                 await self._run(opened.upserter.close)
             self._turn.notify_all()

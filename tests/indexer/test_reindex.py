@@ -1,5 +1,6 @@
 """Another model for a gallery: beside the old version, resumed, switched in one step."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -262,3 +263,26 @@ def test_a_gallery_json_that_names_a_place_elsewhere_is_refused(folder: Path) ->
         (folder / "gallery.json").write_text(json.dumps({"format_version": 3, "home": home}))
         with pytest.raises(GalleryError, match=r"gallery g: its gallery\.json names no version"):
             Store.open(folder)
+
+
+def test_a_removal_of_earlier_versions_that_fails_is_done_again(folder: Path, photos: Path, monkeypatch) -> None:
+    for encoder in (NEW, OLD):
+        reindex(folder, [photos], encoder)
+    assert len(versions.superseded(folder)) == 2
+    refused = OSError(errno.EIO, "Input/output error")
+
+    def refuse(*_: object, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise refused
+
+    # At the first file, and when all are gone but that is not said yet, as a crash would leave them.
+    for broken in ("shutil.rmtree", "indexer.versions.replace_file"):
+        with monkeypatch.context() as disk, StoreWriter.open(folder) as writer:
+            disk.setattr(broken, refuse)
+            with pytest.raises(GalleryError, match="versions that it had before could not be removed"):
+                compact(writer)
+        assert len(versions.superseded(folder)) == 2
+    with StoreWriter.open(folder) as writer:
+        compact(writer)
+    assert (versions.superseded(folder), len(ids(folder))) == ([], 9)
+    assert not (folder / "segments").exists()

@@ -194,6 +194,18 @@ def test_without_a_record_nothing_is_shown_where_one_is_required(serve, path, di
     assert verify(path).problems == ()
 
 
+def test_photos_whose_record_failed_are_in_the_next_one(serve, path, disk, monkeypatch):
+    client = serve(photos=True)
+    monkeypatch.setattr(auditor, "_EVERY_S", 0.0)
+    with client.draw("guests", k=3) as drawing:
+        disk["is_full"] = True
+        shown = set(ids(drawing.strokes([line()])))
+        disk["is_full"] = False
+        shown |= set(ids(drawing.strokes([line(0.1, 0.8, 0.9, 0.8)])))
+        records = recorded(path, "Draw")
+    assert set().union(*(record["photo_ids"] for record in records)) == shown
+
+
 def test_an_unknown_gallery_is_still_unknown(tmp_path, encoder, path):
     gallery = make_gallery(tmp_path / "faces", encoder)
     with (

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer import versions
 from indexer.gallery import Gallery
 from indexer.store import StoreWriter
 from service.client import Client
@@ -14,6 +16,7 @@ from service.config_access import GalleryConfig
 from service.galleries import Galleries
 from service.keeping import Keeper
 from tests.conftest import PixelEncoder, unit_rows
+from tests.folder_bytes import folder_bytes
 from tests.indexer.test_store import new_photos
 from tests.service.conftest import ids, line, make_gallery, serving
 
@@ -121,3 +124,25 @@ def test_searches_go_on_while_photos_are_forgotten(folder, clock):
         assert len(ids(client.search(strokes=[line()]))) == 2
         service.on_loop(kept.stop())
     gallery.close()
+
+
+def test_what_is_too_old_goes_from_every_version(folder, clock):
+    newer = PixelEncoder(dim=8, seed=1)
+    home = versions.version_folder(folder, newer.model_hash)
+    make_gallery(home, newer, photos=6).close()
+    versions.switch(folder, home)
+    assert b"photo0001" in folder_bytes(folder)
+    clock(31)
+    asyncio.run(Keeper(Galleries([Gallery.open(folder)], newer), lambda: KEPT).look())
+    assert b"photo0001" not in folder_bytes(folder)
+
+
+def test_a_look_that_fails_is_not_the_last_one(folder, clock, caplog, monkeypatch):
+    kept = keeper(folder)
+    clock(11)
+    with monkeypatch.context() as broken:
+        broken.setattr("service.keeping.retain", lambda *_: Path("/none").read_bytes())
+        asyncio.run(kept.look())
+    assert "photos of gallery faces that are too old stay for now" in caplog.text
+    asyncio.run(kept.look())
+    assert photos(folder) == 2

@@ -1,5 +1,6 @@
 """Changes to a gallery's folder show up in a running service."""
 
+import asyncio
 import hashlib
 import logging
 import threading
@@ -18,6 +19,8 @@ from indexer.metadata import Kind
 from indexer.store import NewPhoto, StoreWriter
 from service.client import Client
 from service.encoders import Encoders
+from service.galleries import Galleries
+from service.watch import GalleryWatch
 from tests.conftest import PixelEncoder, unit_rows
 from tests.service.conftest import ids, line, make_gallery, serving
 
@@ -225,3 +228,19 @@ def test_opening_again_and_again_leaves_most_of_the_time_to_searches(folder, enc
     with serving([Gallery.open(folder)], encoder, refresh_s=0.01):
         eventually(lambda: len(opened) >= 2, timeout_s=20)
     assert opened[1] - opened[0] > 0.39
+
+
+def test_a_folder_that_settings_put_in_place_stays(tmp_path, encoder, monkeypatch):
+    older, other = (make_gallery(tmp_path / where / "faces", encoder) for where in ("old", "new"))
+    served = Galleries([older], encoder)
+
+    def reopened():
+        served.change([other], [], {})
+        return Gallery.reopened(older)
+
+    monkeypatch.setattr(older, "reopened", reopened)
+    append(older.folder, "anna")
+    asyncio.run(GalleryWatch(served, 60).look())
+    assert served.find("faces") is other
+    older.close()
+    other.close()
