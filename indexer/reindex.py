@@ -91,7 +91,9 @@ def reindex(
         if old.manifest.model_hash == encoder.model_hash:
             return Reindexing(0, old.count(), 0, (), (), switched=False, seconds=time.monotonic() - started)
         home = versions.version_folder(folder, encoder.model_hash)
-        versions.keep(folder, home)
+        if home in versions.superseded(folder):
+            with StoreWriter.open(folder, wait_s=wait_s):  # or a compaction may be removing it
+                versions.keep(folder, home)
         with StoreWriter.open_or_create(home, encoder.model_hash, encoder.dim) as new:
             job = _Job(old, new, encoder, on_progress)
             job.encode_all(sources, batch, prepare or Decoding(encoder.size_px))

@@ -44,7 +44,7 @@ def switch(folder: Path, home: Path) -> None:
 
 
 def keep(folder: Path, version: Path) -> None:
-    """Let a version that was taken out of use be worked on again."""
+    """Let a version that was taken out of use be worked on again; the caller holds the lock of the one that is."""
     if version in superseded(folder):
         _point(folder, home_of(folder), [other for other in superseded(folder) if other != version])
 

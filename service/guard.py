@@ -15,7 +15,7 @@ from service.audit import AuditLog
 from service.auth.authenticator import Authenticator
 from service.auth.callers import Call, Caller, enter_call
 from service.auth.limits import Limiter
-from service.auth.methods import ANY, DRAW, OPEN, ROLE_OF
+from service.auth.methods import ANY, DRAW, OPEN, ROLE_OF, WHOLE_SERVICE
 from service.errors import ForbiddenError, public_errors
 from service.galleries import Galleries
 from service.handlers import shape_of
@@ -127,7 +127,7 @@ def role_for(caller: Caller, method: str) -> str:
     """The role that a method takes.
 
     Raises:
-        ForbiddenError: the caller does not have it, or the method has none.
+        ForbiddenError: the caller does not have it, the method has none, or it reaches beyond the caller's galleries.
     """
     role = ROLE_OF.get(method)
     if role is None:
@@ -135,6 +135,8 @@ def role_for(caller: Caller, method: str) -> str:
     if role != ANY and role not in caller.roles:
         held = ", ".join(sorted(caller.roles)) or "none"
         raise ForbiddenError(f"this call takes the role {role}, {caller} has: {held}")
+    if method in WHOLE_SERVICE and caller.galleries is not None:
+        raise ForbiddenError(f"this call concerns all galleries, {caller} is limited to some")
     return role
 
 

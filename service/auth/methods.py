@@ -42,3 +42,6 @@ ROLE_OF: Final[Mapping[str, str]] = {
     "/grpc.health.v1.Health/List": ANY,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": ANY,
 }
+
+WHOLE_SERVICE: Final = frozenset({_ADMIN + "ReloadSettings", _ADMIN + "Drain"})
+"""Touch every gallery, so they are closed to callers that are limited to some."""

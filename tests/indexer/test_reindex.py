@@ -286,3 +286,13 @@ def test_a_removal_of_earlier_versions_that_fails_is_done_again(folder: Path, ph
         compact(writer)
     assert (versions.superseded(folder), len(ids(folder))) == ([], 9)
     assert not (folder / "segments").exists()
+
+
+def test_an_earlier_version_is_taken_up_again_only_while_nobody_removes_it(folder: Path, photos: Path) -> None:
+    for encoder in (NEW, OLD):
+        reindex(folder, [photos], encoder)
+    earlier = versions.superseded(folder)
+    with StoreWriter.open(folder), pytest.raises(GalleryError, match="is being written by another process"):
+        reindex(folder, [photos], NEW)
+    assert versions.superseded(folder) == earlier
+    assert reindex(folder, [photos], NEW).switched

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_g
 from indexer.errors import ConfigError, QueryError
 from indexer.upload import Upload
 from mgrl.v1 import search_pb2, search_pb2_grpc
+from service.admin_client import AdminClient
 from service.async_client import AsyncClient
 from service.auth import authenticator, methods
 from service.auth.keys import changing_keys, revoke_key
@@ -332,3 +333,15 @@ def test_a_key_that_searches_changes_nothing_and_one_that_ingests_finds_nothing(
         with pytest.raises(LimitError, match="a message may have 2000 bytes"):
             client.upsert([Upload("anna", jpeg(1, 600))], "staff")
     assert isinstance(refused(service, new_key("other", ("ingest",))), ForbiddenError)
+
+
+def test_who_is_limited_to_some_galleries_neither_stops_the_service_nor_changes_it(serve, new_key):
+    service = serve()
+    some = Credentials(token=Secret(new_key("porter", ("admin",), ("guests",))))
+    with AdminClient(service.address, credentials=some) as admin:
+        assert admin.verify("guests").photos
+        for call in (admin.reload, admin.drain, lambda: admin.verify("staff")):
+            with pytest.raises(ForbiddenError, match="porter"):
+                call()
+    with AdminClient(service.address, credentials=Credentials(token=Secret(serve.token))) as admin:
+        admin.drain()
