@@ -206,6 +206,6 @@ def test_usage_counts_every_byte_by_kind(indexed: Path) -> None:
     assert (used.photos, used.aliases, used.deleted, used.strays) == (603, 1, 2, 77)
     assert (used.vectors, used.deleted_vectors) == (603 * 896, 2 * 896)
     assert used.thumbnails == sum(len(f"thumbnail {n}") for n in range(605) if n not in (2, 303))
-    assert used.metadata == sum(len(f'{{"age": {n}.0}}') for n in range(600) if n not in (2, 303))
+    assert used.metadata == sum(len(f'{{"age":{n}.0}}') for n in range(600) if n not in (2, 303))
     assert used.index > 605 * 1138
     assert used.reclaimable == used.deleted_vectors + used.strays + used.ledger_free
