@@ -69,7 +69,7 @@ def test_hardly_more_than_k_are_left() -> None:
     assert agrees(gallery, np.arange(5000), unit_rows(rng, 1, 16)[0], ALL, 10, {1: 1.0, 2: 1.0, 3: 1.0}) < 13
 
 
-@pytest.mark.parametrize("share", [0.001, 0.02, 0.05])
+@pytest.mark.parametrize("share", [0.001, 0.005, 0.02])
 def test_an_index_answers_narrow_filters_like_brute_force(share, monkeypatch) -> None:
     rng = np.random.default_rng(4)
     gallery = unit_rows(rng, 12_000, 16)
@@ -85,7 +85,7 @@ def test_an_index_answers_narrow_filters_like_brute_force(share, monkeypatch) ->
         expected = exact_search(gallery[allowed], probe, ink, 10)
         np.testing.assert_array_equal(rows, np.flatnonzero(allowed)[expected[0]])
         np.testing.assert_array_equal(distances, expected[1])
-    assert bool(scanned) == (share > 1 / 32)
+    assert bool(scanned) == (share > 1 / 128)
     # What is searched exactly in less time is not searched approximately.
     _, certificate = index.search_in_mode(probes[0], ALL, 10, allowed=allowed, mode=Approximate(0.5))
-    assert certificate.exact or share > 1 / 32
+    assert certificate.exact or share > 1 / 128
