@@ -265,7 +265,7 @@ def ingest(
     source = Several(
         "sources", [open_source(str(one), chosen) if isinstance(one, Path | str) else one for one in sources]
     )
-    survey = source.survey(_fields(gallery))
+    survey = source.survey(declared_fields(gallery))
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
         placer = Placer(store, duplicates)
         _declare(store, survey.kinds)
@@ -282,11 +282,11 @@ def ingest(
             job.write(encoder)
         photos = store.count()
     if job.fates[Fate.ADDED] and photos >= FUSED_FROM:
-        _save_index(gallery)
+        save_index(gallery)
     return _report(job, time.monotonic() - started)
 
 
-def _save_index(gallery: Path) -> None:
+def save_index(gallery: Path) -> None:
     """A large gallery's first opening saves its index: better here than when it is served.
 
     A failure would come again there, and be said there.
@@ -295,7 +295,7 @@ def _save_index(gallery: Path) -> None:
         Gallery.open(gallery).close()
 
 
-def _fields(gallery: Path) -> Mapping[str, Kind]:
+def declared_fields(gallery: Path) -> Mapping[str, Kind]:
     """The metadata fields of a gallery that may not be there yet."""
     if not manifest_path(gallery).exists():
         return {}

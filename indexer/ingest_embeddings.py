@@ -10,18 +10,16 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
 
 from indexer.embeddings_file import EmbeddedPhotos, EmbeddingsFile
-from indexer.errors import ConfigError, DataError, GalleryError
-from indexer.gallery import Gallery
+from indexer.errors import ConfigError, DataError
 from indexer.granular import FUSED_FROM
+from indexer.ingest import declared_fields, save_index
 from indexer.ingest_report import IngestProgress, IngestReport
-from indexer.ledger import manifest_path
-from indexer.metadata import Kind
-from indexer.store import NewPhoto, Store, StoreWriter
+from indexer.store import NewPhoto, StoreWriter
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ def ingest_embeddings(
     if len(model_hash) != 64 or not set(model_hash) <= set("0123456789abcdef"):
         raise ConfigError(f"a model hash must be a SHA-256 in 64 hexadecimal digits, got {model_hash[:80]!r}")
     started = time.monotonic()
-    file = EmbeddingsFile.open(path, _fields(gallery))
+    file = EmbeddingsFile.open(path, declared_fields(gallery))
     if not len(file):
         raise DataError(f"{file.name} holds no photos")
     with StoreWriter.open_or_create(gallery, model_hash, file.dim) as store:
@@ -74,8 +72,7 @@ def ingest_embeddings(
                 job.store(part)
         photos = store.count()
     if job.added + job.replaced and photos >= FUSED_FROM:
-        with suppress(GalleryError):  # as in `ingest`: the first opening saves the index
-            Gallery.open(gallery).close()
+        save_index(gallery)
     skipped, elapsed = tuple(job.skipped), time.monotonic() - started
     return IngestReport(
         job.added,
@@ -123,17 +120,6 @@ class _Job:
     def _new_photo(self, part: EmbeddedPhotos, row: int, content: bytes) -> NewPhoto:
         known = {name: value for name, value in part.metadata[row].items() if value is not None}
         return NewPhoto(part.photo_ids[row], self._file.name, b"", content, metadata=known)
-
-
-def _fields(gallery: Path) -> dict[str, Kind]:
-    """The metadata fields of a gallery that may not be there yet."""
-    if not manifest_path(gallery).exists():
-        return {}
-    store = Store.open(gallery)
-    try:
-        return store.fields()
-    finally:
-        store.close()
 
 
 def _read_ahead(parts: Iterator[T]) -> Generator[T, None, None]:
