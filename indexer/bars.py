@@ -1,11 +1,15 @@
-"""Times as bars on a log axis, SVG text without a plotting library: a median, and from p10 to p90 as a line."""
+"""Times as bars on a log axis, SVG text without a plotting library, and the page of a bench that shows them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Final
 
 import numpy as np
+
+from indexer.page import page, write_page
+from indexer.table import Table
 
 _WIDTH: Final = 760
 _LEFT: Final = 230
@@ -14,7 +18,7 @@ _TOP: Final = 34
 
 
 def bars(times: Mapping[str, Sequence[float]], unit: str = "ms") -> str:
-    """One bar a row, in their order; a row of a single time has no line.
+    """One bar a row, in their order: the median, and from p10 to p90 as a line, which a row of a single time has not.
 
     Args:
         times: name -> times above 0, at least one each.
@@ -47,3 +51,30 @@ def bars(times: Mapping[str, Sequence[float]], unit: str = "ms") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + 8}" font-family="sans-serif" '
         f'font-size="12">{"".join(parts)}</svg>'
     )
+
+
+def write_times(
+    path: Path | None, title: str, times: Mapping[str, Sequence[float]], ratios: Mapping[str, float]
+) -> None:
+    """Write a bench's page, percentiles and bars; none without a path.
+
+    Args:
+        path: of the page, or None.
+        title: what was timed.
+        times: name -> ms above 0, one a round.
+        ratios: name -> ratio.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    if path is None:
+        return
+    shares = (50, 90, 99, 100)
+    rows: list[list[object]] = [[name, *map(float, np.percentile(spent, shares))] for name, spent in times.items()]
+    tables = [
+        Table("times", "Milliseconds", ["row", "p50", "p90", "p99", "max"], rows, "Of the rounds that count."),
+        Table("ratios", "Ratios", ["ratio", ""], [[name, ratio] for name, ratio in ratios.items()], "Of medians."),
+    ]
+    caption = "Median (bar) and from p10 to p90 (line), in ms on a log axis"
+    pictures = [(caption, bars(times))] if times else []
+    write_page(path, page(f"mgrl bench: {title}", "Everything in turn, in one run.", tables, pictures))

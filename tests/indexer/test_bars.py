@@ -1,6 +1,7 @@
 import re
+from pathlib import Path
 
-from indexer.bars import bars
+from indexer.bars import bars, write_times
 
 
 def test_a_bar_ends_at_the_median_on_a_log_axis() -> None:
@@ -14,3 +15,10 @@ def test_a_bar_ends_at_the_median_on_a_log_axis() -> None:
 
 def test_names_are_text() -> None:
     assert "<script>" not in bars({"<script>": [2.0, 3.0]})
+
+
+def test_a_page_without_times_has_its_ratios(tmp_path: Path) -> None:
+    write_times(tmp_path / "made" / "page.html", "a title", {}, {"disk_over_vectors": 1.25})
+    html = (tmp_path / "made" / "page.html").read_text()
+    assert "disk_over_vectors</td><td>1.25" in html
+    assert "<svg" not in html

@@ -47,10 +47,13 @@ def test_embeddings_are_a_file_that_ingestion_takes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "ingest.json"
+    file, page = tmp_path / "ingest.json", tmp_path / "ingest.html"
     options = ["--photos", "6", "--rounds", "1", "--sizes", "64", "40", "--workers", "1", "--embeddings", "40"]
-    assert main(["bench", "ingest", *options, "--json", str(file)]) == 0
-    written = json.loads(file.read_text())
+    assert main(["bench", "ingest", *options, "--json", str(file), "--html", str(page)]) == 0
+    written, html = json.loads(file.read_text()), page.read_text()
+    assert html.count("<rect") == len(written["rows"])
+    assert "ingest_cpu a photo_40px" in html
+    assert all(name in html for name in written["ratios"])
     rows, ratios = written["rows"], written["ratios"]
     assert rows.keys() >= {"encoder", "encoder_in_batches", "ingest", "ingest_cpu_ms", "ingest_40px"}
     faster = max(rows["encoder"], rows["encoder_in_batches"])

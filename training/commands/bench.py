@@ -14,7 +14,6 @@ examples:
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _STROKE = """One stroke as the service handles it, in process, against the released MGRL encode.
@@ -111,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stroke(args: argparse.Namespace) -> int:
+    from indexer.bars import write_times
     from indexer.console import print_table, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from training.bench import StrokePath, medians, released_encode, times_in_turn
@@ -131,7 +131,7 @@ def _stroke(args: argparse.Namespace) -> int:
     ratios = {"stroke_over_released_encode": rows["stroke"] / rows["released_encode"]}
     title = f"one stroke, {args.photos} photos, median of {args.rounds} rounds"
     print_table(title, ["step", "ms"], [[name, ms] for name, ms in rows.items()])
-    _write_page(args.html, title, times, ratios)
+    write_times(args.html, title, times, ratios)
     print(f"stroke / released encode: 1/{1 / ratios['stroke_over_released_encode']:.1f}")
     write_json(
         args.json, {"bench": "stroke", "photos": args.photos, "rounds": args.rounds, "rows": rows, "ratios": ratios}
@@ -140,6 +140,7 @@ def _stroke(args: argparse.Namespace) -> int:
 
 
 def _search(args: argparse.Namespace) -> int:
+    from indexer.bars import write_times
     from indexer.console import print_table, write_json
     from indexer.encoding import default_threads
     from indexer.errors import ConfigError
@@ -175,7 +176,7 @@ def _search(args: argparse.Namespace) -> int:
     if sizes:
         columns = ["exact", "approximate", "recall", "bytes_a_photo"]
         print_table("sizes", ["photos", *columns], [[n, *(of[name] for name in columns)] for n, of in sizes.items()])
-    _write_page(args.html, title, times, held)
+    write_times(args.html, title, times, held)
     print_table("ratios", ["ratio", ""], [[name, ratio] for name, ratio in held.items()])
     print(f"{wrong} searches of {args.check} and {2 * _BRUTE_FORCED} differ from brute force")
     print(f"median distances: {statistics}")
@@ -189,6 +190,7 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _peers(args: argparse.Namespace) -> int:
+    from indexer.bars import write_times
     from indexer.console import print_table, progress, write_json
     from indexer.encoding import default_threads
     from indexer.errors import ConfigError
@@ -210,7 +212,7 @@ def _peers(args: argparse.Namespace) -> int:
     title = f"top {K} of {args.photos} photos, {threads} threads, median of {args.rounds} rounds"
     cells = [["" if cell is None else cell for cell in (r.peer, r.ms, r.over_ours, r.share, r.load_s)] for r in rows]
     print_table(title, ["peer", "ms", "over ours", "share of the true", "load s"], cells)
-    _write_page(
+    write_times(
         args.html,
         title,
         {row.peer: [row.ms] for row in rows if row.ms is not None},
@@ -225,27 +227,6 @@ def _peers(args: argparse.Namespace) -> int:
         | {"ratios": {f"{row.peer}_over_mgrl": row.over_ours for row in rows if row.over_ours is not None}},
     )
     return 0
-
-
-def _write_page(
-    path: Path | None, title: str, times: Mapping[str, Sequence[float]], ratios: Mapping[str, float]
-) -> None:
-    if path is None:
-        return
-    import numpy as np
-
-    from indexer.bars import bars
-    from indexer.page import page, write_page
-    from indexer.table import Table
-
-    shares = (50, 90, 99, 100)
-    rows: list[list[object]] = [[name, *map(float, np.percentile(spent, shares))] for name, spent in times.items()]
-    tables = [
-        Table("times", "Milliseconds", ["row", "p50", "p90", "p99", "max"], rows, "Of the rounds that count."),
-        Table("ratios", "Ratios", ["ratio", ""], [[name, ratio] for name, ratio in ratios.items()], "Of medians."),
-    ]
-    caption = "Median (bar) and from p10 to p90 (line), in ms on a log axis"
-    write_page(path, page(f"mgrl bench: {title}", "Everything in turn, in one run.", tables, [(caption, bars(times))]))
 
 
 def _require_positive(args: argparse.Namespace, *names: str) -> None:
