@@ -32,7 +32,7 @@ def choose_device(name: str) -> str:
 
 
 def _gpu_is_usable() -> bool:
-    import onnxruntime
+    from indexer.runtime import onnxruntime
 
     # First, because it costs nothing: only where it has CUDA is torch worth the seconds of its import.
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():

@@ -8,11 +8,11 @@ from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from PIL import Image
 
 from indexer.errors import ConfigError, ModelError, ShapeError
 from indexer.regions import REGIONS
+from indexer.runtime import onnxruntime
 from indexer.sketch import square
 
 DEFAULT_MODEL: Final = Path(__file__).parent / "models" / "default.onnx"

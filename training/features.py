@@ -17,7 +17,6 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from indexer.encoding import default_threads, sketch_as_photo
 from indexer.errors import DataError
 from indexer.ledger import replace_file
 from indexer.regions import REGIONS, ink_mask
+from indexer.runtime import onnxruntime
 from training.encoder.layers import WHOLE_GRID, CropLayers, PassLayers
 from training.encoder.mgrl import CROP_PX, WHOLE_PX, crop_pixels, whole_pixels
 from training.encoder.single_pass import POOLED, pool_regions
