@@ -256,8 +256,9 @@ def _hit_from_wire(hit: search_pb2.Hit) -> RankedPhoto:
         rank=hit.rank,
         distance=hit.distance,
         granularity_distances=dict(zip(GRANULARITIES, hit.granularity_distances, strict=True)),
-        region_distances=np.array(hit.region_distances, dtype=np.float32),
-        contributions=np.array(hit.contributions, dtype=np.float32),
+        # The slice is a list, which numpy reads twice as fast as the field itself.
+        region_distances=np.array(hit.region_distances[:], dtype=np.float32),
+        contributions=np.array(hit.contributions[:], dtype=np.float32),
         rank_change=hit.rank_change if hit.HasField("rank_change") else None,
         is_new=hit.is_new,
         thumbnail=hit.thumbnail,

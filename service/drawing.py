@@ -153,9 +153,11 @@ class Drawing:
         """About the memory that the drawing takes while it rests."""
         return self._history.held_bytes() + (0 if self._raster is None else self._raster.nbytes)
 
-    def rest(self) -> None:
-        """Give back what can be made again from the strokes; not while `rank` runs."""
+    def rest(self) -> bool:
+        """Give back what can be made again from the strokes, and tell whether there was any; not while `rank` runs."""
+        had_any = self._answer is not None
         self._canvas = self._drawn = self._answer = None
+        return had_any
 
     def snapshot(self) -> Snapshot:
         """The drawing as it stands."""

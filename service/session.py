@@ -211,7 +211,7 @@ class DrawSession:
         self._taken.set()
         since, last, stop = self._waiting_since, waiting[-1].sequence, threading.Event()
         work = partial(self._drawing.rank, self._drawing.snapshot(), stop.is_set)
-        ranking = self._ongoing.ranking = asyncio.ensure_future(self._workers.rank(work))
+        ranking = self._ongoing.ranking = self._workers.rank(work)
         ranking.add_done_callback(_noticed)
         try:
             while waiting and not ranking.done():
@@ -274,7 +274,8 @@ class DrawSession:
     def _rest(self) -> None:
         if self._ongoing.ranking is None or self._ongoing.ranking.done():
             self._ongoing.ranking = None
-            self._drawing.rest()
+            if self._drawing.rest():
+                self._workers.tidying.soon()
 
 
 def _deadline_s(deadline_ms: int) -> float:

@@ -9,10 +9,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final, TypeVar
 
 from service.admission import Admission
+from service.memory import Tidying
 from service.metrics import Metrics
 
 T = TypeVar("T")
@@ -31,14 +32,23 @@ class Workers:
 
     def __init__(self, admission: Admission, metrics: Metrics) -> None:
         self.admission = admission
+        self.tidying = Tidying()
         self._depth = metrics.queue_depth
         self._ranking = ThreadPoolExecutor(_RANKING, "mgrl-rank")
         self._reading = ThreadPoolExecutor(1, "mgrl-read")
 
-    async def rank(self, work: Callable[[], T]) -> T:
-        """Run `work` when a ranking thread is free."""
-        with self.admission.ranking(), self._depth.track_inprogress():
-            return await asyncio.get_running_loop().run_in_executor(self._ranking, work)
+    def rank(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run `work` when a ranking thread is free.
+
+        No coroutine: the task around it would turn the event loop four times more for every stroke.
+        """
+        with ExitStack() as counted:
+            counted.enter_context(self.admission.ranking())
+            counted.enter_context(self._depth.track_inprogress())
+            ranking = asyncio.get_running_loop().run_in_executor(self._ranking, work)
+            ended = counted.pop_all()
+            ranking.add_done_callback(lambda _: ended.close())
+        return ranking
 
     async def read(self, work: Callable[[], T]) -> T:
         """Run `work` when the reading thread is free."""
@@ -46,6 +56,7 @@ class Workers:
 
     def close(self) -> None:
         """Drop what has not started; what runs is not waited for."""
+        self.tidying.close()
         self._ranking.shutdown(wait=False, cancel_futures=True)
         self._reading.shutdown(wait=False, cancel_futures=True)
 

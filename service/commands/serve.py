@@ -32,7 +32,6 @@ from service.config import DEFAULT_ADDRESS, Config
 from service.galleries import Galleries
 from service.keeping import Keeper
 from service.logs import FORMATS, set_up_logging
-from service.memory import give_large_blocks_back
 from service.opening import Opener
 from service.processes import Supervisor
 from service.reloading import Reloader
@@ -109,7 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _answer(read: Callable[[], Config], use: Use, *, shares_port: bool = False) -> None:
     """Open what is to be served, answer, and use it."""
-    give_large_blocks_back()
     config = read()
     opener = Opener(config)
     galleries = opener.open_all(config)

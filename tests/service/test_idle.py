@@ -61,10 +61,10 @@ def test_two_thousand_idle_drawings_take_64_kib_each(tmp_path, encoder):
         options = (("grpc.use_local_subchannel_pool", 1),)
         channels = [grpc.aio.insecure_channel(address, options) for _ in range(SESSIONS // A_CONNECTION)]
         calls = [await draw(channels[0]) for _ in range(WARMING)]
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)  # they come to rest, and their memory goes back to the system
         before = resident_bytes(server.pid)
         calls += [await draw(channels[number // A_CONNECTION]) for number in range(SESSIONS)]
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)  # they come to rest, and their memory goes back to the system
         after = resident_bytes(server.pid)
         assert len(calls) == SESSIONS + WARMING
         for channel in channels:

@@ -323,8 +323,7 @@ def test_cancelling_stops_the_work(gated):
     drawing.call.cancel()
     wait_until(lambda: not running.server._sketches._sessions)
     encoder.gate.set()
-    # The one ranking thread takes this up when it has left the drawing behind.
-    running.on_loop(running.server._workers.rank(lambda: None))
+    wait_until(lambda: not running.server._workers.admission.depth)
     assert (encoder.calls, gallery.searches) == (1, 0)
 
 

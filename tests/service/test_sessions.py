@@ -16,6 +16,7 @@ from service.convert import stroke_to_wire
 from service.drawing import Drawing
 from service.engine import Engine
 from service.errors import UnknownTokenError, error_from_rpc
+from service.memory import Tidying
 from service.resumption import Ongoing, Resumption
 from tests.service.conftest import GatedEncoder, line, make_gallery, serving
 from tests.service.test_server import RawDrawing
@@ -270,12 +271,15 @@ def test_a_stream_that_sends_nothing_is_ended_and_its_drawing_kept(draw, gallery
 
 def test_a_drawing_that_rests_gives_its_canvas_back_and_goes_on(draw, channel, service, monkeypatch):
     monkeypatch.setattr(session, "_REST_S", 0.05)
+    tidied = threading.Event()
+    monkeypatch.setattr(service.server._workers, "tidying", Tidying(tidied.set, wait_s=0.0))
     drawing = draw(channel, gallery="faces")
     drawing.result()
     drawing.strokes(2)
     before = drawing.result().result
     (open_session,) = service.server._sketches._sessions
     until(lambda: open_session._drawing._canvas is None)
+    assert tidied.wait(5)
     drawing.strokes(3)
     drawing.send(4, undo=search_pb2.DrawUndo())
     drawing.send(5, finish=search_pb2.DrawFinish())
