@@ -16,6 +16,7 @@ from hdrh.histogram import HdrHistogram
 from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.bench.people import Drawings, timeline
 from service.calls import CHANNEL_OPTIONS
+from service.credentials import NO_CREDENTIALS, Credentials
 from service.errors import LimitError, error_from_rpc
 
 _HIGHEST_US: Final = 60_000_000
@@ -84,14 +85,30 @@ class Crowd:
         galleries: names; sessions take them in turn.
         drawings: what they draw.
         connections: channels that the sessions share.
+        credentials: for a service that asks for a key, or that encrypts.
+        purpose: of every drawing.
+
+    Raises:
+        ConfigError: see `Credentials.channel`.
     """
 
-    def __init__(self, address: str, galleries: Sequence[str], drawings: Drawings, connections: int = 16) -> None:
-        self._address, self._galleries, self._drawings = address, galleries, drawings
+    def __init__(
+        self,
+        address: str,
+        galleries: Sequence[str],
+        drawings: Drawings,
+        connections: int = 16,
+        credentials: Credentials = NO_CREDENTIALS,
+        purpose: str = "",
+    ) -> None:
+        self._address, self._galleries, self._drawings, self._purpose = address, galleries, drawings, purpose
+        self._metadata = credentials.metadata
         # Channels of equal options to one address would share a connection.
         local = ("grpc.use_local_subchannel_pool", 1)
+        options = (*CHANNEL_OPTIONS, local)
         self._channels = [
-            grpc.aio.insecure_channel(address, options=(*CHANNEL_OPTIONS, local)) for _ in range(connections)
+            credentials.channel(address, options, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+            for _ in range(connections)
         ]
         self._stubs: list[Any] = [search_pb2_grpc.SketchSearchServiceStub(channel) for channel in self._channels]
 
@@ -185,11 +202,11 @@ class Crowd:
             call.cancel()
 
     def _open(self, number: int) -> Any:
-        return self._stubs[number % len(self._stubs)].Draw()
+        return self._stubs[number % len(self._stubs)].Draw(metadata=self._metadata)
 
     def _begin(self, number: int) -> search_pb2.DrawRequest:
         gallery = self._galleries[number % len(self._galleries)]
-        return search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin(gallery=gallery))
+        return search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin(gallery=gallery, purpose=self._purpose))
 
 
 async def _read(call: Any, unanswered: deque[tuple[int, float]], outcome: Outcome) -> None:

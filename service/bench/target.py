@@ -20,6 +20,7 @@ from indexer.face_like import FaceLike
 from indexer.gallery import Gallery
 from indexer.store import NewPhoto, StoreWriter
 from service.client import Client
+from service.credentials import Credentials
 from service.errors import ServiceError
 
 _THUMBNAIL_BYTES: Final = 3000
@@ -90,13 +91,14 @@ class Target:
                 adding.kill()
 
 
-def running_target(address: str, metrics: str) -> Target:
+def running_target(address: str, metrics: str, credentials: Credentials) -> Target:
     """A service that is there.
 
     Raises:
-        ServiceError: nobody answers.
+        ConfigError: see `Credentials.channel`.
+        PublicError: what the service answered, or that nobody does.
     """
-    with Client(address) as client:
+    with Client(address, credentials=credentials) as client:
         found = client.galleries()
     return Target(address, tuple(gallery.name for gallery in found), found[0].photos, metrics)
 

@@ -12,7 +12,7 @@ of raster, encode and search, timed in turn (a service of our own only).
 examples:
   mgrl bench service --sessions 10 --seconds 30 --json service.json
   mgrl bench service --find-capacity --target-p99-ms 250 --picture capacity.svg
-  mgrl bench service --address search.example:50051 --sessions 50 --schedule poisson
+  mgrl bench service --address search.example:50051 --ca ca.pem --key-file bench.key --sessions 50
   mgrl bench service --photos 10000 --sessions 4 --overload 3
   mgrl bench service --photos 1000 --idle-sessions 2000
 """
@@ -27,6 +27,7 @@ from typing import Any
 
 from indexer.console import print_table, progress, write_json
 from indexer.errors import ConfigError
+from service.commands.credentials import add_credentials, credentials_of
 
 _COLUMNS = ("sessions", "strokes_per_s", "p50", "p90", "p99", "p99.9", "max", "skipped", "shed", "errors")
 
@@ -34,6 +35,7 @@ _COLUMNS = ("sessions", "strokes_per_s", "p50", "p90", "p99", "p99.9", "max", "s
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl bench service`."""
     parser.add_argument("--address", metavar="HOST:PORT", help="a service that runs (default: one is started)")
+    parser.add_argument("--purpose", default="", help="of every drawing, where its galleries want to know one")
     parser.add_argument("--metrics", metavar="URL", default="", help="its metrics page, to read its memory")
     parser.add_argument("--photos", type=int, default=100_000, help="in each made-up gallery (default %(default)s)")
     parser.add_argument("--galleries", type=int, default=1, help="made-up galleries (default %(default)s)")
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write everything there, too")
     parser.add_argument("--html", type=Path, help="write a page with tables and percentiles over load there, too")
     parser.add_argument("--picture", type=Path, metavar="SVG", help="percentiles over load")
+    add_credentials(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +97,7 @@ def _target(args: argparse.Namespace) -> Iterator[Any]:
     from service.bench.target import make_galleries, own_target, running_target
 
     if args.address:
-        yield running_target(args.address, args.metrics)
+        yield running_target(args.address, args.metrics, credentials_of(args))
         return
     with ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(TemporaryDirectory(prefix="mgrl-bench-")))
@@ -121,7 +124,8 @@ async def _loads(args: argparse.Namespace, target: Any, told: Any) -> dict[str, 
 
     found: dict[str, Any] = {}
     load = Load(args.sessions, args.seconds, args.per_s, args.schedule, args.seed)
-    crowd = Crowd(target.address, target.galleries, Drawings(args.seed), args.connections)
+    by = credentials_of(args)
+    crowd = Crowd(target.address, target.galleries, Drawings(args.seed), args.connections, by, args.purpose)
     carried = args.sessions
     try:
         if args.find_capacity:
@@ -181,5 +185,7 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if args.overload and args.idle_sessions:
         raise ConfigError("--idle-sessions lifts the limits that --overload tests; measure one after the other")
+    if not args.address and (args.ca or args.certificate or args.key_file or args.purpose):
+        raise ConfigError("keys, certificates and a purpose are for a service that runs; give its --address")
     if args.address and args.while_ingesting:
         raise ConfigError("--while-ingesting adds photos to galleries that the bench has made; leave --address out")
