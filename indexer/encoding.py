@@ -160,11 +160,15 @@ def sketch_as_photo(canvases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def photo_pixels(image: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
     """(size_px, size_px, 3) uint8 RGB: a photo's centred square, scaled to what the network sees."""
+    return np.asarray(scaled_photo(image, size_px), dtype=np.uint8)
+
+
+def scaled_photo(image: Image.Image, size_px: int) -> Image.Image:
+    """The same as a picture."""
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     # Neither of both where there is nothing to do: each copies a picture of which a twentieth is left.
     centred = rgb if rgb.width == rgb.height else square(rgb)
-    scaled = centred.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(scaled, dtype=np.uint8)
+    return centred.resize((size_px, size_px), Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 def default_threads() -> int:

@@ -330,6 +330,8 @@ def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:
 
 def _let_go(outcome: Outcome) -> Outcome:
     """The same without the bytes that its item may hold, for it waits until its batch is written."""
+    if not outcome.item.held_bytes:
+        return outcome
     return replace(outcome, item=replace(outcome.item, read=partial(refuse, "it has been read"), held_bytes=0))
 
 

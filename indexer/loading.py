@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from indexer.encoding import photo_pixels
+from indexer.encoding import scaled_photo
 from indexer.framing import FaceFraming
 from indexer.photos import read_photo
 from indexer.sources.item import Item
@@ -126,10 +126,10 @@ def face_content(content_hash: bytes, number: int) -> bytes:
 
 
 def _decoded(image: Image.Image, size_px: int) -> Decoded:
-    pixels = photo_pixels(image, size_px)
+    scaled = scaled_photo(image, size_px)
     # What is there of a square photo is all of it already, and smaller.
     is_whole = image.width == image.height >= size_px >= THUMBNAIL_PX
-    return Decoded(pixels, thumbnail(Image.fromarray(pixels) if is_whole else image))
+    return Decoded(np.asarray(scaled, dtype=np.uint8), thumbnail(scaled if is_whole else image))
 
 
 def thumbnail(image: Image.Image) -> bytes:

@@ -99,7 +99,7 @@ def read_photo(
         raise ImageError(f"the {image.format} image is cut short or damaged ({len(data)} bytes): {error}") from error
 
 
-def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_bytes(path: Path | str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of one regular file.
 
     Raises:
@@ -109,12 +109,12 @@ def read_bytes(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         # A pipe or a device named like a photo would block or never end.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError("not a regular file")
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
         raise ImageError(f"the file cannot be read: {error.strerror}") from error
     if len(data) > max_bytes:
-        raise _too_long(path.stat().st_size, max_bytes)
+        raise _too_long(os.stat(path).st_size, max_bytes)
     return data
 
 

@@ -125,5 +125,7 @@ class Placer:
 
     def _free_id(self, item: Item) -> str:
         """The shortest id of an item that no photo has."""
+        if not self.register.has_id(item.photo_id):
+            return item.photo_id
         numbered = (f"{item.name}~{number}" for number in count(2))
         return next(name for name in chain(possible_ids(item), numbered) if not self.register.has_id(name))

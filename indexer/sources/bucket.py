@@ -63,7 +63,7 @@ class Urls:
 
 def placed(url: str, place: PurePosixPath, base: str) -> Item:
     """A file behind a URL as an item, its id made from its place."""
-    return replace(url_item(url), name=as_text(str(PurePosixPath(base) / place)), photo_id=place_id(place))
+    return replace(url_item(url), name=as_text(str(PurePosixPath(base) / place)), photo_id=place_id(str(place)))
 
 
 def full_url(system: Any, path: str, url: str) -> str:

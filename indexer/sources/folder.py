@@ -36,10 +36,9 @@ class Folder:
 
     def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
-        base = PurePosixPath(self.folder.resolve().name)
-        for path in walk(self.folder):
-            inside = PurePosixPath(path.relative_to(self.folder))
-            yield file_item(path, base / inside, inside)
+        base, place = self.folder.resolve().name, self.folder.absolute()
+        for inside in walk(self.folder):
+            yield file_item(f"{place}/{inside}", f"{base}/{inside}", inside)
 
 
 @dataclass(frozen=True)
@@ -55,35 +54,36 @@ class Files:
 
     def items(self, fields: MutableMapping[str, Kind]) -> Iterator[Item]:
         """The files, see `Source`."""
-        return (file_item(path, place, place) for path, place in self.files)
+        return (file_item(str(path.absolute()), str(place), str(place)) for path, place in self.files)
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """The photo files below a folder, sorted by path.
+def walk(folder: Path) -> Iterator[str]:
+    """The photo files below a folder, sorted: their places in it, parts parted by "/".
 
     Raises:
         DataError: a folder cannot be listed.
     """
     # No recursion: a path may have two thousand folders, and Python's stack ends at one thousand.
-    open_folders = [iter(_entries(folder))]
+    open_folders = [iter(_entries(folder, ""))]
     while open_folders:
-        for path, is_folder in open_folders[-1]:
+        for inside, is_folder in open_folders[-1]:
             if is_folder:
-                open_folders.append(iter(_entries(path)))
+                open_folders.append(iter(_entries(folder, f"{inside}/")))
                 break
-            yield path
+            yield inside
         else:
             open_folders.pop()
 
 
-def _entries(folder: Path) -> list[tuple[Path, bool]]:
-    """The photo files and folders in a folder, by name; whether each is a folder."""
+def _entries(folder: Path, inside: str) -> list[tuple[str, bool]]:
+    """The photo files and folders at a place in a folder, by name; whether each is a folder."""
     try:
-        with os.scandir(folder) as listed:
+        with os.scandir(folder / inside) as listed:
             found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listed if _is_wanted(entry)]
     except OSError as error:
-        raise DataError(f"folder {as_text(folder.name)!r} cannot be listed: {error.strerror}") from error
-    return [(folder / name, is_folder) for name, is_folder in sorted(found)]
+        name = as_text((folder / inside).name)
+        raise DataError(f"folder {name!r} cannot be listed: {error.strerror}") from error
+    return [(inside + name, is_folder) for name, is_folder in sorted(found)]
 
 
 def _is_wanted(entry: "os.DirEntry[str]") -> bool:
@@ -95,7 +95,6 @@ def _is_wanted(entry: "os.DirEntry[str]") -> bool:
     return not (entry.is_symlink() and os.path.isdir(entry.path))
 
 
-def file_item(path: Path, name: PurePosixPath, place: PurePosixPath) -> Item:
-    """A file of this machine as an item, its id made from its place."""
-    locator = {"path": str(path.absolute())}
-    return Item(as_text(name.as_posix()), place_id(place), partial(read_bytes, path), locator=locator)
+def file_item(path: str, name: str, place: str) -> Item:
+    """A file of this machine as an item, its id made from its place; plain texts, as there may be millions."""
+    return Item(as_text(name), place_id(place), partial(read_bytes, path), locator={"path": path})

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import PurePosixPath
 from typing import NoReturn, Protocol
 
 from indexer.errors import ImageError
@@ -105,14 +104,14 @@ class Several:
         return chain.from_iterable(source.items(fields) for source in self.sources)
 
 
-def place_id(place: PurePosixPath) -> str:
-    """The id of a photo at a place inside its source: the path without suffix.
+def place_id(place: str) -> str:
+    """The id of a photo at a place inside its source, parts parted by "/": the path without suffix.
 
     Example:
-        >>> place_id(PurePosixPath("anna/front.left.jpg"))
+        >>> place_id("anna/front.left.jpg")
         'anna/front.left'
     """
-    return as_text((place.with_suffix("") if place.name else place).as_posix())
+    return as_text(place.removesuffix(_suffix(place)))
 
 
 def possible_ids(item: Item) -> tuple[str, ...]:
@@ -126,7 +125,14 @@ def possible_ids(item: Item) -> tuple[str, ...]:
     """
     if item.has_own_id:
         return (item.photo_id,)
-    return item.photo_id, item.photo_id + PurePosixPath(item.name).suffix, item.name
+    return item.photo_id, item.photo_id + _suffix(item.name), item.name
+
+
+def _suffix(place: str) -> str:
+    """With its dot; "" where the last part of the place begins or ends with its only one."""
+    name = place[place.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
 def as_text(name: str) -> str:

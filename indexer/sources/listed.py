@@ -55,8 +55,8 @@ def _listed(entry: bytes) -> Item:
     text = os.fsdecode(entry)
     if is_url(text):
         return url_item(text)
-    place = listed_place(text)
-    return file_item(Path(text), place, place)
+    place = str(listed_place(text))
+    return file_item(str(Path(text).absolute()), place, place)
 
 
 def _entries(file: IO[bytes], head: bytes) -> Iterator[bytes]:

@@ -130,12 +130,12 @@ class Manifest:
     def _of_path(self, path: str) -> Item:
         if is_url(path):
             return url_item(path)
-        place = listed_place(path)
+        place = str(listed_place(path))
         if is_url(self._place):
             folder = self._place.rpartition("/")[0]
             item = url_item(f"{folder}/{path}")
-            return replace(item, photo_id=place_id(place), name=as_text(str(place)))
-        return file_item(Path(self._place).parent / path, place, place)
+            return replace(item, photo_id=place_id(place), name=as_text(place))
+        return file_item(str((Path(self._place).parent / path).absolute()), place, place)
 
     def _rows(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         """(which, cells) of each row."""

@@ -152,7 +152,7 @@ def read_url(url: str) -> bytes:
 def url_item(url: str) -> Item:
     """A file behind a URL as an item; its id is the last part of the path, without suffix."""
     path = PurePosixPath(shown(url))
-    return Item(as_text(str(path)), place_id(PurePosixPath(path.name)), partial(read_url, url), locator={"url": url})
+    return Item(as_text(str(path)), place_id(path.name), partial(read_url, url), locator={"url": url})
 
 
 def fetched(items: Iterator[Item]) -> Iterator[Item]:

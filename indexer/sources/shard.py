@@ -101,7 +101,7 @@ class Shard:
 
     def _item(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Item:
         place = PurePosixPath(as_text(member.name[:_MAX_NAME]).lstrip("/"))
-        item = Item(f"{self.name}/{place}", place_id(place), bytes, locator=self._member(member))
+        item = Item(f"{self.name}/{place}", place_id(str(place)), bytes, locator=self._member(member))
         if member.size > MAX_FILE_BYTES or len(member.name) > _MAX_NAME:
             limits = f"the limits are {MAX_FILE_BYTES} and {_MAX_NAME}"
             reason = f"the file has {member.size} bytes and a name of {len(member.name)} characters, {limits}"
