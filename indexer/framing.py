@@ -69,6 +69,12 @@ class FramedPhoto:
     face: Face | None
     cropped: bool
 
+    def shows(self, least_px: int) -> bool:
+        """Whether there is a face, and at least so many pixels of the photo a side were kept."""
+        if self.face is None:
+            return False
+        return not self.cropped or crop_box(self.face)[2] >= least_px
+
 
 class FaceFraming:
     """Crops photos to their faces; safe to call from several threads, and may be sent to other processes.

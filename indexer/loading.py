@@ -18,10 +18,13 @@ from PIL import Image
 
 from indexer.encoding import scaled_photo
 from indexer.framing import FaceFraming
-from indexer.photos import read_photo
+from indexer.photos import comes_smaller, read_photo
 from indexer.sources.item import Item
 
 THUMBNAIL_PX: Final = 96
+
+_FINER: Final = 2
+"""What is decoded is at least so many times as wide and high as what the encoder takes: finer shows it no more."""
 
 _HELD_BYTES: Final = 64 << 20
 
@@ -100,7 +103,7 @@ def decode(data: bytes, size_px: int) -> Decoded:
     Raises:
         ImageError: it is no photo that can be read.
     """
-    return _decoded(read_photo(data), size_px)
+    return _decoded(read_photo(data, least_px=_FINER * size_px), size_px)
 
 
 def decode_faces(data: bytes, size_px: int, framing: FaceFraming) -> list[Decoded]:
@@ -109,9 +112,13 @@ def decode_faces(data: bytes, size_px: int, framing: FaceFraming) -> list[Decode
     Raises:
         ImageError: it is no photo that can be read, or one that the framing refuses.
     """
+    least_px = _FINER * size_px if framing.faces == "largest" else None
+    found = framing.frame(read_photo(data, least_px=least_px))
+    if least_px is not None and not found[0].shows(least_px) and comes_smaller(data, least_px):
+        found = framing.frame(read_photo(data))
     return [
         replace(_decoded(framed.image, size_px), cropped=framed.cropped, without_face=framed.face is None)
-        for framed in framing.frame(read_photo(data))
+        for framed in found
     ]
 
 

@@ -20,6 +20,8 @@ from PIL import Image, ImageChops, ImageOps
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, photo_pixels
 from indexer.errors import ConfigError
 from indexer.face_like import FaceLike
+from indexer.faces import FaceDetector
+from indexer.framing import FaceFraming
 from indexer.ingest import ingest
 from indexer.photos import read_photo
 from indexer.preparing import Encoding, EncodingProcesses, Preparer
@@ -75,13 +77,14 @@ class Paints:
 
 
 @contextmanager
-def preparer(workers: int, processes: bool) -> Iterator[tuple[OnnxEncoder, Preparer]]:
+def preparer(workers: int, processes: bool, crop: str = "none") -> Iterator[tuple[OnnxEncoder, Preparer]]:
     """What `mgrl ingest` would use; processes are started and warm."""
     encoder = OnnxEncoder.open(threads=1)
+    framing = None if crop == "none" else FaceFraming(FaceDetector.open(), encoder.size_px, crop=crop)
     if not processes:
-        yield encoder, Encoding(encoder, workers)
+        yield encoder, Encoding(encoder, workers, framing)
         return
-    with EncodingProcesses(partial(OnnxEncoder.open, DEFAULT_MODEL, threads=1), workers) as started:
+    with EncodingProcesses(partial(OnnxEncoder.open, DEFAULT_MODEL, threads=1), workers, framing) as started:
         picture = io.BytesIO()
         Image.new("RGB", (64, 64)).save(picture, "PNG")
         with ThreadPoolExecutor(started.threads) as pool:
@@ -99,10 +102,14 @@ class Rates:
         workers: photos at once.
         batch: photos of a commit.
         processes: whether workers are processes.
+        crop: what ingestion does besides, as `mgrl ingest --crop`.
     """
 
-    def __init__(self, scratch: Path, size_px: int, photos: int, workers: int, batch: int, processes: bool) -> None:
-        self._scratch, self._workers, self._batch, self._processes = scratch, workers, batch, processes
+    def __init__(
+        self, scratch: Path, size_px: int, photos: int, workers: int, batch: int, processes: bool, crop: str
+    ) -> None:
+        self._scratch, self._workers, self._batch = scratch, workers, batch
+        self._processes, self._crop = processes, crop
         self._files = Paints.mix(size_px).write(scratch / "photos", photos, seed=0)
         self._encoder = OnnxEncoder.open(threads=1)
         self._sharing = OnnxEncoder.open(threads=workers)
@@ -115,7 +122,7 @@ class Rates:
         `ingest_cpu_ms`, which say more where other processes want the cores too.
         """
         rows = []
-        with preparer(self._workers, self._processes) as (encoder, prepare):
+        with preparer(self._workers, self._processes, self._crop) as (encoder, prepare):
             for number in range(count + 1):
                 row = self._timed("encoder", self._alone) | self._timed("encoder_in_batches", self._in_batches)
                 gallery = self._scratch / f"gallery{number}"

@@ -16,6 +16,7 @@ gallery's bytes over those of vectors, ids and metadata.
 examples:
   mgrl bench ingest --json ingest.json --html ingest.html
   mgrl bench ingest --sizes 256 1000 --rounds 9
+  mgrl bench ingest --crop face
   mgrl bench ingest --rounds 0 --while-serving --gallery 20000
   mgrl bench ingest --rounds 0 --embeddings 1000000
 """
@@ -28,6 +29,7 @@ from typing import Any
 
 from indexer.console import print_table, progress, write_json
 from indexer.errors import ConfigError
+from service.commands.framing import CROPS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="photos at once (default: one a core)")
     parser.add_argument("--processes", action="store_true", help="workers are processes, not threads")
     parser.add_argument("--batch", type=int, default=64, help="photos of a commit (default %(default)s)")
+    parser.add_argument(
+        "--crop", choices=CROPS, default="none", help="crop the photos as `mgrl ingest` does (default none)"
+    )
     parser.add_argument("--while-serving", action="store_true", help="measure searches beside an ingestion, too")
     parser.add_argument(
         "--gallery", type=int, default=10_000, help="photos in the served gallery (default %(default)s)"
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     workers = default_threads() if args.workers is None else args.workers
     _check(args, workers)
     found: dict[str, Any] = {"bench": "ingest", "photos": args.photos, "rounds": args.rounds, "workers": workers}
-    found |= {"batch": args.batch, "processes": args.processes, "rows": {}, "ratios": {}}
+    found |= {"batch": args.batch, "processes": args.processes, "crop": args.crop, "rows": {}, "ratios": {}}
     times: dict[str, list[float]] = {}
     if args.rounds:
         for size_px in args.sizes:
@@ -83,7 +88,7 @@ def _rates(args: argparse.Namespace, size_px: int, workers: int, found: dict[str
     from service.bench.ingesting import Rates, medians
 
     with TemporaryDirectory(prefix="mgrl-bench-") as folder, progress("timing", args.rounds, "rounds") as show:
-        rates = Rates(Path(folder), size_px, args.photos, workers, args.batch, args.processes)
+        rates = Rates(Path(folder), size_px, args.photos, workers, args.batch, args.processes, args.crop)
         rounds = rates.rounds(args.rounds, show)
     rows, ratio = medians(rounds)
     kind = "processes" if args.processes else "threads"

@@ -63,6 +63,16 @@ def test_all_faces_come_largest_first(detector: FaceDetector) -> None:
     assert detector.largest(canvas).x == pytest.approx(found[0].x, abs=20)
 
 
+def test_a_picture_is_looked_at_closer_but_not_enlarged(
+    detector: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(detector, "look", lambda _, side_px: [looks.append(side_px)][:0])
+    for size in ((256, 200), (500, 400), (3000, 2000)):
+        assert detector.largest(Image.new("RGB", size)) is None
+    assert looks == [96, 256, 96, 320, 500, 96, 320, 800]
+
+
 def test_noise_and_a_line_have_no_face(detector: FaceDetector) -> None:
     for seed in range(4):
         background = noisy(Image.new("RGB", (40, 40)), np.random.default_rng(seed)).resize((500, 400))

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from indexer import loading
+from indexer.encoding import photo_pixels
 from indexer.faces import FaceDetector
 from indexer.framing import FaceFraming, Faces
 from indexer.ingest import ingest
 from indexer.ingest_report import IngestProgress, IngestReport
+from indexer.photos import read_photo
 from indexer.placing import Duplicates
 from indexer.preparing import Decoding, Encoding, EncodingProcesses
 from indexer.reindex import reindex
@@ -26,6 +29,12 @@ ENCODER = PixelEncoder()
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
     return FaceDetector.open()
+
+
+def jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=95)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -79,6 +88,29 @@ def test_the_thumbnail_shows_the_crop(tmp_path: Path, photos: Path, detector: Fa
     assert (crop.size, whole.size) == ((96, 96), (96, 64))
     (seen,) = detector.look(crop.resize((192, 192)), 128)
     assert (seen.x / 192, seen.y / 192) == pytest.approx((0.495, 0.545), abs=0.05)
+
+
+def test_a_large_photo_is_read_small_only_where_its_crop_loses_nothing(
+    detector: FaceDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int | None] = []
+
+    def noted(data: bytes, least_px: int | None = None) -> Image.Image:
+        read.append(least_px)
+        return read_photo(data, least_px=least_px)
+
+    monkeypatch.setattr(loading, "read_photo", noted)
+    framing = FaceFraming(detector, 96)
+    near, far = Image.new("RGB", (1400, 1400), "gray"), Image.new("RGB", (1400, 1400), "gray")
+    near.paste(painted(3, 1200), (0, 200))
+    far.paste(painted(3, 400), (0, 200))
+    for image, expected in ((painted(1, 900), [192]), (near, [192]), (far, [192, None])):
+        read.clear()
+        (decoded,) = loading.decode_faces(jpeg(image), 96, framing)
+        assert read == expected
+        (whole,) = framing.frame(read_photo(jpeg(image)))
+        assert decoded.cropped == whole.cropped == (image in (near, far))
+        assert np.abs(decoded.pixels.astype(float) - photo_pixels(whole.image, 96)).mean() < 3
 
 
 def test_all_gives_a_photo_a_face(tmp_path: Path, photos: Path, detector: FaceDetector) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from indexer.errors import ImageError
-from indexer.photos import WEB_FORMATS, read_photo
+from indexer.photos import WEB_FORMATS, comes_smaller, read_photo
 from tests.indexer.broken_images import encoded, scan_bomb, tiff
 from tests.indexer.broken_images import png as png_header
 
@@ -109,6 +109,26 @@ def test_a_large_jpeg_is_halved_while_it_is_decoded(monkeypatch: pytest.MonkeyPa
     data = encoded(picture(4500, 3000), "JPEG")
     monkeypatch.setattr(Image.Image, "reduce", lambda *_: pytest.fail("decoded in full"))
     assert read_photo(data).size == (2250, 1500)
+
+
+def test_a_jpeg_comes_smaller_where_few_pixels_are_enough() -> None:
+    data = encoded(picture(1000, 900), "JPEG")
+    assert [read_photo(data, least_px=least).size for least in (1000, 451, 450, 300, 112, 10)] == [
+        (1000, 900), (1000, 900), (500, 450), (500, 450), (125, 113), (125, 113),
+    ]  # fmt: skip
+    assert [comes_smaller(data, least) for least in (451, 450)] == [False, True]
+    whole = np.asarray(read_photo(data).reduce(2), float)
+    assert np.abs(np.asarray(read_photo(data, least_px=450), float) - whole).max() < 8
+    lossless = encoded(picture(1000, 900), "PNG")
+    assert read_photo(lossless, least_px=10).size == (1000, 900)
+    assert not comes_smaller(lossless, 10)
+
+
+def test_a_photo_that_comes_smaller_is_turned_too() -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encoded(picture(400, 300), "JPEG", exif=exif)
+    assert read_photo(data, least_px=100).size == (150, 200)
 
 
 def test_truncated_files_are_refused_at_any_length() -> None:

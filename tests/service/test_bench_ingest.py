@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from indexer.embeddings_file import EmbeddingsFile
+from indexer.framing import FaceFraming
 from indexer.metadata import Kind
 from service.bench.ingesting import Paints, medians, write_embeddings
 from service.cli import main
@@ -63,6 +64,17 @@ def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.Captu
     assert ratios["disk_over_vectors_and_metadata"] > 1
     assert 20 < written["embeddings"]["peak_mb"] < 1000
     assert "ingest_over_encoder_40px" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_photos_are_cropped_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    framed: list[str] = []
+    frame = FaceFraming.frame
+    monkeypatch.setattr(FaceFraming, "frame", lambda self, image: [*frame(self, image), framed.append("one")][:-1])
+    options = ["--photos", "6", "--rounds", "1", "--sizes", "64", "--workers", "1", "--crop", "face"]
+    assert main(["bench", "ingest", *options, "--json", str(tmp_path / "ingest.json")]) == 0
+    assert json.loads((tmp_path / "ingest.json").read_text())["crop"] == "face"
+    assert len(framed) == 2 * 6
 
 
 @pytest.mark.long
