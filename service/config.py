@@ -120,11 +120,9 @@ class Config:
                     f"[galleries.{name}] retention_days needs writable = true: this process would delete photos; or "
                     "run `mgrl retention` by cron"
                 )
-        if self.server.processes > 1:
-            if self.audit.file is not None:
-                raise ConfigError("an audit log has one writer: [audit] file needs processes = 1")
-            if self.server.writable or any(gallery.writable for gallery in self.galleries.values()):
-                raise ConfigError("a gallery has one writer: writable needs processes = 1")
+        is_writable = self.server.writable or any(gallery.writable for gallery in self.galleries.values())
+        if self.server.processes > 1 and is_writable:
+            raise ConfigError("a gallery has one writer: writable needs processes = 1")
         check_exposure(self.server.address, self.asks_who_calls, self.tls.is_on, self.server.insecure)
 
     @property

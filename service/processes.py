@@ -2,8 +2,9 @@
 
 The kernel deals connections out (SO_REUSEPORT). Galleries are files that are mapped, so the processes share their
 memory. They are started afresh, never forked: gRPC, ONNX Runtime and FAISS do not survive a fork. The one that watches
-opens no gallery and answers no call; it keeps the port, starts anew what dies, passes signals on, and tells the metrics
-of all. It cannot keep a drawing alive whose process dies: the client begins it again.
+opens no gallery and answers no call; it keeps the port, starts anew what dies, passes signals on, its own and those
+that a child asks for, and tells the metrics of all. It cannot keep a drawing alive whose process dies: the client
+begins it again.
 """
 
 import logging
@@ -34,8 +35,33 @@ _LOOK_EVERY_S: Final = 0.2
 _STARTS: Final = 3
 """Times in a row that a process may die before it is ready; what ends that often will not begin to work."""
 
-Answer = Callable[[str, Callable[[int], None]], None]
-"""Answers at an address until a signal, and calls back with the number of photos once it does; run in a child."""
+
+class Overseer:
+    """The process that watches, as its children see it.
+
+    Args:
+        pipe: to it.
+    """
+
+    def __init__(self, pipe: "connection.Connection[int | signal.Signals, None]") -> None:
+        self._pipe = pipe
+
+    def is_ready(self, photos: int) -> None:
+        """Tell it that this process answers, for so many photos."""
+        self._pipe.send(photos)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Have it do what it does on this signal, which reaches every process."""
+        self._pipe.send(number)
+
+    def wait_for_end(self) -> None:
+        """Wait until it is gone."""
+        with suppress(EOFError, OSError):
+            self._pipe.recv()
+
+
+Answer = Callable[[str, Overseer], None]
+"""Answers at an address until a signal, and says so once it does; run in a child."""
 
 
 class _Child:
@@ -59,11 +85,17 @@ class _Child:
     def is_ready(self) -> bool:
         return self.photos is not None and self.process.is_alive()
 
-    def heed(self) -> None:
-        """Hear whether it is ready."""
+    def heed(self) -> list[signal.Signals]:
+        """Hear whether it is ready, and which signals it asks for."""
+        asked = []
         with suppress(EOFError, OSError):
             while self.pipe.poll():
-                self.photos, self.failed_starts = self.pipe.recv(), 0
+                match self.pipe.recv():
+                    case signal.Signals() as number:
+                        asked.append(number)
+                    case photos:
+                        self.photos, self.failed_starts = photos, 0
+        return asked
 
 
 class Supervisor:
@@ -106,12 +138,13 @@ class Supervisor:
         while True:
             waited_for: list[Any] = [child.process.sentinel for child in self._children]
             connection.wait(waited_for, timeout=_LOOK_EVERY_S)
+            for child in self._children:
+                self._signals += child.heed()
             while self._signals:
                 if (number := self._signals.pop(0)) != signal.SIGHUP:
                     return 0
                 self._tell(number)
             for child in self._children:
-                child.heed()
                 if not child.process.is_alive() and not self._restart(child, folder):
                     return 1
             if not is_announced and self._is_ready():
@@ -165,13 +198,14 @@ def _answer_as_child(answer: Answer, address: str, pipe: connection.Connection) 
     """What a child runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal's processes; the parent tells us
 
+    overseer = Overseer(pipe)
+
     def end_with_parent() -> None:
-        with suppress(EOFError, OSError):
-            pipe.recv()
+        overseer.wait_for_end()
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_with_parent, daemon=True, name="mgrl-parent").start()
-    answer(address, pipe.send)
+    answer(address, overseer)
 
 
 @contextmanager

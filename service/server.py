@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Self
 
 import grpc
@@ -122,10 +123,16 @@ class SketchServer:
             self._stopping = asyncio.create_task(self._stop(self._config.grace_s if grace_s is None else grace_s))
         await asyncio.shield(self._stopping)
 
-    def drain(self) -> bool:
-        """Begin to stop, and let `serve_until_signal` end; False if it has begun already."""
+    def drain(self, ask: Callable[[], None] | None = None) -> bool:
+        """Begin to stop, and let `serve_until_signal` end; False if it has begun already.
+
+        With `ask` somebody else is asked to stop this server, and others with it.
+        """
         if self._stopping is not None:
             return False
+        if ask is not None:
+            ask()
+            return True
         self._stopping = asyncio.create_task(self._stop(self._config.grace_s))
         self._is_drained.set()
         return True
@@ -188,12 +195,13 @@ def build_server(
     *,
     shares_port: bool = False,
     reload: Callable[[], Awaitable[bool]] | None = None,
+    stop_all: Callable[[], None] | None = None,
 ) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it.
 
     `reload` is what an admin may call for, see `service.reloading`. Without `access` nobody is asked who calls, nothing
-    is encrypted and nothing put on record. Other processes may answer at a port that is shared; at any other a second
-    server is refused.
+    is encrypted and nothing put on record. Other processes may answer at a port that is shared, and `stop_all` then
+    asks for the end of all of them; at any other a second server is refused.
     """
     telemetry = telemetry or Telemetry()
     access = access or Access.open(Config(config), galleries)
@@ -213,6 +221,6 @@ def build_server(
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
     built = SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, access)
-    admin = AdminServicer(galleries, config.backups, reload, built.drain)
+    admin = AdminServicer(galleries, config.backups, reload, partial(built.drain, stop_all))
     admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     return built

@@ -33,7 +33,7 @@ from service.galleries import Galleries
 from service.keeping import Keeper
 from service.logs import FORMATS, set_up_logging
 from service.opening import Opener
-from service.processes import Supervisor
+from service.processes import Overseer, Supervisor
 from service.reloading import Reloader
 from service.server import SketchServer, build_server
 from service.settings import Loaded, assignments, load_settings
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(read: Callable[[], Config], use: Use, *, shares_port: bool = False) -> None:
+def _answer(read: Callable[[], Config], use: Use, overseer: Overseer | None = None) -> None:
     """Open what is to be served, answer, and use it."""
     config = read()
     opener = Opener(config)
@@ -117,14 +117,14 @@ def _answer(read: Callable[[], Config], use: Use, *, shares_port: bool = False) 
         telemetry = Telemetry(tracer=tracer)
         access = Access.open(config, galleries)
         reloader = Reloader(read, opener, config, galleries, access)
-        asyncio.run(_serve(reloader, galleries, telemetry, access, use, shares_port))
+        asyncio.run(_serve(reloader, galleries, telemetry, access, use, overseer))
 
 
-def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, is_ready: Callable[[int], None]) -> None:
+def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, overseer: Overseer) -> None:
     """In a process of its own; see `service.processes`."""
 
     async def until_signal(server: SketchServer, galleries: Galleries) -> None:
-        await server.serve_until_signal(lambda: is_ready(sum(gallery.photos for gallery in galleries)))
+        await server.serve_until_signal(lambda: overseer.is_ready(sum(gallery.photos for gallery in galleries)))
 
     def read() -> Config:
         config = read_settings(arguments).config
@@ -134,7 +134,7 @@ def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, is_re
 
     try:
         set_up_logging(read().server.log_format)
-        _answer(read, until_signal, shares_port=True)
+        _answer(read, until_signal, overseer)
     except PublicError as error:
         print(f"mgrl serve: {error}", file=sys.stderr)
         sys.exit(1)
@@ -183,10 +183,27 @@ def _lay_out(galleries: Galleries) -> None:
 
 
 async def _serve(
-    reloader: Reloader, galleries: Galleries, telemetry: Telemetry, access: Access, use: Use, shares_port: bool
+    reloader: Reloader,
+    galleries: Galleries,
+    telemetry: Telemetry,
+    access: Access,
+    use: Use,
+    overseer: Overseer | None,
 ) -> None:
+    async def reload_all() -> bool:
+        can_be_used = await reloader.reload()
+        if can_be_used and overseer is not None:
+            overseer.signal_all(signal.SIGHUP)
+        return can_be_used
+
     server = build_server(
-        reloader.config.server, galleries, telemetry, access, shares_port=shares_port, reload=reloader.reload
+        reloader.config.server,
+        galleries,
+        telemetry,
+        access,
+        shares_port=overseer is not None,
+        reload=reload_all,
+        stop_all=None if overseer is None else partial(overseer.signal_all, signal.SIGTERM),
     )
     keeper = Keeper(galleries, lambda: reloader.config)
     await server.start()

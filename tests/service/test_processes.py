@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import ConfigError
+from service.admin_client import AdminClient
+from service.audit_chain import read_records, verify
 from service.bench.target import make_galleries
 from service.cli import main
 from service.client import Client
@@ -29,8 +31,8 @@ def folder(tmp_path_factory):
 
 
 @contextmanager
-def several(folder, processes=2):
-    command = [sys.executable, "-m", "service.cli", "serve", str(folder), "--address", "127.0.0.1:0"]
+def several(folder, *options, processes=2):
+    command = [sys.executable, "-m", "service.cli", "serve", str(folder), "--address", "127.0.0.1:0", *options]
     more = ["--processes", str(processes), "--metrics-address", "127.0.0.1:0", "--grace", "5"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*command, *more], cwd=ROOT, text=True, start_new_session=True, **pipes) as process:
@@ -106,7 +108,70 @@ def test_a_port_is_kept_for_those_that_share_it_and_for_nobody_else():
             pass
 
 
-def dies(address, is_ready):
+def of_many_connections(address, ask):
+    """What as many connections hear that they are sure to have met both processes: (1 / 2) ** 19 say they have not."""
+    heard = []
+    for _ in range(20):
+        with Client(address) as client:
+            heard.append(ask(client))
+    return heard
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_changed_settings_reach_all_whoever_hears_of_them(folder, tmp_path):
+    other, settings = make_galleries(tmp_path, 2, 50)[1], tmp_path / "mgrl.toml"
+    settings.write_text("")
+
+    def served(client):
+        return [gallery.name for gallery in client.galleries()]
+
+    with several(folder, "--config", str(settings)) as (process, address, _):
+        assert of_many_connections(address, served) == [["faces0"]] * 20
+        settings.write_text(f'[galleries.faces1]\npath = "{other}"\n')
+        with AdminClient(address) as admin:
+            admin.reload()
+        until(lambda: of_many_connections(address, served) == [["faces0", "faces1"]] * 20)
+        settings.write_text("")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: of_many_connections(address, served) == [["faces0"]] * 20)
+        settings.write_text("[server]\nno_such = 1\n")
+        with AdminClient(address) as admin, pytest.raises(ConfigError, match="stay as they were"):
+            admin.reload()
+        assert of_many_connections(address, served) == [["faces0"]] * 20
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_draining_one_drains_all(folder):
+    with several(folder) as (process, address, metrics):
+        with Client(address) as client, client.draw() as drawing, AdminClient(address) as admin:
+            assert drawing.strokes([line()]).hits
+            admin.drain()
+            until(lambda: get(metrics, "/readyz")[0] == 503)
+            assert drawing.strokes([line(y0=0.6)]).hits, "what is open may finish"
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "started anew" not in said
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_they_write_one_audit_log(folder, tmp_path):
+    log = tmp_path / "audit.jsonl"
+    with several(folder, "--set", f"audit.file={log}") as (process, address, _):
+        of_many_connections(address, lambda client: client.search(strokes=[line()], purpose="a test"))
+        ours = children(process.pid)
+        process.terminate()
+        process.communicate(timeout=20)
+    found = list(read_records(log))
+    assert verify(log).problems == ()
+    assert [record["purpose"] for record in found if record["event"] == "Search"] == ["a test"] * 20
+    for event in ("opened", "closed"):
+        assert sorted(record["process"] for record in found if record["event"] == event) == sorted(ours)
+
+
+def dies(address, overseer):
     sys.exit(3)
 
 
@@ -124,7 +189,6 @@ def test_what_dies_again_and_again_before_it_is_ready_ends_the_service(capfd):
     ("options", "message"),
     [
         (["--processes", "0"], "processes must be at least 1, got 0"),
-        (["--processes", "2", "--set", "audit.file=audit.log"], "an audit log has one writer: [audit] file needs"),
         (["--processes", "2", "--writable"], "a gallery has one writer: writable needs processes = 1"),
     ],
 )
