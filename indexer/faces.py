@@ -76,7 +76,7 @@ class FaceDetector:
         except ImportError as error:
             raise ConfigError(
                 "finding faces needs the extra `faces` (pip install 'mgrl[faces]'), which is not installed; "
-                "install it, or take photos as they are with --crop none"
+                "install it, or take photos as they are with --crop none, into a gallery of their own"
             ) from error
         # Photos are looked at by several threads already; OpenCV's own would take the encoder's cores.
         cv2.setNumThreads(1)

@@ -7,15 +7,15 @@ were all framed alike.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 from PIL import Image
 
 from indexer.errors import ConfigError, ImageError
 from indexer.faces import LOOK_PX, Face, FaceDetector
+from indexer.ledger import Faces, Framing
 
-Faces = Literal["largest", "all", "reject-many"]
 FACES: Final[tuple[Faces, ...]] = get_args(Faces)
 
 FACE_X: Final = 0.495
@@ -53,6 +53,16 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
     "stray": Tolerance(0.2, 0.65, 1.5),
 }
 """Name of a way to crop -> the photos that it leaves alone."""
+
+
+def framing_of(framing: "FaceFraming | None") -> Framing:
+    """What a gallery says of itself whose photos are framed so, None for not at all."""
+    return Framing("none") if framing is None else Framing(framing.crop, framing.faces)
+
+
+def default_crop() -> str:
+    """How photos are cropped where nobody says it: to the face, or not at all without the extra `faces`."""
+    return "face" if FaceDetector.is_installed() else "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +106,7 @@ class FaceFraming:
         if crop not in TOLERANCES:
             raise ConfigError(f"crop must be one of {', '.join(TOLERANCES)}, got {crop!r}")
         self.faces = faces
+        self.crop = crop
         self._tolerance = TOLERANCES[crop]
         self._detector = detector
         self._size_px = size_px

@@ -111,7 +111,11 @@ class Gallery:
 
     def is_stale(self) -> bool:
         """Whether the folder has changed since; cheap enough to ask several times a second."""
-        return home_of(self._store.root) != self._store.folder or self._store.version() != self._contents.version
+        return self._has_moved() or self.has_changed()
+
+    def has_changed(self) -> bool:
+        """Whether this version of the folder has changed since, whichever is the one in use now."""
+        return self._store.version() != self._contents.version
 
     def newest_manifest(self) -> Manifest:
         """What the folder says of itself now: after a change of the model, another one than this gallery's.
@@ -121,17 +125,20 @@ class Gallery:
         """
         return read_manifest(home_of(self._store.root))
 
-    def reopened(self) -> Self:
+    def reopened(self, *, stays: bool = False) -> Self:
         """The folder as it is now, beside this gallery, which stays what it is; both close together.
 
         Where photos were only deleted or described, the two share their index. After a change of the model they share
         nothing, and each closes alone.
 
+        Args:
+            stays: with the version that this gallery is of, whichever is the one in use now.
+
         Raises:
             GalleryError: damaged since.
         """
-        has_moved = home_of(self._store.root) != self._store.folder
-        store, older = (Store.open(self._store.root), None) if has_moved else (self._store, self)
+        moves = self._has_moved() and not stays
+        store, older = (Store.open(self._store.root), None) if moves else (self._store, self)
         newer = type(self)(store, *_loaded(store, self._index.device, older))
         newer._wants_layout = self._wants_layout
         if self._wants_layout and newer._index is not self._index:
@@ -302,6 +309,9 @@ class Gallery:
         """Give the ledger's connections back; photos can no longer be looked up cheaply, searches still run."""
         self._store.close()
 
+    def _has_moved(self) -> bool:
+        return home_of(self._store.root) != self._store.folder
+
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {photo_id: row for row, photo_id in enumerate(self._contents.photo_ids) if photo_id}
@@ -323,7 +333,10 @@ class Gallery:
 
     def _check(self, ink: npt.NDArray[np.bool_], weights: Mapping[int, float]) -> None:
         if not self._present:
-            raise GalleryError(f"gallery {self.name} has no photos; add some with `mgrl ingest`")
+            raise GalleryError(
+                f"gallery {self.name} has no photos; add some with `mgrl ingest` or UpsertPhotos, then search again or "
+                "begin another drawing"
+            )
         per_region = region_weights(ink, weights)
         if not ink.any():
             raise QueryError(

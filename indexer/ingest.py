@@ -24,6 +24,7 @@ from typing import Final
 
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, ImageError
+from indexer.framing import framing_of
 from indexer.gallery import Gallery
 from indexer.granular import FUSED_FROM
 from indexer.ingest_report import LISTED, IngestProgress, IngestReport
@@ -252,7 +253,7 @@ def ingest(
         on_outcome: called for each photo once its outcome holds, whatever happens afterwards.
 
     Raises:
-        ConfigError: batch is out of range.
+        ConfigError: batch is out of range, or the gallery's photos are cropped otherwise than `prepare` does it.
         DataError: a source is missing, there is no photo file in any, or the metadata file does not hold.
         GalleryHeldError: another process writes the gallery, after `wait_s` still.
         GalleryError: the folder is something else or damaged, or the disk refuses; what was acknowledged stays.
@@ -267,6 +268,7 @@ def ingest(
     )
     survey = source.survey(declared_fields(gallery))
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
+        store.keep_framing(framing_of(prepare.framing))
         placer = Placer(store, duplicates)
         _declare(store, survey.kinds)
         table, described = _described(store, metadata, source, survey, placer.register)

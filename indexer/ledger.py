@@ -8,25 +8,40 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from indexer import tables
-from indexer.errors import GalleryError, ModelMismatchError
+from indexer.errors import ConfigError, GalleryError, ModelMismatchError
+
+Faces = Literal["largest", "all", "reject-many"]
 
 FORMAT_VERSION: Final = 4
 """See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
 LEDGER: Final = "ledger.sqlite"
 _READER_S: Final = 30.0
 """How long a reader's transaction is waited for; ours take milliseconds, of a million photos a few seconds."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How photos are cropped before they are encoded, see `indexer.framing`.
+
+    Args:
+        crop: "none", or how: "face" or "stray".
+        faces: what becomes of several faces in a photo that is cropped: "largest", "all" or "reject-many".
+    """
+
+    crop: str
+    faces: Faces = "largest"
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,14 @@ class Manifest:
         model_hash: names the encoder that made every embedding of the gallery.
         dim: numbers per region.
         created: UTC, ISO 8601.
+        framing: how its photos are cropped; None until somebody says it.
     """
 
     format_version: int
     model_hash: str
     dim: int
     created: str
+    framing: Framing | None = None
 
 
 def folder_name(folder: Path) -> str:
@@ -137,10 +154,22 @@ def read_manifest(folder: Path) -> Manifest:
         )
     if not (folder / LEDGER).is_file():
         raise GalleryError(f"gallery {name}: its {LEDGER} is missing; restore it from a copy")
+    return parse_manifest(raw, name)
+
+
+def parse_manifest(raw: Mapping[str, Any], gallery: str) -> Manifest:
+    """What a gallery.json says.
+
+    Raises:
+        GalleryError: something is missing.
+    """
     try:
-        return Manifest(version, str(raw["model_hash"]), int(raw["dim"]), str(raw["created"]))
+        framing = Framing(**raw["framing"]) if raw.get("framing") else None
+        return Manifest(
+            int(raw["format_version"]), str(raw["model_hash"]), int(raw["dim"]), str(raw["created"]), framing
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise GalleryError(f"gallery {name}: its gallery.json lacks {error}; restore it from a copy") from error
+        raise GalleryError(f"gallery {gallery}: its gallery.json lacks {error}; restore it from a copy") from error
 
 
 def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> None:
@@ -173,6 +202,40 @@ def create(folder: Path, model_hash: str, dim: int) -> None:
     manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
     _write_manifest(folder, manifest)
     fsync_folder(folder.resolve().parent)
+
+
+def keep_framing(folder: Path, manifest: Manifest, framing: Framing) -> Manifest:
+    """Let a gallery say how its photos are cropped; the caller holds its lock.
+
+    Raises:
+        ConfigError: it says otherwise already.
+        GalleryError: the disk refuses.
+    """
+    check_framing(folder_name(folder), manifest, framing)
+    if manifest.framing is not None:
+        return manifest
+    said = replace(manifest, framing=framing)
+    try:
+        _write_manifest(folder, said)
+    except OSError as error:
+        raise GalleryError(
+            f"gallery {folder_name(folder)}: its framing could not be stored ({refusal(folder, error)})"
+        ) from error
+    return said
+
+
+def check_framing(name: str, manifest: Manifest, framing: Framing) -> None:
+    """Refuse to crop photos otherwise than the gallery's are.
+
+    Raises:
+        ConfigError: so.
+    """
+    known = manifest.framing
+    if known is not None and known.crop != framing.crop:
+        raise ConfigError(
+            f"the photos of gallery {name} are taken with --crop {known.crop}, and others taken with --crop "
+            f"{framing.crop} could not be compared with them; leave the option out, or take another gallery"
+        )
 
 
 def upgrade(folder: Path, manifest: Manifest) -> Manifest:

@@ -56,6 +56,18 @@ def check_field(name: str) -> str:
     return name
 
 
+def check_kinds(kinds: Mapping[str, Kind]) -> None:
+    """Refuse fields that no gallery can have.
+
+    Raises:
+        DataError: a name that cannot be, or too many.
+    """
+    if len(kinds) > MAX_FIELDS:
+        raise DataError(f"a gallery may have {MAX_FIELDS} metadata fields, this one would have {len(kinds)}")
+    for name in kinds:
+        check_field(name)
+
+
 def check_value(kind: Kind, value: object) -> Value:
     """A value of a kind, as a field keeps it.
 

@@ -35,6 +35,10 @@ class Preparer(Protocol):
     def threads(self) -> int:
         """How many threads should call it at once."""
 
+    @property
+    def framing(self) -> FaceFraming | None:
+        """What crops the photos; None for nothing."""
+
     def __call__(self, data: bytes) -> Sequence[Decoded]:
         """What is stored of a photo file: one photo, or with framing one a face.
 
@@ -106,7 +110,7 @@ class EncodingProcesses(AbstractContextManager["EncodingProcesses"]):
     ) -> None:
         # Spawned: a forked one would inherit locks that threads of this process hold.
         self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _open, (open_encoder, framing))
-        self.threads = _AHEAD * processes
+        self.threads, self.framing = _AHEAD * processes, framing
 
     def __call__(self, data: bytes) -> Sequence[Decoded]:
         """Embedding and thumbnail.

@@ -24,6 +24,7 @@ from indexer import edits, versions
 from indexer.contents import read_fields, read_own_names
 from indexer.encoding import RegionEncoder
 from indexer.errors import ImageError
+from indexer.framing import framing_of
 from indexer.loading import Decoded, face_content, load_ahead
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
@@ -83,6 +84,7 @@ def reindex(
         on_progress: called with (photos that the new version has, of how many).
 
     Raises:
+        ConfigError: an earlier run that this one goes on with cropped the photos otherwise.
         DataError: a source is missing.
         GalleryError: no gallery there, it is damaged, or written by another process.
     """
@@ -95,8 +97,10 @@ def reindex(
             with StoreWriter.open(folder, wait_s=wait_s):  # or a compaction may be removing it
                 versions.keep(folder, home)
         with StoreWriter.open_or_create(home, encoder.model_hash, encoder.dim) as new:
+            prepare = prepare or Decoding(encoder.size_px)
+            new.keep_framing(framing_of(prepare.framing))
             job = _Job(old, new, encoder, on_progress)
-            job.encode_all(sources, batch, prepare or Decoding(encoder.size_px))
+            job.encode_all(sources, batch, prepare)
             with StoreWriter.open(folder, wait_s=wait_s) as current:
                 missing = [photo_id for photo_id, _ in _lacking(current, new)]
                 is_switched = not missing or leaves_out

@@ -36,7 +36,7 @@ from indexer.contents import (
     read_version,
 )
 from indexer.errors import GalleryError, StaleSnapshotError, UnknownPhotoError
-from indexer.ledger import Manifest, check_model, folder_name, manifest_path, read_manifest, refusal
+from indexer.ledger import Framing, Manifest, check_model, folder_name, manifest_path, read_manifest, refusal
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Changes, Kind, Value
 from indexer.rows import check_rows
@@ -250,6 +250,15 @@ class StoreWriter(Store):
         """
         manifest = read_manifest(home_of(folder))
         return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
+
+    def keep_framing(self, framing: Framing) -> None:
+        """Remember how the gallery's photos are cropped: all of them alike, as the first were.
+
+        Raises:
+            ConfigError: they are cropped otherwise.
+            GalleryError: the disk refuses.
+        """
+        self.manifest = ledger.keep_framing(self.folder, self.manifest, framing)
 
     def contents_of(self, photo_ids: Iterable[str]) -> dict[str, bytes]:
         """The content hash of each photo, by its id or an alias of it; ids that are not there are left out."""

@@ -13,11 +13,15 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from indexer.deleting import delete
 from indexer.embeddings_file import check_id
 from indexer.encoding import RegionEncoder
 from indexer.errors import DataError, ImageError, PublicError, QueryError
-from indexer.loading import decode
+from indexer.faces import FaceDetector
+from indexer.framing import FaceFraming, default_crop
+from indexer.ledger import Faces, Framing, check_model
 from indexer.metadata import MAX_TEXT, Kind, Value, check_field, check_value
+from indexer.preparing import Decoding
 from indexer.store import NewPhoto, StoreWriter
 from indexer.upload import Upload
 
@@ -30,11 +34,13 @@ class Upserted:
         stored: how many were added or took the place of another picture.
         unchanged: how many were there already.
         failures: place among the photos -> why it could not be stored.
+        without_face: how many of those stored are whole, because no face was found to crop them to.
     """
 
     stored: int
     unchanged: int
     failures: Mapping[int, PublicError]
+    without_face: int = 0
 
 
 class Upserter:
@@ -44,16 +50,25 @@ class Upserter:
         self._store = store
         self._encoder = encoder
         self._kinds = store.fields()
+        self._framing = store.manifest.framing or Framing(default_crop())
+        self._decode = Decoding(encoder.size_px, framing=_one_face(self._framing, encoder.size_px))
 
     @classmethod
     def open(cls, folder: Path, encoder: RegionEncoder) -> Self:
         """Become the writer of a gallery.
 
         Raises:
-            GalleryError: another process writes it, or it may not be written.
+            ConfigError: its photos are cropped to the face, and no face can be found here.
+            GalleryError: there is none, another process writes it, or it may not be written.
             ModelMismatchError: another encoder made it.
         """
-        return cls(StoreWriter.open_or_create(folder, encoder.model_hash, encoder.dim), encoder)
+        store = StoreWriter.open(folder)
+        try:
+            check_model(store.name, store.manifest, encoder.model_hash, encoder.dim)
+            return cls(store, encoder)
+        except BaseException:
+            store.close()
+            raise
 
     def declare(self, kinds: Mapping[str, Kind]) -> None:
         """Give the gallery fields that it lacks.
@@ -73,7 +88,7 @@ class Upserter:
         Raises:
             GalleryError: the disk refuses; photos before those that did not fit are stored.
         """
-        stored = unchanged = 0
+        stored = unchanged = without_face = 0
         failures: dict[int, PublicError] = {}
         for places in _without_repeats(photos):
             known = self._store.contents_of({photos[place].photo_id for place in places})
@@ -88,7 +103,7 @@ class Upserter:
                     if known.get(photo.photo_id) == content:
                         described[photo.photo_id] = metadata
                         continue
-                    decoded = decode(photo.image, self._encoder.size_px)
+                    (decoded,) = self._decode(photo.image)
                 except (ImageError, QueryError) as error:
                     failures[place] = error
                 else:
@@ -97,15 +112,17 @@ class Upserter:
                         NewPhoto(photo.photo_id, source, decoded.thumbnail, content_hash=content, metadata=metadata)
                     )
                     pixels.append(decoded.pixels)
+                    without_face += decoded.without_face
             if changed := {photo_id: values for photo_id, values in described.items() if values}:
                 self._store.describe(changed)
             if new:
+                self._store.keep_framing(self._framing)
                 # One at a time takes least on a CPU, and lets a search in between.
                 embeddings = np.concatenate([self._encoder.encode_photos(one[None]) for one in pixels])
                 self._store.upsert(new, embeddings)
             stored += len(new)
             unchanged += len(described)
-        return Upserted(stored, unchanged, failures)
+        return Upserted(stored, unchanged, failures, without_face)
 
     def delete(self, photo_ids: Sequence[str]) -> None:
         """Take photos out, all or none.
@@ -114,7 +131,7 @@ class Upserter:
             UnknownPhotoError: one is not there.
             GalleryError: the disk refuses.
         """
-        self._store.delete(photo_ids)
+        delete(self._store, photo_ids)
 
     def close(self) -> None:
         """Let other writers in."""
@@ -138,6 +155,14 @@ class Upserter:
             return check_value(kind, value)
         except DataError as error:
             raise DataError(f"field {name}: {error}") from error
+
+
+def _one_face(framing: Framing, size_px: int) -> FaceFraming | None:
+    """What frames photos as the gallery's are, but that one photo, under the id it comes with, is made of each."""
+    if framing.crop == "none":
+        return None
+    faces: Faces = "reject-many" if framing.faces == "reject-many" else "largest"
+    return FaceFraming(FaceDetector.open(), size_px, faces=faces, crop=framing.crop)
 
 
 def _without_repeats(photos: Sequence[Upload]) -> Iterator[list[int]]:

@@ -1,6 +1,10 @@
 """What a gallery takes of its disk, by kind, and what of it compaction would give back."""
 
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ class Usage:
         strays: files that jobs which were killed have left; the next writer removes them.
         superseded: versions that other models made before; `mgrl compact` gives them back.
         unfinished: versions that `mgrl reindex` is making.
+        crop: how its photos are cropped, see `indexer.framing`; empty as long as nobody has said it.
     """
 
     photos: int
@@ -49,6 +54,7 @@ class Usage:
     strays: int
     superseded: int
     unfinished: int
+    crop: str
 
     @property
     def total(self) -> int:
@@ -86,14 +92,14 @@ def _measure(store: Store, connection: sa.Connection) -> Usage:
 
     segments = read_segments(connection)
     live = {path_of(store.folder, segment) for segment in segments}
-    files = {path: path.stat().st_size for path in (store.folder / "segments").glob("*") if path.is_file()}
+    files = dict(_sizes((store.folder / "segments").glob("*")))
     deleted = one(sa.select(sa.func.count()).select_from(DELETED), since=2)
     deleted_vectors = deleted * row_bytes(store.manifest.dim)
     thumbnails = one(sa.select(sa.func.sum(sa.func.length(PHOTOS.c.thumbnail))))
     values = sa.cast(PHOTO_METADATA.c["values"], sa.Text)
     metadata = one(sa.select(sa.func.sum(sa.func.length(sa.cast(values, sa.LargeBinary)))), since=2)
     free = pragma("freelist_count") * pragma("page_size")
-    written = (store.folder / LEDGER).stat().st_size + manifest_path(store.folder).stat().st_size
+    written = _total([store.folder / LEDGER, manifest_path(store.folder)])
     return Usage(
         photos=one(sa.select(sa.func.count()).select_from(PHOTOS)),
         aliases=one(sa.select(sa.func.count()).select_from(ALIASES), since=3),
@@ -105,15 +111,31 @@ def _measure(store: Store, connection: sa.Connection) -> Usage:
         # Until the log is in the ledger, the ledger may be shorter than what it will hold.
         ledger=max(0, written - thumbnails - metadata - free),
         ledger_free=free,
-        log=sum(path.stat().st_size for path in store.folder.glob(f"{LEDGER}-wal")),
-        index=sum(path.stat().st_size for path in (store.folder / "index").rglob("*") if path.is_file()),
+        log=_total([store.folder / f"{LEDGER}-wal"]),
+        index=_total((store.folder / "index").rglob("*")),
         strays=sum(size for path, size in files.items() if path not in live),
-        superseded=sum(map(_size, versions.superseded(store.root))),
-        unfinished=sum(map(_size, versions.unfinished(store.root))),
+        superseded=sum(map(version_bytes, versions.superseded(store.root))),
+        unfinished=sum(map(version_bytes, versions.unfinished(store.root))),
+        crop=store.manifest.framing.crop if store.manifest.framing else "",
     )
 
 
-def _size(version: Path) -> int:
-    """Of another version's files; the first version's lie beside the folder of the others."""
-    paths = [*version.glob(f"{LEDGER}*"), *version.glob("segments/*"), *version.rglob("index/**/*")]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+def version_bytes(version: Path) -> int:
+    """Of a version's files; the first version's lie beside the folder of the others."""
+    return _total(chain(version.glob(f"{LEDGER}*"), version.glob("segments/*"), version.glob("index/**/*")))
+
+
+def _total(paths: Iterable[Path]) -> int:
+    return sum(size for _, size in _sizes(paths))
+
+
+def _sizes(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
+    """The files among the paths, with their sizes; without those that compaction has removed since they were listed."""
+    listed = iter(paths)
+    while True:
+        with suppress(FileNotFoundError):
+            for path in listed:
+                found = path.stat()
+                if stat.S_ISREG(found.st_mode):
+                    yield path, found.st_size
+            return

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from indexer.errors import GalleryError
-from indexer.ledger import FORMAT_VERSION, LEDGER, folder_name, manifest_path, refusal, replace_file
+from indexer.ledger import (
+    FORMAT_VERSION,
+    LEDGER,
+    Manifest,
+    folder_name,
+    manifest_path,
+    parse_manifest,
+    read_manifest,
+    refusal,
+    replace_file,
+)
 
 _FOLDER: Final = "versions"
 _NAME: Final = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}")
@@ -52,6 +62,16 @@ def keep(folder: Path, version: Path) -> None:
 def superseded(folder: Path) -> list[Path]:
     """Versions that were the gallery's and are not erased yet."""
     return [folder / name if name else folder for name in _pointer(folder).get("superseded", [])]
+
+
+def manifest_of(folder: Path, version: Path) -> Manifest:
+    """What a version of a gallery says of itself, or, of the first, said.
+
+    Raises:
+        GalleryError: it cannot be read, or is one of those that older releases took out of use.
+    """
+    first = _pointer(folder).get("first")
+    return read_manifest(version) if version != folder or first is None else parse_manifest(first, folder_name(folder))
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -102,4 +122,6 @@ def _pointer(folder: Path) -> dict[str, Any]:
 def _point(folder: Path, home: Path, old: list[Path]) -> None:
     names = ["" if version == folder else version.relative_to(folder).as_posix() for version in old]
     said = {"format_version": FORMAT_VERSION, "home": home.relative_to(folder).as_posix(), "superseded": names}
+    if folder in old:
+        said["first"] = _pointer(folder).get("first") or _pointer(folder)
     replace_file(manifest_path(folder), json.dumps(said, indent=2).encode())

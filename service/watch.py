@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
-from indexer.errors import PublicError
+from indexer.errors import ModelMismatchError, PublicError
+from indexer.gallery import Gallery
 from service.galleries import Galleries
 from service.niceness import nice
 
@@ -74,9 +75,7 @@ class GalleryWatch:
         for gallery in list(self._galleries):
             try:
                 if gallery.is_stale():
-                    # Before it is read: a gallery that another model has made anew is not served by this one.
-                    self._galleries.encoders.for_model(gallery.name, gallery.newest_manifest())
-                    newer = gallery.reopened()
+                    newer = self._newer(gallery)
                     self._galleries.replace(gallery, newer)
                     logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)
                     self._complaints.clear()
@@ -89,3 +88,18 @@ class GalleryWatch:
                         "a change to gallery %s cannot be served yet: %s", gallery.name, error, exc_info=fault
                     )
         return time.monotonic() - started
+
+    def _newer(self, gallery: Gallery) -> Gallery:
+        """The gallery as it is now.
+
+        Raises:
+            ModelMismatchError: another model has made it anew, and the version that is served is as it was.
+        """
+        try:
+            self._galleries.encoders.for_model(gallery.name, gallery.newest_manifest())
+        except ModelMismatchError:
+            # What is deleted is deleted from the version of this service's model, too.
+            if not gallery.has_changed():
+                raise
+            return gallery.reopened(stays=True)
+        return gallery.reopened()

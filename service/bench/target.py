@@ -18,6 +18,7 @@ from indexer.encoding import OnnxEncoder
 from indexer.errors import ConfigError
 from indexer.face_like import FaceLike
 from indexer.gallery import Gallery
+from indexer.ledger import Framing
 from indexer.store import NewPhoto, StoreWriter
 from service.client import Client
 from service.credentials import Credentials
@@ -132,6 +133,7 @@ def append_photos(folder: Path, source: FaceLike, model_hash: str, count: int, p
     thumbnail = np.random.default_rng(0).bytes(_THUMBNAIL_BYTES)
     names = [f"{prefix}{row:05}" for row in range(count)]
     with StoreWriter.open_or_create(folder, model_hash, rows.shape[2]) as writer:
+        writer.keep_framing(Framing("none"))
         writer.append([NewPhoto(n, n, thumbnail, hashlib.sha256(n.encode()).digest()) for n in names], rows)
 
 

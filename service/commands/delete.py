@@ -11,28 +11,22 @@ examples:
 """
 
 import argparse
-from pathlib import Path
 
-from service.commands.waiting import add_wait
+from service.commands.waiting import add_photos as add_arguments
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `mgrl delete`."""
-    parser.add_argument("gallery", metavar="GALLERY", type=Path, help="a folder written by `mgrl ingest`")
-    parser.add_argument("photo_ids", metavar="ID", nargs="+", help="a photo's id, as rankings show it")
-    add_wait(parser)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was done as JSON")
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
     """Delete and say so."""
     from indexer.console import write_json
+    from indexer.deleting import delete
     from indexer.store import StoreWriter
 
     photo_ids = list(dict.fromkeys(args.photo_ids))
     with StoreWriter.open(args.gallery, wait_s=args.wait) as store:
         before = store.count()
-        store.delete(photo_ids)
+        delete(store, photo_ids)
         left = store.count()
     write_json(args.json, {"deleted": photo_ids, "photos": left})
     print(f"deleted {before - left} of {before} photos from gallery {store.name}")

@@ -15,17 +15,10 @@ examples:
 """
 
 import argparse
-from pathlib import Path
 
-from service.commands.waiting import add_wait
+from service.commands.waiting import add_photos as add_arguments
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `mgrl forget`."""
-    parser.add_argument("gallery", metavar="GALLERY", type=Path, help="a folder written by `mgrl ingest`")
-    parser.add_argument("photo_ids", metavar="ID", nargs="+", help="a photo's id, as rankings show it")
-    add_wait(parser)
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was done as JSON")
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> int:

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
         raise
-    crop = "none" if args.embeddings else framing.chosen_crop(args)
+    crop = "none" if args.embeddings else framing.kept_crop(args.gallery)
     status = _SOME_FAILED if report.failed and report.usable else _ALL_FAILED if report.failed else 0
     write_json(args.json, {**_summary(report, status), "crop": crop})
     _print_report(console, args.gallery, report, crop)

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
         ("total", used.total),
     )
     named = f"{used.photos} photos, {used.aliases} further names, {used.deleted} deleted"
+    if used.crop:
+        named += f", taken with --crop {used.crop}"
     title = f"gallery {folder_name(args.gallery)}: {named}"
     print_table(title, ("kind", "size"), [(kind, megabytes(count)) for kind, count in rows])
     if used.reclaimable:

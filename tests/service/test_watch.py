@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from indexer import versions
+from indexer import deleting, versions
 from indexer.compaction import compact, forget
 from indexer.errors import GalleryError, UnknownPhotoError
 from indexer.filters import Equals
@@ -172,6 +172,11 @@ def test_a_change_of_model_is_served_by_who_has_the_model(folder, encoder, tmp_p
         append(home, "newcomer", dim=8)
         eventually(lambda: "newcomer" in found(with_both))
         assert caplog.text.count("cannot be served yet") == 1
+        with StoreWriter.open(folder) as writer:
+            deleting.delete(writer, [began[0]])
+        eventually(lambda: began[0] not in found(with_one))
+        eventually(lambda: began[0] not in found(with_both))
+        assert found(with_one) == began[1:], "and else the version of its own model"
 
 
 def test_when_all_photos_are_deleted_searches_say_so(client, folder):

@@ -1,0 +1,61 @@
+"""Deletes photos from a gallery, whichever of its versions has them: deleted means the same everywhere.
+
+`indexer.compaction` takes what is left of them, rows of vectors that nothing names, out of the files.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from indexer import edits, ledger, versions
+from indexer.contents import read_primary_id
+from indexer.errors import GalleryError, GalleryHeldError
+from indexer.ledger import LEDGER
+from indexer.store import StoreWriter, unknown_photo
+
+
+def delete(writer: StoreWriter, photo_ids: Sequence[str]) -> None:
+    """Take photos out for good, by any of their names, all or none, see `StoreWriter.delete`.
+
+    Versions that were the gallery's, which services without the newer model still serve, lose them as well, and so does
+    one in the making. Where `mgrl reindex` is at work on that, it drops them itself when it ends or goes on.
+
+    Raises:
+        UnknownPhotoError: an id is not there.
+        GalleryError: the disk refuses.
+    """
+    with writer.reading() as connection:
+        there = edits.rows_of(connection, photo_ids)
+        # Other versions may not have the alias by which a photo is named here.
+        names = {*photo_ids, *(read_primary_id(connection, photo_id) for photo_id in photo_ids)}
+    if missing := [photo_id for photo_id in photo_ids if photo_id not in there]:
+        raise unknown_photo(writer.name, missing[0])
+    # The gallery's own last: killed in between, it still has the photos, and the same again goes on.
+    for version in versions.superseded(writer.root):
+        if (version / LEDGER).exists():
+            _delete_superseded(writer.name, version, names)
+    for version in versions.unfinished(writer.root):
+        with suppress(GalleryHeldError), StoreWriter.open(version) as unfinished:
+            with unfinished.reading() as connection:
+                known = list(edits.rows_of(connection, names))
+            unfinished.delete(known)
+    writer.delete(photo_ids)
+
+
+def _delete_superseded(gallery: str, version: Path, photo_ids: Iterable[str]) -> None:
+    """Nobody else writes it, and compaction removes it under the lock that the caller holds."""
+    engine = ledger.open_engine(version)
+    try:
+        with engine.begin() as connection:
+            edits.delete_photos(connection, photo_ids)
+            edits.touch(connection)
+        ledger.empty_log(engine)
+    except sa.exc.DBAPIError as error:
+        raise GalleryError(
+            f"gallery {gallery}: photos could not be deleted from the version that it had before "
+            f"({ledger.refusal(version, error)})"
+        ) from error
+    finally:
+        engine.dispose()
