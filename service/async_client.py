@@ -22,12 +22,18 @@ from service.calls import (
     GalleryInfo,
     PhotoInfo,
     Points,
+    ReplayedStage,
+    VersionInfo,
+    create_request,
     draw_begin,
     gallery_details,
     gallery_info,
     listed_photo,
     photo_info,
+    replay_request,
+    replayed_stage,
     search_request,
+    version_info,
 )
 from service.config import DEFAULT_ADDRESS
 from service.convert import answer_from_search_response
@@ -72,10 +78,7 @@ class AsyncClient:
         request = search_request(
             gallery, strokes, raster, SearchOptions(k, weights, include_thumbnails, mode, filter), purpose
         )
-        try:
-            return answer_from_search_response(await self._sketches.Search(request, **self._call))
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        return answer_from_search_response(await self._asked(self._sketches.Search, request))
 
     def draw(
         self,
@@ -110,31 +113,60 @@ class AsyncClient:
         """The exception behind a failed call."""
         return error_from_rpc(error, self._target)
 
-    async def galleries(self) -> list[GalleryInfo]:
-        """The galleries that are served, by name."""
+    async def replay(
+        self,
+        strokes: Iterable[Stroke | Points],
+        gallery: str = "",
+        *,
+        stage_ends: Iterable[int] = (),
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+        mode: Mode = EXACT,
+        filter: Filter | None = None,
+        purpose: str = "",
+    ) -> AsyncIterator[ReplayedStage]:
+        """What every stage of a drawing would have been answered, in order, as the service computes them."""
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
+        request = replay_request(gallery, strokes, stage_ends, options, purpose)
+        call = self._sketches.Replay(request, metadata=self._metadata)
         try:
-            request = gallery_pb2.ListGalleriesRequest()
-            response = await self._galleries.ListGalleries(request, **self._call)
+            async for response in call:
+                yield replayed_stage(response)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._target) from error
+        finally:
+            call.cancel()
+
+    async def create(self, gallery: str, *, fields: Mapping[str, Kind] | None = None, crop: str = "") -> GalleryInfo:
+        """Make an empty gallery in the service's folder for them, with a key of the role `admin`."""
+        request = create_request(gallery, fields or {}, crop)
+        return gallery_info((await self._asked(self._galleries.CreateGallery, request)).summary)
+
+    async def delete_gallery(self, gallery: str) -> None:
+        """Remove a gallery with every photo in it, with a key of the role `admin`."""
+        await self._asked(self._galleries.DeleteGallery, gallery_pb2.DeleteGalleryRequest(gallery=gallery))
+
+    async def versions(self, gallery: str = "") -> list[VersionInfo]:
+        """A gallery's versions, one for each model that made or makes it; the one in use first."""
+        request = gallery_pb2.ListVersionsRequest(gallery=gallery)
+        return list(map(version_info, (await self._asked(self._galleries.ListVersions, request)).versions))
+
+    async def galleries(self) -> list[GalleryInfo]:
+        """The galleries that are served, by name."""
+        response = await self._asked(self._galleries.ListGalleries, gallery_pb2.ListGalleriesRequest())
         return [gallery_info(summary) for summary in response.galleries]
 
     async def describe(self, gallery: str = "") -> GalleryDetails:
         """What a gallery is and what it takes of the service's disk, measured now."""
         request = gallery_pb2.DescribeGalleryRequest(gallery=gallery)
-        try:
-            return gallery_details(await self._galleries.DescribeGallery(request, **self._call))
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        return gallery_details(await self._asked(self._galleries.DescribeGallery, request))
 
     async def photos(self, gallery: str = "", *, page_size: int = 100) -> AsyncIterator[PhotoInfo]:
         """All photos in the order of ingestion, without thumbnails, fetched page by page of 1 to 1000."""
         request = gallery_pb2.ListPhotosRequest(gallery=gallery, page_size=page_size)
         while True:
-            try:
-                response = await self._galleries.ListPhotos(request, **self._call)
-            except grpc.aio.AioRpcError as error:
-                raise error_from_rpc(error, self._target) from error
+            response = await self._asked(self._galleries.ListPhotos, request)
             for photo in response.photos:
                 yield listed_photo(photo)
             if not response.next_page_token:
@@ -144,11 +176,7 @@ class AsyncClient:
     async def photo(self, gallery: str, photo_id: str) -> PhotoInfo:
         """One photo's thumbnail, source and metadata."""
         request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
-        try:
-            response = await self._galleries.GetPhoto(request, **self._call)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from error
-        return photo_info(response)
+        return photo_info(await self._asked(self._galleries.GetPhoto, request))
 
     async def upsert(
         self,
@@ -179,15 +207,17 @@ class AsyncClient:
     async def delete(self, photo_ids: Iterable[str], gallery: str = "") -> int:
         """Delete photos, at most 1000, all or none; how many there were."""
         request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
-        try:
-            response = await self._galleries.DeletePhotos(request, **self._call)
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from error
-        return int(response.deleted)
+        return int((await self._asked(self._galleries.DeletePhotos, request)).deleted)
 
     async def close(self) -> None:
         """End the connection, and with it open drawings."""
         await self._channel.close(None)
+
+    async def _asked(self, method: Any, request: object) -> Any:
+        try:
+            return await method(request, **self._call)
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error, self._target) from error
 
     async def __aenter__(self) -> Self:
         return self

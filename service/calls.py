@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.erasing import Eraser
-from indexer.errors import SketchError
+from indexer.errors import PublicError, SketchError
 from indexer.metadata import Kind, Value
 from indexer.sketch import Stroke, as_float32
 from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
@@ -20,7 +20,8 @@ from service.convert import (
     stroke_to_wire,
     strokes_to_wire,
 )
-from service.convert_metadata import fields_from_wire, metadata_from_wire
+from service.convert_gallery import crop_from_wire, crop_to_wire, state_from_wire
+from service.convert_metadata import fields_from_wire, fields_to_wire, metadata_from_wire
 from service.errors import ServiceError, error_from_status
 
 Points = Sequence[Sequence[float]] | npt.NDArray[np.floating]
@@ -76,6 +77,7 @@ class GalleryDetails:
         aliases: further ids of its photos.
         deleted: photos whose vectors are still in its files.
         usage: bytes by kind: vectors, thumbnails, metadata, index, reclaimable, total.
+        crop: how its photos are cropped: "face", "stray" or "none"; empty as long as nobody has said it.
     """
 
     info: GalleryInfo
@@ -84,6 +86,43 @@ class GalleryDetails:
     aliases: int
     deleted: int
     usage: Mapping[str, int]
+    crop: str
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """A gallery as one model makes it.
+
+    Args:
+        state: "current", "unfinished" or "superseded".
+        model_hash: of the model.
+        dim: numbers in a region's embedding.
+        created: RFC 3339, UTC.
+        photos: in it.
+        bytes: of its files.
+    """
+
+    state: str
+    model_hash: str
+    dim: int
+    created: str
+    photos: int
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayedStage:
+    """What one stage of a drawing was answered.
+
+    Args:
+        stage: which, from 0.
+        answer: the ranking; None where there is none.
+        error: why there is none; None where there is one.
+    """
+
+    stage: int
+    answer: Answer | None
+    error: PublicError | None
 
 
 class Outbox:
@@ -229,6 +268,45 @@ def search_request(
     return request
 
 
+def replay_request(
+    gallery: str,
+    strokes: Iterable[Stroke | Points],
+    stage_ends: Iterable[int],
+    options: SearchOptions,
+    purpose: str,
+) -> search_pb2.ReplayRequest:
+    """The message for a whole drawing."""
+    return search_pb2.ReplayRequest(
+        gallery=gallery,
+        strokes=sketch_pb2.StrokeSketch(strokes=strokes_to_wire(map(as_stroke, strokes))),
+        stage_ends=stage_ends,
+        options=options_to_wire(options),
+        purpose=purpose,
+    )
+
+
+def replayed_stage(response: search_pb2.ReplayResponse) -> ReplayedStage:
+    """A stage's answer."""
+    if response.HasField("error"):
+        return ReplayedStage(response.stage, None, error_from_status(response.error))
+    return ReplayedStage(response.stage, answer_from_draw_result(response.result, 0), None)
+
+
+def create_request(gallery: str, fields: Mapping[str, Kind], crop: str) -> gallery_pb2.CreateGalleryRequest:
+    """The message that has a gallery made.
+
+    Raises:
+        QueryError: there is no such way to crop.
+    """
+    return gallery_pb2.CreateGalleryRequest(gallery=gallery, fields=fields_to_wire(fields), crop=crop_to_wire(crop))
+
+
+def version_info(version: gallery_pb2.GalleryVersion) -> VersionInfo:
+    """A version as the service lists it."""
+    state = state_from_wire(version.state)
+    return VersionInfo(state, version.model_hash, version.dim, version.created, version.photos, version.bytes)
+
+
 def gallery_info(summary: gallery_pb2.GallerySummary) -> GalleryInfo:
     """A gallery as the service describes it."""
     fields = fields_from_wire(summary.fields)
@@ -239,7 +317,8 @@ def gallery_details(response: gallery_pb2.DescribeGalleryResponse) -> GalleryDet
     """A gallery as the service measured it."""
     usage = {name: getattr(response.usage, name) for name in response.usage.DESCRIPTOR.fields_by_name}
     info = gallery_info(response.summary)
-    return GalleryDetails(info, response.version, response.created, response.aliases, response.deleted, usage)
+    crop = crop_from_wire(response.crop)
+    return GalleryDetails(info, response.version, response.created, response.aliases, response.deleted, usage, crop)
 
 
 def listed_photo(photo: gallery_pb2.PhotoSummary) -> PhotoInfo:

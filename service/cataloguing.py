@@ -9,12 +9,15 @@ from typing import Any, Final
 
 import grpc
 
-from indexer.errors import QueryError
+from indexer.errors import ConfigError, QueryError
 from indexer.gallery import Gallery
 from indexer.listing import list_photos
 from indexer.usage import usage
+from indexer.version_list import Version, list_versions
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
-from service.convert_metadata import fields_to_wire, metadata_to_wire
+from service.convert_gallery import crop_from_wire, crop_to_wire, state_to_wire
+from service.convert_metadata import fields_from_wire, fields_to_wire, metadata_to_wire
+from service.creating import GalleryMaker
 from service.errors import OverloadedError, ServiceError, public_errors
 from service.galleries import Galleries
 from service.upserting import IDLE_S, UpsertSession, first_of
@@ -37,13 +40,38 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
     """Describes the galleries, hands out photos, and takes them in or out where it may."""
 
-    def __init__(self, galleries: Galleries, workers: Workers, writers: GalleryWriters, watch: GalleryWatch) -> None:
+    def __init__(
+        self,
+        galleries: Galleries,
+        workers: Workers,
+        writers: GalleryWriters,
+        watch: GalleryWatch,
+        maker: GalleryMaker | None = None,
+    ) -> None:
         self._galleries = galleries
+        self._maker = maker
         self._workers = workers
         self._writers = writers
         self._watch = watch
         self._streams: set[UpsertSession] = set()
         self._room = asyncio.Semaphore(MAX_STREAMS)
+
+    async def CreateGallery(
+        self, request: gallery_pb2.CreateGalleryRequest, context: Context
+    ) -> gallery_pb2.CreateGalleryResponse:
+        async with public_errors(context):
+            kinds, crop = fields_from_wire(request.fields), crop_from_wire(request.crop)
+            gallery = await self._making.create(request.gallery, kinds, crop)
+            return gallery_pb2.CreateGalleryResponse(summary=_summary(gallery))
+        raise AssertionError("public_errors ends the call")
+
+    async def DeleteGallery(
+        self, request: gallery_pb2.DeleteGalleryRequest, context: Context
+    ) -> gallery_pb2.DeleteGalleryResponse:
+        async with public_errors(context):
+            await self._making.delete(request.gallery)
+            return gallery_pb2.DeleteGalleryResponse()
+        raise AssertionError("public_errors ends the call")
 
     async def ListGalleries(
         self, request: gallery_pb2.ListGalleriesRequest, context: Context
@@ -64,6 +92,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
                 created=gallery.manifest.created,
                 aliases=used.aliases,
                 deleted=used.deleted,
+                crop=crop_to_wire(used.crop),
                 usage=gallery_pb2.GalleryUsage(
                     vectors=used.vectors,
                     thumbnails=used.thumbnails,
@@ -73,6 +102,15 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
                     total=used.total,
                 ),
             )
+        raise AssertionError("public_errors ends the call")
+
+    async def ListVersions(
+        self, request: gallery_pb2.ListVersionsRequest, context: Context
+    ) -> gallery_pb2.ListVersionsResponse:
+        async with public_errors(context):
+            gallery = self._galleries.find(request.gallery)
+            listed = await self._workers.read(partial(list_versions, gallery.folder))
+            return gallery_pb2.ListVersionsResponse(versions=map(_version, listed))
         raise AssertionError("public_errors ends the call")
 
     async def ListPhotos(
@@ -140,6 +178,12 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             return gallery_pb2.DeletePhotosResponse(deleted=len(photo_ids))
         raise AssertionError("public_errors ends the call")
 
+    @property
+    def _making(self) -> GalleryMaker:
+        if self._maker is None:
+            raise ConfigError("this service was not started from settings, which say where galleries are made")
+        return self._maker
+
     async def drain(self) -> None:
         """End the streams of photos, once what they have received is stored, and write no more."""
         for session in self._streams:
@@ -154,6 +198,18 @@ def _summary(gallery: Gallery) -> gallery_pb2.GallerySummary:
         dim=gallery.dim,
         model_hash=gallery.model_hash,
         fields=fields_to_wire(gallery.fields),
+    )
+
+
+def _version(version: Version) -> gallery_pb2.GalleryVersion:
+    said = version.manifest
+    return gallery_pb2.GalleryVersion(
+        state=state_to_wire(version.state),
+        model_hash=said.model_hash,
+        dim=said.dim,
+        created=said.created,
+        photos=version.photos,
+        bytes=version.bytes,
     )
 
 

@@ -6,7 +6,7 @@ reached. `service.async_client` is the same for asyncio.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -24,12 +24,18 @@ from service.calls import (
     GalleryInfo,
     PhotoInfo,
     Points,
+    ReplayedStage,
+    VersionInfo,
+    create_request,
     draw_begin,
     gallery_details,
     gallery_info,
     listed_photo,
     photo_info,
+    replay_request,
+    replayed_stage,
     search_request,
+    version_info,
 )
 from service.client_drawing import ClientDrawing
 from service.config import DEFAULT_ADDRESS
@@ -39,6 +45,8 @@ from service.errors import error_from_rpc
 from service.journal import RESUME_S
 from service.uploading import Uploads, UpsertReport
 from service.uploading_sync import upsert
+
+Response = TypeVar("Response")
 
 
 class Client:
@@ -100,10 +108,7 @@ class Client:
         """
         options = SearchOptions(k, weights, include_thumbnails, mode, filter)
         request = search_request(gallery, strokes, raster, options, purpose)
-        try:
-            return answer_from_search_response(self._sketches.Search(request, **self._call))
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        return answer_from_search_response(self._asked(self._sketches.Search, request))
 
     def draw(
         self,
@@ -143,12 +148,87 @@ class Client:
             self._sketches, self._target, begin, metadata=self._metadata, deadline_ms=deadline_ms, resume_s=resume_s
         )
 
-    def galleries(self) -> list[GalleryInfo]:
-        """The galleries that are served, by name."""
+    def replay(
+        self,
+        strokes: Iterable[Stroke | Points],
+        gallery: str = "",
+        *,
+        stage_ends: Iterable[int] = (),
+        k: int = DEFAULT_K,
+        weights: Mapping[int, float] = EQUAL_WEIGHTS,
+        include_thumbnails: bool = False,
+        mode: Mode = EXACT,
+        filter: Filter | None = None,
+        purpose: str = "",
+    ) -> Iterator[ReplayedStage]:
+        """What every stage of a drawing would have been answered, in order, as the service computes them.
+
+        Args:
+            strokes: of the whole drawing, in the order in which they were drawn.
+            gallery: as in `search`, like those that follow.
+            stage_ends: strokes on the canvas at the end of each stage; by default every stroke is a stage.
+            k: photos to return for each.
+            weights: granularity -> weight.
+            include_thumbnails: whether every hit carries its thumbnail.
+            mode: how exact a search shall be.
+            filter: which photos take part.
+            purpose: what the drawing is for.
+
+        Raises:
+            SketchError: a stroke cannot be drawn, or the stage ends do not climb to the number of strokes.
+            QueryError, UnknownGalleryError, ServiceError: as `search`. A stage that fails alone has its error.
+        """
+        options = SearchOptions(k, weights, include_thumbnails, mode, filter)
+        request = replay_request(gallery, strokes, stage_ends, options, purpose)
+        call = self._sketches.Replay(request, metadata=self._metadata)
         try:
-            response = self._galleries.ListGalleries(gallery_pb2.ListGalleriesRequest(), **self._call)
+            yield from map(replayed_stage, call)
         except grpc.RpcError as error:
             raise error_from_rpc(error, self._target) from error
+        finally:
+            call.cancel()
+
+    def create(self, gallery: str, *, fields: Mapping[str, Kind] | None = None, crop: str = "") -> GalleryInfo:
+        """Make an empty gallery in the service's folder for them, with a key of the role `admin`.
+
+        Args:
+            gallery: its name, 1 to 64 letters, digits, dots, underscores and hyphens.
+            fields: metadata fields of its photos.
+            crop: how they are cropped, "face", "stray" or "none"; by default to the face, where the service can.
+
+        Raises:
+            QueryError: no gallery can have this name or these fields.
+            ExistingGalleryError: there is one of this name.
+            ConfigError: the service makes no galleries, or cannot crop photos.
+            GalleryError: the disk refuses.
+            ForbiddenError: the key has not the role `admin`.
+        """
+        request = create_request(gallery, fields or {}, crop)
+        return gallery_info(self._asked(self._galleries.CreateGallery, request).summary)
+
+    def delete_gallery(self, gallery: str) -> None:
+        """Remove a gallery with every photo in it, with a key of the role `admin`.
+
+        Raises:
+            UnknownGalleryError: there is none of this name.
+            ConfigError: it does not lie in the service's folder for galleries.
+            GalleryError: it is being written, or the disk refuses.
+            ForbiddenError: the key has not the role `admin`.
+        """
+        self._asked(self._galleries.DeleteGallery, gallery_pb2.DeleteGalleryRequest(gallery=gallery))
+
+    def versions(self, gallery: str = "") -> list[VersionInfo]:
+        """A gallery's versions, one for each model that made or makes it; the one in use first.
+
+        Raises:
+            UnknownGalleryError, QueryError, ServiceError: as `search`.
+        """
+        request = gallery_pb2.ListVersionsRequest(gallery=gallery)
+        return list(map(version_info, self._asked(self._galleries.ListVersions, request).versions))
+
+    def galleries(self) -> list[GalleryInfo]:
+        """The galleries that are served, by name."""
+        response = self._asked(self._galleries.ListGalleries, gallery_pb2.ListGalleriesRequest())
         return [gallery_info(summary) for summary in response.galleries]
 
     def describe(self, gallery: str = "") -> GalleryDetails:
@@ -158,10 +238,7 @@ class Client:
             UnknownGalleryError, QueryError, ServiceError: as `search`.
         """
         request = gallery_pb2.DescribeGalleryRequest(gallery=gallery)
-        try:
-            return gallery_details(self._galleries.DescribeGallery(request, **self._call))
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
+        return gallery_details(self._asked(self._galleries.DescribeGallery, request))
 
     def photos(self, gallery: str = "", *, page_size: int = 100) -> Iterator[PhotoInfo]:
         """All photos in the order of ingestion, without thumbnails, fetched page by page of 1 to 1000.
@@ -171,10 +248,7 @@ class Client:
         """
         request = gallery_pb2.ListPhotosRequest(gallery=gallery, page_size=page_size)
         while True:
-            try:
-                response: gallery_pb2.ListPhotosResponse = self._galleries.ListPhotos(request, **self._call)
-            except grpc.RpcError as error:
-                raise error_from_rpc(error, self._target) from error
+            response = self._asked(self._galleries.ListPhotos, request)
             yield from map(listed_photo, response.photos)
             if not response.next_page_token:
                 return
@@ -187,11 +261,7 @@ class Client:
             UnknownPhotoError: no such photo in that gallery.
         """
         request = gallery_pb2.GetPhotoRequest(gallery=gallery, photo_id=photo_id)
-        try:
-            response = self._galleries.GetPhoto(request, **self._call)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
-        return photo_info(response)
+        return photo_info(self._asked(self._galleries.GetPhoto, request))
 
     def upsert(
         self,
@@ -230,15 +300,17 @@ class Client:
             ConfigError, GalleryError, QueryError, UnknownGalleryError, ServiceError: as `upsert`.
         """
         request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
-        try:
-            response: gallery_pb2.DeletePhotosResponse = self._galleries.DeletePhotos(request, **self._call)
-        except grpc.RpcError as error:
-            raise error_from_rpc(error, self._target) from error
-        return response.deleted
+        return int(self._asked(self._galleries.DeletePhotos, request).deleted)
 
     def close(self) -> None:
         """End the connection, and with it open drawings."""
         self._channel.close()
+
+    def _asked(self, method: Callable[..., Response], request: object) -> Response:
+        try:
+            return method(request, **self._call)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error, self._target) from error
 
     def __enter__(self) -> Self:
         return self

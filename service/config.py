@@ -13,7 +13,16 @@ from typing import Final
 from indexer.device import DEVICES
 from indexer.encoding import default_threads
 from indexer.errors import ConfigError
-from service.config_access import AuditConfig, AuthConfig, GalleryConfig, JwtConfig, LimitsConfig, TlsConfig
+from service.config_access import (
+    AuditConfig,
+    AuthConfig,
+    CreatedConfig,
+    GalleryConfig,
+    GalleryRules,
+    JwtConfig,
+    LimitsConfig,
+    TlsConfig,
+)
 from service.logs import FORMATS
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
@@ -109,20 +118,24 @@ class Config:
     jwt: JwtConfig = field(default_factory=JwtConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    created: CreatedConfig = field(default_factory=CreatedConfig)
     galleries: Mapping[str, GalleryConfig] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, gallery in self.galleries.items():
+        rules: dict[str, GalleryRules] = {f"galleries.{name}": gallery for name, gallery in self.galleries.items()}
+        for section, gallery in {**rules, "created": self.created}.items():
             if gallery.audit_required and self.audit.file is None:
-                raise ConfigError(f"gallery {name} requires an audit log, but [audit] file is not set")
+                raise ConfigError(f"[{section}] requires an audit log, but [audit] file is not set")
             if gallery.retention_days and not (gallery.writable or self.server.writable):
                 raise ConfigError(
-                    f"[galleries.{name}] retention_days needs writable = true: this process would delete photos; or "
-                    "run `mgrl retention` by cron"
+                    f"[{section}] retention_days needs writable = true: this process would delete photos; or run "
+                    "`mgrl retention` by cron"
                 )
         is_writable = self.server.writable or any(gallery.writable for gallery in self.galleries.values())
         if self.server.processes > 1 and is_writable:
             raise ConfigError("a gallery has one writer: writable needs processes = 1")
+        if self.server.processes > 1 and self.created.folder is not None:
+            raise ConfigError("what one process makes the others do not serve: [created] needs processes = 1")
         check_exposure(self.server.address, self.asks_who_calls, self.tls.is_on, self.server.insecure)
 
     @property

@@ -1,7 +1,7 @@
 """Settings of who may do what: encryption, keys, tokens, limits, the audit log, and each gallery's own."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
@@ -178,13 +178,11 @@ class AuditConfig:
             raise ConfigError(f"rotate_bytes must be at least 4096, got {self.rotate_bytes}")
 
 
-@dataclass(frozen=True)
-class GalleryConfig:
-    """One gallery; it is served under its folder's name.
+@dataclass(frozen=True, kw_only=True)
+class GalleryRules:
+    """What may be done with a gallery, and for how long.
 
     Args:
-        path: its folder; the gallery's name beside the settings file if not set.
-        model: the ONNX file that made it; that of [server] if not set.
         roles: what may be done with it, however many roles a caller has.
         writable: whether clients may store and delete photos, and this process those that are too old; as --writable
             for all galleries.
@@ -196,8 +194,6 @@ class GalleryConfig:
         ConfigError: an unknown role, or a negative retention.
     """
 
-    path: Path | None = None
-    model: Path | None = None
     roles: tuple[str, ...] = ROLES
     writable: bool = False
     purpose_required: bool = False
@@ -208,6 +204,36 @@ class GalleryConfig:
         check_roles(self.roles)
         if not (math.isfinite(self.retention_days) and self.retention_days >= 0):
             raise ConfigError(f"retention_days must be at least 0, got {self.retention_days}")
+
+
+@dataclass(frozen=True)
+class GalleryConfig(GalleryRules):
+    """One gallery; it is served under its folder's name.
+
+    Args:
+        path: its folder; the gallery's name beside the settings file if not set.
+        model: the ONNX file that made it; that of [server] if not set.
+    """
+
+    path: Path | None = None
+    model: Path | None = None
+
+
+@dataclass(frozen=True)
+class CreatedConfig(GalleryRules):
+    """Galleries that admins make over gRPC, and their rules; one that has a section of its own goes by that.
+
+    Args:
+        folder: every gallery in it is served, and new ones are made in it; none can be made if not set.
+        writable: whether clients may store and delete photos, and this process those that are too old.
+    """
+
+    folder: Path | None = None
+    writable: bool = field(default=True, kw_only=True)
+
+    def gallery(self, folder: Path) -> GalleryConfig:
+        """The settings of a gallery in the folder that has no section of its own."""
+        return GalleryConfig(folder, **{rule.name: getattr(self, rule.name) for rule in fields(GalleryRules)})
 
 
 def check_roles(roles: tuple[str, ...]) -> None:

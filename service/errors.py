@@ -43,6 +43,10 @@ class UnknownGalleryError(PublicError):
     """No gallery of this name is served."""
 
 
+class ExistingGalleryError(PublicError):
+    """There is a gallery of this name already."""
+
+
 class ServiceError(PublicError):
     """The service cannot answer: it is not there, it is stopping, or it failed."""
 
@@ -95,6 +99,7 @@ CATALOG: Final[Mapping[type[PublicError], grpc.StatusCode]] = {
     QueryError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownGalleryError: grpc.StatusCode.NOT_FOUND,
     UnknownPhotoError: grpc.StatusCode.NOT_FOUND,
+    ExistingGalleryError: grpc.StatusCode.ALREADY_EXISTS,
     GalleryError: grpc.StatusCode.FAILED_PRECONDITION,
     ModelMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
     GalleryHeldError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -1,15 +1,16 @@
 """The galleries that one service answers for, each with the model that made it."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from indexer.encoding import RegionEncoder
-from indexer.errors import ConfigError, GalleryError, QueryError
+from indexer.errors import ConfigError, QueryError
 from indexer.gallery import Gallery
 from service.auth.callers import current_call
 from service.config_access import ROLES, GalleryConfig
 from service.encoders import Encoders
-from service.errors import ForbiddenError, UnknownGalleryError
+from service.errors import ExistingGalleryError, ForbiddenError, UnknownGalleryError
 
 _DEFAULTS: Final = GalleryConfig()
 
@@ -18,13 +19,12 @@ class Galleries:
     """Galleries by name. Inside a call there are those alone that its caller may use.
 
     Args:
-        galleries: one at least.
+        galleries: none, one or several; some may have no photos yet.
         encoders: the models that made them.
         settings: by name; the defaults for a gallery that is not there.
 
     Raises:
-        ConfigError: no galleries, or two of the same name.
-        GalleryError: one has no photos.
+        ConfigError: two have the same name.
         ModelMismatchError: one was made by a model that is not at hand.
     """
 
@@ -36,20 +36,25 @@ class Galleries:
     ) -> None:
         self.encoders = Encoders.of(encoders)
         self._settings = dict(settings or {})
+        self.changing = asyncio.Lock()
+        """Held by whoever adds galleries to those that are served, or takes some away."""
         self._by_name: dict[str, Gallery] = {}
         for gallery in galleries:
             if gallery.name in self._by_name:
                 raise ConfigError(f"galleries must have different names, two are named {gallery.name}; rename one")
             self.check(gallery)
             self._by_name[gallery.name] = gallery
-        if not self._by_name:
-            raise ConfigError("a service needs at least one gallery, got none")
 
     def __iter__(self) -> Iterator[Gallery]:
         return (gallery for name, gallery in sorted(self._by_name.items()) if _may_use(name))
 
     def __len__(self) -> int:
         return sum(map(_may_use, self._by_name))
+
+    @property
+    def all_settings(self) -> Mapping[str, GalleryConfig]:
+        """What was said about each gallery, by name."""
+        return self._settings
 
     def settings(self, name: str) -> GalleryConfig:
         """What was said about a gallery."""
@@ -59,12 +64,33 @@ class Galleries:
         """Refuse a gallery that cannot be searched.
 
         Raises:
-            GalleryError: it has no photos.
             ModelMismatchError: it was made by a model that is not at hand.
         """
-        if gallery.photos == 0:
-            raise GalleryError(f"gallery {gallery.name} has no photos; add some with `mgrl ingest`")
         self.encoders.for_gallery(gallery)
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name that is taken, or that the call's caller may not use.
+
+        Raises:
+            ForbiddenError, ExistingGalleryError: so.
+        """
+        call = current_call()
+        if not _may_use(name):
+            raise _forbidden(name)
+        if call is not None:
+            call.gallery = name
+        if name in self._by_name:
+            raise ExistingGalleryError(f"a gallery named {name} is served already; choose another name")
+
+    def add(self, gallery: Gallery, settings: GalleryConfig) -> None:
+        """Serve one more."""
+        self._by_name[gallery.name] = gallery
+        self._settings[gallery.name] = settings
+
+    def remove(self, name: str) -> None:
+        """Serve one no longer."""
+        del self._by_name[name]
+        self._settings.pop(name, None)
 
     def replace(self, older: Gallery, newer: Gallery) -> None:
         """Serve a newer gallery in place of an older one, if that is served still; who holds it keeps it.
@@ -90,11 +116,12 @@ class Galleries:
             ForbiddenError: the call's caller may not do here what it is about to.
         """
         call = current_call()
-        if call is not None and name and not call.caller.may_use(name):
-            # The same whether or not there is such a gallery.
-            raise ForbiddenError(f"{call.caller} may not use gallery {name[:80]!r}")
+        if name and not _may_use(name):
+            raise _forbidden(name)
         mine = list(self)
         names = ", ".join(gallery.name for gallery in mine)
+        if not self._by_name:
+            raise UnknownGalleryError("no gallery is served yet; make one (CreateGallery)")
         if name and name not in self._by_name:
             raise UnknownGalleryError(f"no gallery is named {name[:80]!r}; there are: {names}")
         if not name and not mine:
@@ -112,3 +139,9 @@ class Galleries:
 def _may_use(name: str) -> bool:
     call = current_call()
     return call is None or call.caller.may_use(name)
+
+
+def _forbidden(name: str) -> ForbiddenError:
+    """The same whether or not there is such a gallery."""
+    call = current_call()
+    return ForbiddenError(f"{call.caller if call else 'nobody'} may not use gallery {name[:80]!r}")

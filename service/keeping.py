@@ -7,7 +7,6 @@ time has passed, nothing is forgotten for a day, and the log says so.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,6 @@ from typing import Final
 from indexer.errors import PublicError
 from indexer.retention import retain
 from indexer.store import StoreWriter
-from service.config import Config
 from service.galleries import Galleries
 
 logger = logging.getLogger(__name__)
@@ -31,13 +29,11 @@ class Keeper:
 
     Args:
         galleries: what is served.
-        config: the settings in force when it looks.
         every_s: seconds between two looks.
     """
 
-    def __init__(self, galleries: Galleries, config: Callable[[], Config], every_s: float = EVERY_S) -> None:
+    def __init__(self, galleries: Galleries, every_s: float = EVERY_S) -> None:
         self._galleries = galleries
-        self._config = config
         self._every_s = every_s
         self._task: asyncio.Task[None] | None = None
         self._seen = time.time(), time.monotonic()
@@ -63,13 +59,12 @@ class Keeper:
         """Forget what is too old now."""
         if not self._trusts_the_clock():
             return
-        config = self._config()
         for gallery in list(self._galleries):
-            settings = config.galleries.get(gallery.name)
-            if settings is None or not settings.retention_days:
+            days = self._galleries.settings(gallery.name).retention_days
+            if not days:
                 continue
             try:
-                forgotten = await asyncio.to_thread(_retain, gallery.folder, settings.retention_days)
+                forgotten = await asyncio.to_thread(_retain, gallery.folder, days)
             except Exception as error:
                 # Another process writes it, or whatever else it is: the next look tries again.
                 fault = None if isinstance(error, PublicError) else error

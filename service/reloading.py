@@ -48,7 +48,6 @@ class Reloader:
         self._config = config
         self._galleries = galleries
         self._access = access
-        self._turn = asyncio.Lock()
 
     @property
     def config(self) -> Config:
@@ -57,7 +56,7 @@ class Reloader:
 
     async def reload(self) -> bool:
         """Take in what has changed; False, with a line in the log, where the settings stay as they were."""
-        async with self._turn:
+        async with self._galleries.changing:
             try:
                 newer, waiting = settled(self._config, await asyncio.to_thread(self._read))
                 prepared = await asyncio.to_thread(self._prepare, newer)
@@ -70,7 +69,7 @@ class Reloader:
 
     def _prepare(self, newer: Config) -> _Prepared:
         """Open what is new; nothing that is served changes."""
-        if not newer.galleries:
+        if not newer.galleries and newer.created.folder is None:
             raise ConfigError("a service needs at least one gallery, there would be none")
         if newer.tls.is_on:
             Certificates(newer.tls)
@@ -80,7 +79,7 @@ class Reloader:
         opened: list[Gallery] = []
         try:
             for name, settings in newer.galleries.items():
-                before = self._config.galleries.get(name)
+                before = self._galleries.all_settings.get(name)
                 if before is None or (before.path, before.model) != (settings.path, settings.model):
                     opened.append(self._opener.open(name, settings))
                     self._galleries.check(opened[-1])
@@ -93,7 +92,7 @@ class Reloader:
         return _Prepared(opened, authenticator)
 
     def _apply(self, newer: Config, prepared: _Prepared) -> list[str]:
-        gone = self._config.galleries.keys() - newer.galleries.keys()
+        gone = self._galleries.all_settings.keys() - newer.galleries.keys()
         self._galleries.change(prepared.opened, gone, newer.galleries)
         self._access.guard.authenticator = prepared.authenticator
         if self._access.log is not None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -19,14 +19,13 @@ from service.convert import answer_to_draw_result, answer_to_search_response, ep
 from service.drawing import Drawing
 from service.edits import options_for
 from service.engine import Engine
-from service.errors import IdleError, ServiceError, public_errors, status_of
+from service.errors import ServiceError, public_errors, status_of
 from service.galleries import Galleries
+from service.patience import FIRST_MESSAGE_S, first_message
 from service.resumption import Ongoing, Resumption
 from service.session import DrawSession
 from service.telemetry import Telemetry
 from service.workers import Workers, abandoned_on_exit
-
-_FIRST_MESSAGE_S: Final = 30.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -115,11 +114,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         self._resumption.close()
 
     async def _first(self, requests: AsyncIterator[search_pb2.DrawRequest]) -> search_pb2.DrawRequest:
-        limit_s = min(_FIRST_MESSAGE_S, self._idle_timeout_s)
-        try:
-            request = await asyncio.wait_for(anext(aiter(requests), None), limit_s)
-        except TimeoutError:
-            raise IdleError(f"the first message of a drawing must come within {limit_s:.0f} s") from None
+        request = await first_message(requests, "a drawing", min(FIRST_MESSAGE_S, self._idle_timeout_s))
         if request is None or request.WhichOneof("action") not in ("begin", "resume"):
             raise QueryError("the first message of a drawing must be `begin` or `resume`", field="action")
         return request

@@ -19,6 +19,7 @@ from service.admission import Admission
 from service.cataloguing import GalleryServicer
 from service.config import Config, ServerConfig, split_address
 from service.config_access import MAX_MESSAGE_BYTES
+from service.creating import GalleryMaker
 from service.engine import Engine
 from service.galleries import Galleries
 from service.health import Health
@@ -196,12 +197,13 @@ def build_server(
     shares_port: bool = False,
     reload: Callable[[], Awaitable[bool]] | None = None,
     stop_all: Callable[[], None] | None = None,
+    maker: GalleryMaker | None = None,
 ) -> SketchServer:
     """A server with every service in place, not yet listening; call it on the event loop that will run it.
 
-    `reload` is what an admin may call for, see `service.reloading`. Without `access` nobody is asked who calls, nothing
-    is encrypted and nothing put on record. Other processes may answer at a port that is shared, and `stop_all` then
-    asks for the end of all of them; at any other a second server is refused.
+    `reload` and `maker` are what an admin may call for: see `service.reloading` and `service.creating`. Without
+    `access` nobody is asked who calls, nothing is encrypted and nothing put on record. Other processes may answer at a
+    port that is shared, and `stop_all` then asks for the end of all of them; at any other a second server is refused.
     """
     telemetry = telemetry or Telemetry()
     access = access or Access.open(Config(config), galleries)
@@ -214,7 +216,7 @@ def build_server(
     search_pb2_grpc.add_SketchSearchServiceServicer_to_server(sketches, server)
     watch = GalleryWatch(galleries, config.refresh_s)
     writers = GalleryWriters(galleries.encoders, lambda name: config.writable or galleries.settings(name).writable)
-    catalogue = GalleryServicer(galleries, workers, writers, watch)
+    catalogue = GalleryServicer(galleries, workers, writers, watch, maker)
     gallery_pb2_grpc.add_GalleryServiceServicer_to_server(catalogue, server)
     statuses: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)

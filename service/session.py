@@ -22,6 +22,7 @@ from service.auth.callers import current_call
 from service.convert import answer_to_draw_result
 from service.edits import apply
 from service.errors import IdleError, LateError, SupersededError, status_of
+from service.patience import Patience
 from service.resumption import MAX_REFUSED, Ongoing, Resumption
 from service.telemetry import Telemetry
 from service.workers import Workers
@@ -33,11 +34,6 @@ _MAX_DEADLINE_MS: Final = 600_000
 
 _REST_S: Final = 5.0
 """Without a message for so long a drawing gives its canvas back."""
-
-_LOOK_EVERY_S: Final = 30.0
-
-_STALLED_S: Final = 120.0
-"""An answer that a client does not take for so long ends its stream."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +72,7 @@ class DrawSession:
         self._workers = workers
         self._telemetry = telemetry
         self._idle_timeout_s = idle_timeout_s
+        self._patience = Patience([(idle_timeout_s, self._end_idle), (_REST_S, self._rest)])
         self._unanswered: list[_Message] = []
         self._waiting_since = time.perf_counter()
         self._changes = 0
@@ -83,11 +80,8 @@ class DrawSession:
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._is_introduced = self._is_finished = self._is_closed = False
         self._end: PublicError | None = None
-        self._heard = time.monotonic()
-        self._sending_since = math.inf
 
     def end(self, error: PublicError) -> None:
         """End the stream with an error as soon as it waits for messages."""
@@ -111,19 +105,16 @@ class DrawSession:
                 self._errors.put_nowait(refused)
         self._reader = self._ongoing.reader = asyncio.create_task(self._read(requests))
         self._reader.add_done_callback(_noticed)
-        self._watch(asyncio.current_task())
-        async with aclosing(self._replies()) as replies:
+        async with aclosing(self._patience.watch(self._replies())) as replies:
             async for response in replies:
-                self._sending_since = time.monotonic()
                 yield response
-                self._sending_since = math.inf
         await self._reader
 
     def close(self) -> None:
         """The stream is over: the drawing is kept for a while, unless it is finished or on another stream."""
-        for work in (self._timer, self._reader):
-            if work is not None:
-                work.cancel()
+        self._patience.stop()
+        if self._reader is not None:
+            self._reader.cancel()
         if self._ongoing.stream is self:
             if self._is_finished:
                 self._resumption.forget(self._ongoing)
@@ -162,7 +153,7 @@ class DrawSession:
     async def _read(self, requests: AsyncIterator[search_pb2.DrawRequest]) -> None:
         try:
             async for request in requests:
-                self._heard = time.monotonic()
+                self._patience.heard()
                 await self._accept(request)
                 if request.WhichOneof("action") == "finish":
                     self._is_finished = True
@@ -256,20 +247,8 @@ class DrawSession:
         if self._ongoing.ranking is not None and not self._ongoing.ranking.done():
             await asyncio.wait({self._ongoing.ranking})
 
-    def _watch(self, task: "asyncio.Task[Any] | None") -> None:
-        """Look whether anything happens, and again when something might be due."""
-        now = time.monotonic()
-        quiet_s = now - self._heard
-        if now - self._sending_since >= _STALLED_S and task is not None:
-            task.cancel()
-        if quiet_s >= self._idle_timeout_s:
-            self.end(
-                IdleError(f"nothing came for {self._idle_timeout_s:.0f} s; resume the drawing with its resume_token")
-            )
-        if quiet_s >= _REST_S:
-            self._rest()
-        due_s = min(limit for limit in (_REST_S, self._idle_timeout_s, math.inf) if limit > quiet_s) - quiet_s
-        self._timer = asyncio.get_running_loop().call_later(min(due_s, _LOOK_EVERY_S), self._watch, task)
+    def _end_idle(self) -> None:
+        self.end(IdleError(f"nothing came for {self._idle_timeout_s:.0f} s; resume the drawing with its resume_token"))
 
     def _rest(self) -> None:
         if self._ongoing.ranking is None or self._ongoing.ranking.done():

@@ -114,11 +114,14 @@ def unknown_name(message: str, name: str, known: Iterable[str]) -> ConfigError:
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """Field -> what its class's docstring says of it."""
-    text = inspect.getdoc(kind) or ""
-    section = re.search(r"^Args:\n((?:^    .*\n?)+)", text, re.MULTILINE)
-    entries = re.findall(r"^    (\w+): ((?:.*\n?)(?:^ {8}.*\n?)*)", section.group(1) if section else "", re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in entries}
+    """Field -> what the docstring of its class, or of one that this builds on, says of it."""
+    said: dict[str, str] = {}
+    for each in reversed(kind.__mro__[:-1]):
+        section = re.search(r"^Args:\n((?:^    .*\n?)+)", inspect.cleandoc(each.__doc__ or ""), re.MULTILINE)
+        text = section.group(1) if section else ""
+        entries = re.findall(r"^    (\w+): ((?:.*\n?)(?:^ {8}.*\n?)*)", text, re.MULTILINE)
+        said |= {name: " ".join(words.split()) for name, words in entries}
+    return said
 
 
 def default_of(field: "Field[Any]") -> Any:

@@ -20,11 +20,13 @@ class UpsertReport:
         stored: how many were added or took the place of another picture.
         unchanged: how many were there already.
         failed: (photo id, reason) of those that could not be stored.
+        without_face: how many of those stored are whole, because no face was found to crop them to.
     """
 
     stored: int
     unchanged: int
     failed: tuple[tuple[str, PublicError], ...]
+    without_face: int = 0
 
 
 class Uploads:
@@ -43,7 +45,7 @@ class Uploads:
         """Photos that survive a crash of the service, or have failed."""
         self.failure: Exception | None = None
         """What the caller's own photos raised: gRPC would say it in words of its own."""
-        self._sent = self._may_send_through = self._stored = self._unchanged = 0
+        self._sent = self._may_send_through = self._stored = self._unchanged = self._without_face = 0
         self._failed: list[tuple[str, PublicError]] = []
 
     @property
@@ -73,8 +75,9 @@ class Uploads:
         """Read an answer."""
         self.durable, self._may_send_through = response.durable_through, response.may_send_through
         self._stored, self._unchanged = response.stored, response.unchanged
+        self._without_face = response.without_face
         self._failed += [(failure.photo_id, error_from_status(failure.error)) for failure in response.failures]
 
     def report(self) -> UpsertReport:
         """What became of all photos so far."""
-        return UpsertReport(self._stored, self._unchanged, tuple(self._failed))
+        return UpsertReport(self._stored, self._unchanged, tuple(self._failed), self._without_face)

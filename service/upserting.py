@@ -7,6 +7,8 @@ The client is told how far it may send; what it has sent and has no answer to is
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -15,7 +17,8 @@ from indexer.upload import Upload
 from indexer.upserting import Upserted, Upserter
 from mgrl.v1 import gallery_pb2
 from service.convert_metadata import fields_from_wire, metadata_from_wire
-from service.errors import ServiceError, status_of
+from service.errors import IdleError, status_of
+from service.patience import FIRST_MESSAGE_S, Patience, first_message
 from service.writing import GalleryWriter
 
 WINDOW: Final = 64
@@ -25,7 +28,7 @@ MOST_TOGETHER: Final = 32
 """Photos of one commit."""
 
 IDLE_S: Final = 60.0
-"""Without a message for so long a stream is ended: it keeps others from the gallery."""
+"""Without a message for so long a stream is ended: it keeps others from the gallery. Storing does not count."""
 
 
 class UpsertSession:
@@ -34,7 +37,7 @@ class UpsertSession:
     Args:
         writer: of the gallery.
         fields: metadata fields that the client declared.
-        idle_s: seconds without a message that end the stream.
+        idle_s: seconds without a message, while nothing is being stored, that end the stream.
     """
 
     def __init__(self, writer: GalleryWriter, begin: gallery_pb2.UpsertBegin, idle_s: float) -> None:
@@ -43,7 +46,8 @@ class UpsertSession:
         self._idle_s = idle_s
         self._waiting: deque[gallery_pb2.UpsertPhoto] = deque()
         self._wake = asyncio.Event()
-        self._received = self._durable = self._stored = self._unchanged = 0
+        self._patience = Patience([(idle_s, self._end_idle)])
+        self._received = self._durable = self._stored = self._unchanged = self._without_face = 0
         self._is_closed = False
         self._end: PublicError | None = None
 
@@ -62,40 +66,45 @@ class UpsertSession:
         """
         kinds = fields_from_wire(self._begin.fields)
         await self._writer.do(lambda upserter: upserter.declare(kinds))
-        yield self._answer([])
         reader = asyncio.create_task(self._read(requests))
         try:
-            while True:
-                if self._waiting:
-                    yield await self._store_some()
-                elif self._end is not None:
-                    raise self._end
-                elif self._is_closed:
-                    break
-                else:
-                    await self._wake.wait()
-                    self._wake.clear()
+            async with aclosing(self._patience.watch(self._replies())) as replies:
+                async for response in replies:
+                    yield response
             await reader
         finally:
+            self._patience.stop()
             reader.cancel()
+
+    async def _replies(self) -> AsyncGenerator[gallery_pb2.UpsertPhotosResponse, None]:
+        yield self._answer([])
+        while True:
+            if self._waiting:
+                with self._patience.working():
+                    response = await self._store_some()
+                yield response
+            elif self._end is not None:
+                raise self._end
+            elif self._is_closed:
+                return
+            else:
+                await self._wake.wait()
+                self._wake.clear()
 
     async def _read(self, requests: AsyncIterator[gallery_pb2.UpsertPhotosRequest]) -> None:
         try:
-            messages = aiter(requests)
-            while True:
-                async with asyncio.timeout(self._idle_s):
-                    request = await anext(messages, None)
-                if request is None:
-                    break
+            async for request in requests:
+                self._patience.heard()
                 self._accept(request)
                 self._wake.set()
-        except TimeoutError:
-            self.end(ServiceError(f"no photo came for {self._idle_s:g} s; go on in another stream"))
         except PublicError as error:
             self.end(error)
         finally:
             self._is_closed = True
             self._wake.set()
+
+    def _end_idle(self) -> None:
+        self.end(IdleError(f"no photo came for {self._idle_s:g} s; go on in another stream"))
 
     def _accept(self, request: gallery_pb2.UpsertPhotosRequest) -> None:
         if request.WhichOneof("message") != "photo":
@@ -114,6 +123,7 @@ class UpsertSession:
         self._durable = photos[-1].sequence
         self._stored += done.stored
         self._unchanged += done.unchanged
+        self._without_face += done.without_face
         failures = {**unread, **done.failures}
         return self._answer(
             [
@@ -133,6 +143,7 @@ class UpsertSession:
             failures=failures,
             stored=self._stored,
             unchanged=self._unchanged,
+            without_face=self._without_face,
         )
 
 
@@ -148,7 +159,7 @@ def _store(photos: list[gallery_pb2.UpsertPhoto], upserter: Upserter) -> tuple[U
     done = upserter.store(list(uploads.values()))
     places = list(uploads)
     failures = {places[place]: error for place, error in done.failures.items()}
-    return Upserted(done.stored, done.unchanged, failures), unread
+    return replace(done, failures=failures), unread
 
 
 async def first_of(requests: AsyncIterator[gallery_pb2.UpsertPhotosRequest]) -> gallery_pb2.UpsertBegin:
@@ -156,8 +167,9 @@ async def first_of(requests: AsyncIterator[gallery_pb2.UpsertPhotosRequest]) -> 
 
     Raises:
         QueryError: it is another.
+        IdleError: none comes.
     """
-    request = await anext(aiter(requests), None)
+    request = await first_message(requests, "a stream of photos", min(FIRST_MESSAGE_S, IDLE_S))
     if request is None or request.WhichOneof("message") != "begin":
         raise QueryError("the first message of a stream of photos must be `begin`")
     return request.begin

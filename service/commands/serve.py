@@ -3,6 +3,7 @@
 Example:
     mgrl serve ./gallery
     mgrl serve ./staff ./visitors --address 127.0.0.1:0 --threads 1
+    mgrl serve --galleries ./galleries      all galleries in a folder; admins may make more (CreateGallery)
     mgrl serve ./gallery --approximate      then: mgrl query sketch.png --recall 0.99
     mgrl serve ./gallery --web              with a page to draw on, http://127.0.0.1:8642/
     mgrl serve --config mgrl.toml           keys, certificates, several galleries: see `mgrl config schema`
@@ -29,6 +30,7 @@ from indexer.ledger import folder_name
 from service.access import Access
 from service.commands.sketchpad import DEFAULT_PORT
 from service.config import DEFAULT_ADDRESS, Config
+from service.creating import GalleryMaker, sweep, with_created
 from service.galleries import Galleries
 from service.keeping import Keeper
 from service.logs import FORMATS, set_up_logging
@@ -81,6 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--writable", action="store_true", default=None, help="let clients store and delete photos over gRPC"
     )
     parser.add_argument(
+        "--galleries",
+        metavar="DIR",
+        dest="created",
+        type=Path,
+        help="also serve every gallery in this folder, and let admins make galleries in it over gRPC",
+    )
+    parser.add_argument(
         "--insecure",
         action="store_true",
         default=None,
@@ -102,22 +111,25 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.web is not None:
             raise ConfigError("--web serves the page from one process; start it apart: mgrl sketchpad")
         return Supervisor(partial(_answer_as_one_of_several, arguments), config.server).run()
-    _answer(lambda: read_settings(arguments).config, partial(_until_signal, arguments.web))
+    _answer(lambda: with_created(read_settings(arguments).config), partial(_until_signal, arguments.web))
     return 0
 
 
 def _answer(read: Callable[[], Config], use: Use, overseer: Overseer | None = None) -> None:
     """Open what is to be served, answer, and use it."""
     config = read()
+    sweep(config)
     opener = Opener(config)
     galleries = opener.open_all(config)
+    _name_empty(galleries)
     if config.server.approximate:
         _lay_out(galleries)
     with exported_traces() as tracer:
         telemetry = Telemetry(tracer=tracer)
         access = Access.open(config, galleries)
         reloader = Reloader(read, opener, config, galleries, access)
-        asyncio.run(_serve(reloader, galleries, telemetry, access, use, overseer))
+        maker = GalleryMaker(galleries, opener, lambda: reloader.config)
+        asyncio.run(_serve(reloader, galleries, telemetry, access, maker, use, overseer))
 
 
 def _answer_as_one_of_several(arguments: argparse.Namespace, address: str, overseer: Overseer) -> None:
@@ -159,6 +171,7 @@ def read_settings(arguments: argparse.Namespace) -> Loaded:
         ("server.log_format", arguments.log_format, "--log-format"),
         ("server.writable", arguments.writable, "--writable"),
         ("server.insecure", arguments.insecure, "--insecure"),
+        ("created.folder", arguments.created, "--galleries"),
     ):
         if value is not None:
             flags[key] = (value, flag)
@@ -170,6 +183,16 @@ def read_settings(arguments: argparse.Namespace) -> Loaded:
         named[key] = (path, "GALLERY")
     file = arguments.config or (Path(os.environ["MGRL_CONFIG"]) if os.environ.get("MGRL_CONFIG") else None)
     return load_settings(file, os.environ, {**flags, **named})
+
+
+def _name_empty(galleries: Galleries) -> None:
+    for gallery in galleries:
+        if not gallery.photos:
+            print(
+                f"mgrl serve: gallery {gallery.name} has no photos yet and refuses searches until some come "
+                "(`mgrl ingest`, UpsertPhotos)",
+                file=sys.stderr,
+            )
 
 
 def _lay_out(galleries: Galleries) -> None:
@@ -187,6 +210,7 @@ async def _serve(
     galleries: Galleries,
     telemetry: Telemetry,
     access: Access,
+    maker: GalleryMaker,
     use: Use,
     overseer: Overseer | None,
 ) -> None:
@@ -204,8 +228,9 @@ async def _serve(
         shares_port=overseer is not None,
         reload=reload_all,
         stop_all=None if overseer is None else partial(overseer.signal_all, signal.SIGTERM),
+        maker=maker,
     )
-    keeper = Keeper(galleries, lambda: reloader.config)
+    keeper = Keeper(galleries)
     await server.start()
     _reload_on_sighup(reloader)
     keeper.start()

@@ -12,13 +12,17 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from indexer.encoding import DEFAULT_MODEL
 from indexer.gallery import Gallery
+from indexer.ledger import Framing
 from indexer.sketch import Stroke
 from indexer.store import NewPhoto, StoreWriter
 from service.access import Access
 from service.client import Client
 from service.config import ServerConfig
+from service.creating import GalleryMaker
 from service.galleries import Galleries
+from service.opening import Opener
 from service.server import SketchServer, build_server
 from tests.conftest import PixelEncoder, unit_rows
 
@@ -38,6 +42,7 @@ def make_gallery(folder, encoder, photos=24, seed=0, rows=None) -> CountingGalle
     """A gallery folder without pictures, opened; its rows are random ones unless given."""
     rows = unit_rows(np.random.default_rng(seed), photos, encoder.dim) if rows is None else rows
     with StoreWriter.open_or_create(folder, encoder.model_hash, encoder.dim) as writer:
+        writer.keep_framing(Framing("none"))  # noise has no face, and looking for one takes long
         names = [f"photo{row:04d}" for row in range(len(rows))]
         thumbnails = [b"\xff\xd8 thumbnail of " + name.encode() for name in names]
         writer.append(
@@ -101,7 +106,8 @@ def serving(galleries, encoder, telemetry=None, access=None, reload=None, **conf
         async def start():
             served = Galleries(galleries, encoder, access.galleries if access else None)
             opened = Access.open(access, served) if access else None
-            server = build_server(settings, served, telemetry, opened, reload=reload)
+            maker = GalleryMaker(served, Opener(access, {DEFAULT_MODEL: encoder}), lambda: access) if access else None
+            server = build_server(settings, served, telemetry, opened, reload=reload, maker=maker)
             await server.start()
             return server
 

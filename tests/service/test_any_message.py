@@ -15,15 +15,19 @@ from hypothesis import strategies as st
 from indexer.gallery import Gallery
 from indexer.metadata import Kind
 from indexer.store import StoreWriter
-from mgrl.v1 import gallery_pb2, search_pb2
+from mgrl.v1 import admin_pb2, gallery_pb2, search_pb2
 from service.config import Config
-from service.config_access import GalleryConfig
+from service.config_access import CreatedConfig, GalleryConfig
 from tests.conftest import PixelEncoder
 from tests.service.conftest import make_gallery, png, serving
 
-FILES = (search_pb2, gallery_pb2)
+FILES = (search_pb2, gallery_pb2, admin_pb2)
 METHODS = [
-    method for file in FILES for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
+    method
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.name != "Drain"  # ends the service that the others are tried on; its message holds nothing
 ]
 TRIED = [method for method in METHODS if method.input_type.fields]
 """Of the others there is one message."""
@@ -36,7 +40,7 @@ OURS = {code.value[0] for code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNK
 
 two = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=2)
 LIKELY = {
-    "gallery": st.sampled_from(["", "faces"]),
+    "gallery": st.sampled_from(["", "faces", "made"]),
     "purpose": st.just("a case"),
     "x": two,
     "y": two,
@@ -131,9 +135,11 @@ def batches(draw, method):
         if "begin" in method.input_type.fields_by_name:
             requests[0].Clear()
             requests[0].begin.gallery = "faces"
-        if "sequence" in method.input_type.fields_by_name:
-            for sequence, request in enumerate(requests, start=1):
+        for sequence, request in enumerate(requests, start=1):
+            if "sequence" in method.input_type.fields_by_name:
                 request.sequence = sequence
+            elif request.HasField("photo") and draw(st.integers(0, 9)):
+                request.photo.sequence = sequence - 1  # `begin` has none
     return requests
 
 
@@ -146,8 +152,12 @@ def channel(tmp_path_factory):
         writer.declare_fields({"age": Kind.NUMBER, "name": Kind.STRING, "marks": Kind.TAGS})
         writer.describe({"photo0001": {"age": 3.0, "name": "a", "marks": ("x",)}})
     gallery = Gallery.open(folder)
-    access = Config(galleries={"faces": GalleryConfig(writable=True)})
-    with serving([gallery], encoder, access=access) as running, grpc.insecure_channel(running.address) as channel:
+    made, backups = (tmp_path_factory.mktemp(name) for name in ("made", "backups"))
+    access = Config(galleries={"faces": GalleryConfig(writable=True)}, created=CreatedConfig(folder=made))
+    with (
+        serving([gallery], encoder, access=access, backups=backups) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
         yield channel
     gallery.close()
 

@@ -9,15 +9,16 @@ import pytest
 from google.rpc import error_details_pb2
 
 from indexer.erasing import Eraser
-from indexer.errors import QueryError, SketchError
+from indexer.errors import GalleryError, QueryError, SketchError
 from indexer.fusion import fused_distance
 from indexer.regions import ink_mask
 from indexer.sketch import Stroke, rasterise
 from mgrl.v1 import search_pb2, search_pb2_grpc, sketch_pb2
 from service.async_client import AsyncClient
+from service.client import Client
 from service.convert import strokes_to_wire
-from service.errors import error_from_rpc
-from tests.service.conftest import ids, line
+from service.errors import UnknownGalleryError, error_from_rpc
+from tests.service.conftest import ids, line, make_gallery, serving
 
 DOWN = line(0.5, 0.1, 0.5, 0.9)
 
@@ -129,6 +130,42 @@ def test_a_replay_answers_every_stage_as_a_drawing_does(stub, client):
             assert (reply.result.strokes, reply.result.skipped) == (answer.strokes, 0)
     request.ClearField("stage_ends")
     assert len(list(stub.Replay(request, timeout=5))) == 4
+
+
+def test_both_clients_replay(service, client):
+    strokes = [line(y0=y, y1=y) for y in (0.2, 0.3, 0.4, 0.5)]
+    stages = list(client.replay(strokes, stage_ends=[1, 3, 4], k=5, weights={1: 0, 2: 0, 3: 1}))
+    assert [(stage.stage, stage.answer.strokes, stage.error) for stage in stages] == [
+        (0, 1, None),
+        (1, 3, None),
+        (2, 4, None),
+    ]
+    assert ids(stages[-1].answer) == ids(client.search(strokes=strokes, k=5, weights={1: 0, 2: 0, 3: 1}))
+    with pytest.raises(SketchError, match="stage ends must climb"):
+        next(client.replay(strokes, stage_ends=[9]))
+    with pytest.raises(UnknownGalleryError):
+        next(client.replay(strokes, "nowhere"))
+
+    async def use():
+        async with AsyncClient(service.address) as connected:
+            replayed = connected.replay(strokes, stage_ends=[1, 3, 4], k=5, weights={1: 0, 2: 0, 3: 1})
+            found = [stage async for stage in replayed]
+            with pytest.raises(SketchError, match="stage ends must climb"):
+                await anext(connected.replay(strokes, stage_ends=[9]))
+            return found
+
+    assert [ids(stage.answer) for stage in asyncio.run(use())] == [ids(stage.answer) for stage in stages]
+
+
+def test_a_stage_that_fails_says_so_and_the_replay_goes_on(tmp_path, encoder):
+    empty = make_gallery(tmp_path / "empty", encoder, photos=0)
+    with serving([empty], encoder) as running, Client(running.address) as client:
+        stages = list(client.replay([line(), line(y0=0.6, y1=0.6)]))
+    assert [(stage.stage, stage.answer, type(stage.error)) for stage in stages] == [
+        (0, None, GalleryError),
+        (1, None, GalleryError),
+    ]
+    empty.close()
 
 
 WIRE_LINE = strokes_to_wire([line()])

@@ -21,10 +21,10 @@ SERVER = """
 import signal, sys
 from pathlib import Path
 from indexer.gallery import Gallery
-from service import session
+from service import patience, session
 from tests.conftest import PixelEncoder
 from tests.service.conftest import serving
-session._REST_S, session._LOOK_EVERY_S = 0.05, 0.5
+session._REST_S, patience._LOOK_EVERY_S = 0.05, 0.5
 with serving([Gallery.open(Path(sys.argv[1]))], PixelEncoder(), max_load=1e9, max_wait_s=1e9) as running:
     print(running.address, flush=True)
     signal.pause()

@@ -21,7 +21,7 @@ from tests.indexer.test_store import new_photos
 from tests.service.conftest import ids, line, make_gallery, serving
 
 DAY = 86_400
-KEPT = Config(galleries={"faces": GalleryConfig(writable=True, retention_days=30)})
+KEPT = {"faces": GalleryConfig(writable=True, retention_days=30)}
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def photos(folder):
     return gallery.photos
 
 
-def keeper(folder, config=KEPT):
-    return Keeper(Galleries([Gallery.open(folder)], PixelEncoder()), lambda: config)
+def keeper(folder, settings=KEPT):
+    return Keeper(Galleries([Gallery.open(folder)], PixelEncoder(), settings))
 
 
 def test_what_is_too_old_goes(folder, clock, caplog):
@@ -70,7 +70,7 @@ def test_what_is_too_old_goes(folder, clock, caplog):
 
 
 def test_without_a_period_everything_stays(folder, clock):
-    kept = keeper(folder, Config())
+    kept = keeper(folder, {})
     clock(1000)
     asyncio.run(kept.look())
     assert photos(folder) == 6
@@ -108,11 +108,14 @@ def test_a_gallery_that_another_process_writes_waits(folder, clock, caplog):
 def test_searches_go_on_while_photos_are_forgotten(folder, clock):
     gallery = Gallery.open(folder)
     clock(11)
-    with serving([gallery], PixelEncoder(), refresh_s=0.02) as service, Client(service.address) as client:
+    with (
+        serving([gallery], PixelEncoder(), refresh_s=0.02, access=Config(galleries=KEPT)) as service,
+        Client(service.address) as client,
+    ):
         assert len(ids(client.search(strokes=[line()]))) == 6
 
         async def start():
-            kept = Keeper(service.access.galleries, lambda: KEPT, every_s=0.05)
+            kept = Keeper(service.access.galleries, every_s=0.05)
             kept.start()
             return kept
 
@@ -133,7 +136,7 @@ def test_what_is_too_old_goes_from_every_version(folder, clock):
     versions.switch(folder, home)
     assert b"photo0001" in folder_bytes(folder)
     clock(31)
-    asyncio.run(Keeper(Galleries([Gallery.open(folder)], newer), lambda: KEPT).look())
+    asyncio.run(Keeper(Galleries([Gallery.open(folder)], newer, KEPT)).look())
     assert b"photo0001" not in folder_bytes(folder)
 
 

@@ -33,7 +33,6 @@ def folder(tmp_path):
     for seed, name in enumerate(("staff", "guests")):
         make_gallery(tmp_path / name, PixelEncoder(), seed=seed).close()
     make_gallery(tmp_path / "vault", OTHER).close()
-    make_gallery(tmp_path / "empty", PixelEncoder(), photos=0).close()
     return tmp_path
 
 
@@ -138,7 +137,6 @@ def test_keys_and_limits_hold_at_once(running, folder):
     [
         ({"galleries": {}}, "a service needs at least one gallery, there would be none"),
         ({"galleries": {"none": GalleryConfig(Path("none"))}}, "none is no gallery"),
-        ({"galleries": {"empty": GalleryConfig(Path("empty"))}}, "gallery empty has no photos"),
         ({"galleries": {"vault": GalleryConfig(Path("vault"))}}, "gallery vault was made by model"),
         ({"galleries": {"other": GalleryConfig(Path("guests"))}}, "[galleries.other] path: the folder is named guests"),
         ({"auth": AuthConfig(Path("none.json"))}, "the key file none.json cannot be read"),

@@ -78,4 +78,5 @@ def test_the_settings_that_the_pages_and_the_deployment_print_are_known(tmp_path
     printed = [*blocks("security", "toml"), *blocks("configuration", "toml")]
     for text in (*printed, (ROOT / "deploy" / "mgrl.toml").read_text()):
         (tmp_path / "mgrl.toml").write_text(text)
-        assert load_settings(tmp_path / "mgrl.toml", {}, {}).config.galleries
+        config = load_settings(tmp_path / "mgrl.toml", {}, {}).config
+        assert config.galleries or config.created.folder

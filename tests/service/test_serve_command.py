@@ -132,11 +132,10 @@ def test_serving_beyond_this_machine_is_refused_unless_said(mgrl, folder, servic
 
 
 def test_galleries_that_cannot_be_served_are_refused(mgrl, tmp_path, folder):
-    make_gallery(tmp_path / "empty", PixelEncoder(), photos=0).close()
     make_gallery(tmp_path / "foreign", PixelEncoder(seed=5)).close()
     make_gallery(tmp_path / "second" / "faces", PixelEncoder()).close()
     refused = {
-        (tmp_path / "empty",): "gallery empty has no photos; add some with `mgrl ingest`",
+        (): "a service needs at least one gallery, got none; name one, or",
         (tmp_path / "foreign",): "gallery foreign was made by model",
         (folder, tmp_path / "second" / "faces"): "galleries must have different names, two are named faces",
         (tmp_path / "second",): "second is no gallery",

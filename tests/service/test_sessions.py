@@ -10,7 +10,7 @@ import pytest
 
 from indexer.erasing import Eraser
 from mgrl.v1 import search_pb2, search_pb2_grpc
-from service import session
+from service import patience, session
 from service.client import Client
 from service.convert import stroke_to_wire
 from service.drawing import Drawing
@@ -288,8 +288,8 @@ def test_a_drawing_that_rests_gives_its_canvas_back_and_goes_on(draw, channel, s
 
 
 def test_a_client_that_never_reads_is_not_served_for_ever(service, monkeypatch, client):
-    monkeypatch.setattr(session, "_STALLED_S", 0.3)
-    monkeypatch.setattr(session, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(patience, "_STALLED_S", 0.3)
+    monkeypatch.setattr(patience, "_LOOK_EVERY_S", 0.1)
     monkeypatch.setattr(session, "_MAX_UNANSWERED", 64)
     sessions = service.server._sketches._sessions
     stop = threading.Event()

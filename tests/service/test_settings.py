@@ -105,7 +105,13 @@ def test_the_default_tree_is_what_nothing_gives():
         ("[audit]\nrotate_bytes = 10", "rotate_bytes must be at least 4096, got 10"),
         ("[galleries.a]\nretention_days = -1", r"\[galleries.a\] retention_days must be at least 0"),
         ("[galleries.a]\nretention_days = 3", r"\[galleries.a\] retention_days needs writable = true"),
-        ("[galleries.a]\naudit_required = true", r"gallery a requires an audit log, but \[audit\] file is not set"),
+        (
+            "[galleries.a]\naudit_required = true",
+            r"\[galleries.a\] requires an audit log, but \[audit\] file is not set",
+        ),
+        ("[created]\nretention_days = 3\nwritable = false", r"\[created\] retention_days needs writable = true"),
+        ("[created]\naudit_required = true", r"\[created\] requires an audit log"),
+        ("[created]\nfolder = 'x'\n[server]\nprocesses = 2", r"\[created\] needs processes = 1"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(file, text, message):

@@ -32,7 +32,7 @@ from service.async_client import AsyncClient
 from service.cataloguing import MAX_STREAMS
 from service.client import Client
 from service.convert_metadata import fields_to_wire
-from service.errors import OverloadedError, UnknownGalleryError, error_from_rpc
+from service.errors import IdleError, OverloadedError, UnknownGalleryError, error_from_rpc
 from service.upserting import WINDOW
 from tests.indexer.test_upserting import jpeg
 from tests.service.conftest import Serving, serving
@@ -314,6 +314,36 @@ def test_an_idle_stream_lets_the_gallery_go(writable, gallery, monkeypatch) -> N
     with Stream(writable.address) as stream:
         assert "no photo came for 0.2 s" in str(stream.error())
     StoreWriter.open(gallery.folder, wait_s=5).close()
+
+
+def test_a_stream_that_sends_nothing_ends(writable, monkeypatch) -> None:
+    monkeypatch.setattr(upserting, "FIRST_MESSAGE_S", 0.2)
+    silent = threading.Event()
+    with grpc.insecure_channel(writable.address) as channel:
+        call = gallery_pb2_grpc.GalleryServiceStub(channel).UpsertPhotos(iter(lambda: silent.wait(5) and None, None))
+        with pytest.raises(grpc.RpcError) as ended:
+            next(call)
+        silent.set()
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "the first message of a stream of photos must come within 0.2 s" in ended.value.details()
+
+
+def test_a_client_that_waits_for_its_photos_to_be_stored_is_not_idle(writable, monkeypatch) -> None:
+    monkeypatch.setattr("service.cataloguing.IDLE_S", 0.3)
+    store = upserting._store
+
+    def slow(*args):
+        time.sleep(0.8)
+        return store(*args)
+
+    monkeypatch.setattr(upserting, "_store", slow)
+    with Stream(writable.address) as stream:
+        for sequence in range(1, WINDOW + 1):
+            stream.photo(sequence, seed=1)
+        assert stream.until(WINDOW).stored == WINDOW
+        # Now it is the client that is waited for.
+        assert isinstance(error := stream.error(), IdleError)
+        assert "no photo came for 0.3 s" in str(error)
 
 
 def test_a_client_that_stops_reading_holds_the_gallery_for_a_while_only(writable, gallery, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from mgrl.v1 import metadata_pb2 as _metadata_pb2
 import builtins as _builtins
@@ -19,6 +20,159 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _PhotoCrop:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PhotoCropEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PhotoCrop.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PHOTO_CROP_UNSPECIFIED: _PhotoCrop.ValueType  # 0
+    """Not said yet: the first photos that come decide."""
+    PHOTO_CROP_NONE: _PhotoCrop.ValueType  # 1
+    """Not at all: the centred square is what is searched."""
+    PHOTO_CROP_FACE: _PhotoCrop.ValueType  # 2
+    """To the face, wherever it does not lie in the middle already."""
+    PHOTO_CROP_STRAY: _PhotoCrop.ValueType  # 3
+    """To the face, only where it lies farther from the middle than in any usual portrait."""
+
+class PhotoCrop(_PhotoCrop, metaclass=_PhotoCropEnumTypeWrapper):
+    """How photos are cropped before they are encoded."""
+
+PHOTO_CROP_UNSPECIFIED: PhotoCrop.ValueType  # 0
+"""Not said yet: the first photos that come decide."""
+PHOTO_CROP_NONE: PhotoCrop.ValueType  # 1
+"""Not at all: the centred square is what is searched."""
+PHOTO_CROP_FACE: PhotoCrop.ValueType  # 2
+"""To the face, wherever it does not lie in the middle already."""
+PHOTO_CROP_STRAY: PhotoCrop.ValueType  # 3
+"""To the face, only where it lies farther from the middle than in any usual portrait."""
+Global___PhotoCrop: _TypeAlias = PhotoCrop  # noqa: Y015
+
+class _GalleryVersionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GalleryVersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GalleryVersionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GALLERY_VERSION_STATE_UNSPECIFIED: _GalleryVersionState.ValueType  # 0
+    """Not set by this service."""
+    GALLERY_VERSION_STATE_CURRENT: _GalleryVersionState.ValueType  # 1
+    """Searches that begin now are answered from it."""
+    GALLERY_VERSION_STATE_UNFINISHED: _GalleryVersionState.ValueType  # 2
+    """`mgrl reindex` makes it; it is to take the place of the current one."""
+    GALLERY_VERSION_STATE_SUPERSEDED: _GalleryVersionState.ValueType  # 3
+    """It was current. Services without the newer model still serve it; `mgrl compact` removes it."""
+
+class GalleryVersionState(_GalleryVersionState, metaclass=_GalleryVersionStateEnumTypeWrapper):
+    """What a version is to its gallery."""
+
+GALLERY_VERSION_STATE_UNSPECIFIED: GalleryVersionState.ValueType  # 0
+"""Not set by this service."""
+GALLERY_VERSION_STATE_CURRENT: GalleryVersionState.ValueType  # 1
+"""Searches that begin now are answered from it."""
+GALLERY_VERSION_STATE_UNFINISHED: GalleryVersionState.ValueType  # 2
+"""`mgrl reindex` makes it; it is to take the place of the current one."""
+GALLERY_VERSION_STATE_SUPERSEDED: GalleryVersionState.ValueType  # 3
+"""It was current. Services without the newer model still serve it; `mgrl compact` removes it."""
+Global___GalleryVersionState: _TypeAlias = GalleryVersionState  # noqa: Y015
+
+@_typing.final
+class CreateGalleryRequest(_message.Message):
+    """What to make."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Its name: 1 to 64 letters, digits, `.`, `_` and `-` of ASCII, the first a letter or a digit. Required."""
+    crop: Global___PhotoCrop.ValueType
+    """How its photos are cropped, all of them alike. Default, when unspecified: as `mgrl ingest` does, to the face, or not
+    at all where the service cannot find faces.
+    """
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[_metadata_pb2.MetadataField]:
+        """The metadata fields that its photos may have, at most 64; UpsertPhotos may add more."""
+
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+        fields: _abc.Iterable[_metadata_pb2.MetadataField] | None = ...,
+        crop: Global___PhotoCrop.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop", b"crop", "fields", b"fields", "gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGalleryRequest: _TypeAlias = CreateGalleryRequest  # noqa: Y015
+
+@_typing.final
+class CreateGalleryResponse(_message.Message):
+    """What was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def summary(self) -> Global___GallerySummary:
+        """As ListGalleries says it."""
+
+    def __init__(
+        self,
+        *,
+        summary: Global___GallerySummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGalleryResponse: _TypeAlias = CreateGalleryResponse  # noqa: Y015
+
+@_typing.final
+class DeleteGalleryRequest(_message.Message):
+    """What to remove."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of a gallery. Required."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGalleryRequest: _TypeAlias = DeleteGalleryRequest  # noqa: Y015
+
+@_typing.final
+class DeleteGalleryResponse(_message.Message):
+    """Says nothing more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteGalleryResponse: _TypeAlias = DeleteGalleryResponse  # noqa: Y015
 
 @_typing.final
 class ListGalleriesRequest(_message.Message):
@@ -46,7 +200,7 @@ class ListGalleriesResponse(_message.Message):
     GALLERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def galleries(self) -> _containers.RepeatedCompositeFieldContainer[Global___GallerySummary]:
-        """By name; 1 or more."""
+        """By name; none where the service has a folder for galleries and nothing in it yet."""
 
     def __init__(
         self,
@@ -75,7 +229,7 @@ class GallerySummary(_message.Message):
     name: _builtins.str
     """The name that a search gives; unique in a service."""
     photos: _builtins.int
-    """Photos in it, 0 or more; 0 only when all were deleted while the service ran."""
+    """Photos in it, 0 or more. Without any, searches end with FAILED_PRECONDITION; the first that come are found."""
     dim: _builtins.int
     """Numbers in one region's embedding, 1 or more."""
     model_hash: _builtins.str
@@ -135,6 +289,7 @@ class DescribeGalleryResponse(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    CROP_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Grows with every change; searches that begin now answer from this version."""
     created: _builtins.str
@@ -143,6 +298,8 @@ class DescribeGalleryResponse(_message.Message):
     """Further ids of its photos, 0 or more."""
     deleted: _builtins.int
     """Photos that were deleted and whose vectors are still in its files, 0 or more."""
+    crop: Global___PhotoCrop.ValueType
+    """How its photos are cropped."""
     @_builtins.property
     def summary(self) -> Global___GallerySummary:
         """As ListGalleries says it."""
@@ -160,10 +317,11 @@ class DescribeGalleryResponse(_message.Message):
         aliases: _builtins.int = ...,
         deleted: _builtins.int = ...,
         usage: Global___GalleryUsage | None = ...,
+        crop: Global___PhotoCrop.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "created", b"created", "deleted", b"deleted", "summary", b"summary", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "created", b"created", "crop", b"crop", "deleted", b"deleted", "summary", b"summary", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +368,94 @@ class GalleryUsage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GalleryUsage: _TypeAlias = GalleryUsage  # noqa: Y015
+
+@_typing.final
+class ListVersionsRequest(_message.Message):
+    """Which gallery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GALLERY_FIELD_NUMBER: _builtins.int
+    gallery: _builtins.str
+    """Name of a gallery. Default, when empty: the only gallery that is served."""
+    def __init__(
+        self,
+        *,
+        gallery: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gallery", b"gallery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsRequest: _TypeAlias = ListVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListVersionsResponse(_message.Message):
+    """Its versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___GalleryVersion]:
+        """1 or more, the one in use first."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___GalleryVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GalleryVersion(_message.Message):
+    """A gallery as one model makes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    MODEL_HASH_FIELD_NUMBER: _builtins.int
+    DIM_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    PHOTOS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    state: Global___GalleryVersionState.ValueType
+    """What it is to the gallery."""
+    model_hash: _builtins.str
+    """SHA-256 of the model, 64 hexadecimal digits."""
+    dim: _builtins.int
+    """Numbers in one region's embedding, 1 or more."""
+    created: _builtins.str
+    """When it was begun, RFC 3339, UTC."""
+    photos: _builtins.int
+    """Photos in it, 0 or more."""
+    bytes: _builtins.int
+    """Of its files."""
+    def __init__(
+        self,
+        *,
+        state: Global___GalleryVersionState.ValueType = ...,
+        model_hash: _builtins.str = ...,
+        dim: _builtins.int = ...,
+        created: _builtins.str = ...,
+        photos: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "created", b"created", "dim", b"dim", "model_hash", b"model_hash", "photos", b"photos", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GalleryVersion: _TypeAlias = GalleryVersion  # noqa: Y015
 
 @_typing.final
 class ListPhotosRequest(_message.Message):
@@ -504,8 +750,9 @@ class UpsertPhoto(_message.Message):
     photo_id: _builtins.str
     """Its id in the gallery, 1 to 1000 characters. Required."""
     image: _builtins.bytes
-    """JPEG, PNG, WebP, GIF, BMP or TIFF file, as `mgrl ingest` takes them; it is not cropped to the face. With everything
-    else at most 4 MiB; at most 64 million pixels, WebP 12, all but baseline JPEG 24. Required.
+    """JPEG, PNG, WebP, GIF, BMP or TIFF file, as `mgrl ingest` takes them, and cropped as the gallery's other photos are:
+    to the largest face; one without a face is stored whole. With everything else at most 4 MiB; at most 64 million
+    pixels, WebP 12, all but baseline JPEG 24. Required.
     """
     source: _builtins.str
     """Where it came from, as GetPhoto says it; at most 1000 characters. Default, when empty: its id."""
@@ -541,6 +788,7 @@ class UpsertPhotosResponse(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    WITHOUT_FACE_FIELD_NUMBER: _builtins.int
     durable_through: _builtins.int
     """Every photo up to this number is durable or among the failures of this answer or an earlier one. 0 before the first."""
     may_send_through: _builtins.int
@@ -549,6 +797,8 @@ class UpsertPhotosResponse(_message.Message):
     """Photos of the whole stream so far that were added or took the place of another picture."""
     unchanged: _builtins.int
     """Photos of the whole stream so far that were there already."""
+    without_face: _builtins.int
+    """Photos among those stored that are whole because no face was found to crop them to."""
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___UpsertFailure]:
         """Photos that could not be stored, in their order."""
@@ -561,10 +811,11 @@ class UpsertPhotosResponse(_message.Message):
         failures: _abc.Iterable[Global___UpsertFailure] | None = ...,
         stored: _builtins.int = ...,
         unchanged: _builtins.int = ...,
+        without_face: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["durable_through", b"durable_through", "failures", b"failures", "may_send_through", b"may_send_through", "stored", b"stored", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["durable_through", b"durable_through", "failures", b"failures", "may_send_through", b"may_send_through", "stored", b"stored", "unchanged", b"unchanged", "without_face", b"without_face"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

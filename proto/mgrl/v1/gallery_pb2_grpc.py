@@ -35,6 +35,16 @@ class GalleryServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.CreateGallery = channel.unary_unary(
+                '/mgrl.v1.GalleryService/CreateGallery',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.CreateGalleryRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.CreateGalleryResponse.FromString,
+                _registered_method=True)
+        self.DeleteGallery = channel.unary_unary(
+                '/mgrl.v1.GalleryService/DeleteGallery',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryResponse.FromString,
+                _registered_method=True)
         self.ListGalleries = channel.unary_unary(
                 '/mgrl.v1.GalleryService/ListGalleries',
                 request_serializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesRequest.SerializeToString,
@@ -44,6 +54,11 @@ class GalleryServiceStub:
                 '/mgrl.v1.GalleryService/DescribeGallery',
                 request_serializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.SerializeToString,
                 response_deserializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/mgrl.v1.GalleryService/ListVersions',
+                request_serializer=mgrl_dot_v1_dot_gallery__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
         self.ListPhotos = channel.unary_unary(
                 '/mgrl.v1.GalleryService/ListPhotos',
@@ -71,8 +86,42 @@ class GalleryServiceServicer:
     """Describes the galleries that are served, and changes them where the service was started to do so.
     """
 
+    def CreateGallery(self, request, context):
+        """Makes an empty gallery in the service's folder for them and serves it: photos can be stored in it at once. It is
+        served from then on, after a restart too, under the settings that the service has for the galleries of that folder.
+        Its photos are encoded by the service's own model. Takes the role `admin`.
+
+        OK: it is made, durable, and served.
+        INVALID_ARGUMENT: a name or a field that cannot be; more than 64 fields.
+        ALREADY_EXISTS: a gallery of that name is served, or lies in the folder.
+        FAILED_PRECONDITION: the service has no folder for galleries, or 1000 galleries are in it; the service cannot crop
+        photos; the disk refuses.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteGallery(self, request, context):
+        """Serves a gallery no longer and removes its files, every photo with them; only for those that lie in the service's
+        folder for them, see CreateGallery. Drawings on it end with NOT_FOUND at their next message. Backups are not
+        reached. Takes the role `admin`.
+
+        OK: it is gone.
+        INVALID_ARGUMENT: no gallery named.
+        NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery does not lie in the service's folder for them; it is being written; the disk
+        refuses.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListGalleries(self, request, context):
-        """Lists the galleries, by name.
+        """Lists the galleries, by name: in one answer, for there are at most some thousand.
 
         OK: always, unless
         UNAVAILABLE: the service is stopping.
@@ -86,6 +135,20 @@ class GalleryServiceServicer:
         holds millions of photos.
 
         OK: measured.
+        INVALID_ARGUMENT: no gallery named although several are served.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """The versions of a gallery, one for each model that made or makes it: `mgrl reindex` makes another. The one in use
+        comes first.
+
+        OK: listed.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
         UNAVAILABLE: the service is stopping.
@@ -133,7 +196,7 @@ class GalleryServiceServicer:
         a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
         client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
         listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-        read or is too large, metadata that does not fit the fields).
+        read or is too large or shows several faces where the gallery refuses that, metadata that does not fit the fields).
 
         The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
         services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -144,9 +207,12 @@ class GalleryServiceServicer:
         or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
         are served.
         NOT_FOUND: no gallery of that name.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
-        RESOURCE_EXHAUSTED: a message is above 4 MiB.
-        UNAVAILABLE: the service is stopping; no message came for a minute.
+        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
+        the face and the service cannot find faces; the disk refuses.
+        RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
+        DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
+        store what had come.
+        UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -171,6 +237,16 @@ class GalleryServiceServicer:
 
 def add_GalleryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'CreateGallery': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGallery,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.CreateGalleryRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.CreateGalleryResponse.SerializeToString,
+            ),
+            'DeleteGallery': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGallery,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryResponse.SerializeToString,
+            ),
             'ListGalleries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGalleries,
                     request_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListGalleriesRequest.FromString,
@@ -180,6 +256,11 @@ def add_GalleryServiceServicer_to_server(servicer, server):
                     servicer.DescribeGallery,
                     request_deserializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.FromString,
                     response_serializer=mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=mgrl_dot_v1_dot_gallery__pb2.ListVersionsRequest.FromString,
+                    response_serializer=mgrl_dot_v1_dot_gallery__pb2.ListVersionsResponse.SerializeToString,
             ),
             'ListPhotos': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPhotos,
@@ -212,6 +293,60 @@ def add_GalleryServiceServicer_to_server(servicer, server):
 class GalleryService:
     """Describes the galleries that are served, and changes them where the service was started to do so.
     """
+
+    @staticmethod
+    def CreateGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/CreateGallery',
+            mgrl_dot_v1_dot_gallery__pb2.CreateGalleryRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.CreateGalleryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteGallery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/DeleteGallery',
+            mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.DeleteGalleryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def ListGalleries(request,
@@ -257,6 +392,33 @@ class GalleryService:
             '/mgrl.v1.GalleryService/DescribeGallery',
             mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryRequest.SerializeToString,
             mgrl_dot_v1_dot_gallery__pb2.DescribeGalleryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mgrl.v1.GalleryService/ListVersions',
+            mgrl_dot_v1_dot_gallery__pb2.ListVersionsRequest.SerializeToString,
+            mgrl_dot_v1_dot_gallery__pb2.ListVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

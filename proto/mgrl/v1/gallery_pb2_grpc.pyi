@@ -33,8 +33,34 @@ class GalleryServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GalleryServiceAsyncStub: ...
+    CreateGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.CreateGalleryRequest, _gallery_pb2.CreateGalleryResponse]
+    """Makes an empty gallery in the service's folder for them and serves it: photos can be stored in it at once. It is
+    served from then on, after a restart too, under the settings that the service has for the galleries of that folder.
+    Its photos are encoded by the service's own model. Takes the role `admin`.
+
+    OK: it is made, durable, and served.
+    INVALID_ARGUMENT: a name or a field that cannot be; more than 64 fields.
+    ALREADY_EXISTS: a gallery of that name is served, or lies in the folder.
+    FAILED_PRECONDITION: the service has no folder for galleries, or 1000 galleries are in it; the service cannot crop
+    photos; the disk refuses.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    DeleteGallery: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]
+    """Serves a gallery no longer and removes its files, every photo with them; only for those that lie in the service's
+    folder for them, see CreateGallery. Drawings on it end with NOT_FOUND at their next message. Backups are not
+    reached. Takes the role `admin`.
+
+    OK: it is gone.
+    INVALID_ARGUMENT: no gallery named.
+    NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery does not lie in the service's folder for them; it is being written; the disk
+    refuses.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
     ListGalleries: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListGalleriesRequest, _gallery_pb2.ListGalleriesResponse]
-    """Lists the galleries, by name.
+    """Lists the galleries, by name: in one answer, for there are at most some thousand.
 
     OK: always, unless
     UNAVAILABLE: the service is stopping.
@@ -44,6 +70,16 @@ class GalleryServiceStub:
     holds millions of photos.
 
     OK: measured.
+    INVALID_ARGUMENT: no gallery named although several are served.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]
+    """The versions of a gallery, one for each model that made or makes it: `mgrl reindex` makes another. The one in use
+    comes first.
+
+    OK: listed.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
     UNAVAILABLE: the service is stopping.
@@ -79,7 +115,7 @@ class GalleryServiceStub:
     a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
     client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
     listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-    read or is too large, metadata that does not fit the fields).
+    read or is too large or shows several faces where the gallery refuses that, metadata that does not fit the fields).
 
     The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
     services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -90,9 +126,12 @@ class GalleryServiceStub:
     or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
     are served.
     NOT_FOUND: no gallery of that name.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
-    RESOURCE_EXHAUSTED: a message is above 4 MiB.
-    UNAVAILABLE: the service is stopping; no message came for a minute.
+    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
+    the face and the service cannot find faces; the disk refuses.
+    RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
+    DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
+    store what had come.
+    UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
     DeletePhotos: _grpc.UnaryUnaryMultiCallable[_gallery_pb2.DeletePhotosRequest, _gallery_pb2.DeletePhotosResponse]
@@ -112,8 +151,34 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     """Describes the galleries that are served, and changes them where the service was started to do so."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.CreateGalleryRequest, _gallery_pb2.CreateGalleryResponse]  # type: ignore[assignment]
+    """Makes an empty gallery in the service's folder for them and serves it: photos can be stored in it at once. It is
+    served from then on, after a restart too, under the settings that the service has for the galleries of that folder.
+    Its photos are encoded by the service's own model. Takes the role `admin`.
+
+    OK: it is made, durable, and served.
+    INVALID_ARGUMENT: a name or a field that cannot be; more than 64 fields.
+    ALREADY_EXISTS: a gallery of that name is served, or lies in the folder.
+    FAILED_PRECONDITION: the service has no folder for galleries, or 1000 galleries are in it; the service cannot crop
+    photos; the disk refuses.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    DeleteGallery: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeleteGalleryRequest, _gallery_pb2.DeleteGalleryResponse]  # type: ignore[assignment]
+    """Serves a gallery no longer and removes its files, every photo with them; only for those that lie in the service's
+    folder for them, see CreateGallery. Drawings on it end with NOT_FOUND at their next message. Backups are not
+    reached. Takes the role `admin`.
+
+    OK: it is gone.
+    INVALID_ARGUMENT: no gallery named.
+    NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery does not lie in the service's folder for them; it is being written; the disk
+    refuses.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
     ListGalleries: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListGalleriesRequest, _gallery_pb2.ListGalleriesResponse]  # type: ignore[assignment]
-    """Lists the galleries, by name.
+    """Lists the galleries, by name: in one answer, for there are at most some thousand.
 
     OK: always, unless
     UNAVAILABLE: the service is stopping.
@@ -123,6 +188,16 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     holds millions of photos.
 
     OK: measured.
+    INVALID_ARGUMENT: no gallery named although several are served.
+    NOT_FOUND: no gallery of that name.
+    UNAVAILABLE: the service is stopping.
+    INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+    """
+    ListVersions: _aio.UnaryUnaryMultiCallable[_gallery_pb2.ListVersionsRequest, _gallery_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """The versions of a gallery, one for each model that made or makes it: `mgrl reindex` makes another. The one in use
+    comes first.
+
+    OK: listed.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
     UNAVAILABLE: the service is stopping.
@@ -158,7 +233,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
     client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
     listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-    read or is too large, metadata that does not fit the fields).
+    read or is too large or shows several faces where the gallery refuses that, metadata that does not fit the fields).
 
     The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
     services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -169,9 +244,12 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
     are served.
     NOT_FOUND: no gallery of that name.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
-    RESOURCE_EXHAUSTED: a message is above 4 MiB.
-    UNAVAILABLE: the service is stopping; no message came for a minute.
+    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
+    the face and the service cannot find faces; the disk refuses.
+    RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
+    DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
+    store what had come.
+    UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
     DeletePhotos: _aio.UnaryUnaryMultiCallable[_gallery_pb2.DeletePhotosRequest, _gallery_pb2.DeletePhotosResponse]  # type: ignore[assignment]
@@ -190,12 +268,50 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Describes the galleries that are served, and changes them where the service was started to do so."""
 
     @_abc_1.abstractmethod
+    def CreateGallery(
+        self,
+        request: _gallery_pb2.CreateGalleryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.CreateGalleryResponse, _abc.Awaitable[_gallery_pb2.CreateGalleryResponse]]:
+        """Makes an empty gallery in the service's folder for them and serves it: photos can be stored in it at once. It is
+        served from then on, after a restart too, under the settings that the service has for the galleries of that folder.
+        Its photos are encoded by the service's own model. Takes the role `admin`.
+
+        OK: it is made, durable, and served.
+        INVALID_ARGUMENT: a name or a field that cannot be; more than 64 fields.
+        ALREADY_EXISTS: a gallery of that name is served, or lies in the folder.
+        FAILED_PRECONDITION: the service has no folder for galleries, or 1000 galleries are in it; the service cannot crop
+        photos; the disk refuses.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteGallery(
+        self,
+        request: _gallery_pb2.DeleteGalleryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.DeleteGalleryResponse, _abc.Awaitable[_gallery_pb2.DeleteGalleryResponse]]:
+        """Serves a gallery no longer and removes its files, every photo with them; only for those that lie in the service's
+        folder for them, see CreateGallery. Drawings on it end with NOT_FOUND at their next message. Backups are not
+        reached. Takes the role `admin`.
+
+        OK: it is gone.
+        INVALID_ARGUMENT: no gallery named.
+        NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery does not lie in the service's folder for them; it is being written; the disk
+        refuses.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+
+    @_abc_1.abstractmethod
     def ListGalleries(
         self,
         request: _gallery_pb2.ListGalleriesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gallery_pb2.ListGalleriesResponse, _abc.Awaitable[_gallery_pb2.ListGalleriesResponse]]:
-        """Lists the galleries, by name.
+        """Lists the galleries, by name: in one answer, for there are at most some thousand.
 
         OK: always, unless
         UNAVAILABLE: the service is stopping.
@@ -211,6 +327,22 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         holds millions of photos.
 
         OK: measured.
+        INVALID_ARGUMENT: no gallery named although several are served.
+        NOT_FOUND: no gallery of that name.
+        UNAVAILABLE: the service is stopping.
+        INTERNAL: a fault of the service; the message holds the id under which its log tells more.
+        """
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _gallery_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gallery_pb2.ListVersionsResponse, _abc.Awaitable[_gallery_pb2.ListVersionsResponse]]:
+        """The versions of a gallery, one for each model that made or makes it: `mgrl reindex` makes another. The one in use
+        comes first.
+
+        OK: listed.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
         UNAVAILABLE: the service is stopping.
@@ -264,7 +396,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         a moment later (half a second, longer in galleries of many million photos). `may_send_through` grows with them: a
         client that sends no further than that never waits for memory of the service. A photo that cannot be stored is
         listed in the answer that passes it, and the stream goes on: INVALID_ARGUMENT (no id, a picture that cannot be
-        read or is too large, metadata that does not fit the fields).
+        read or is too large or shows several faces where the gallery refuses that, metadata that does not fit the fields).
 
         The gallery is the stream's as long as it is open; streams of the same service share it, `mgrl ingest` and other
         services have to wait. When the call ends in whatever way, photos without an answer may be stored or not; sent
@@ -275,9 +407,12 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
         are served.
         NOT_FOUND: no gallery of that name.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
-        RESOURCE_EXHAUSTED: a message is above 4 MiB.
-        UNAVAILABLE: the service is stopping; no message came for a minute.
+        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
+        the face and the service cannot find faces; the disk refuses.
+        RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
+        DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
+        store what had come.
+        UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
 

@@ -57,7 +57,7 @@ class SketchSearchServiceStub:
     OK: also for a sketch without ink, which is answered with `no_ink`.
     INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
     named although several are served.
-    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -72,9 +72,9 @@ class SketchSearchServiceStub:
     or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
-    gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
-    within the message's `deadline_ms`), INTERNAL.
+    (a stroke, a picture, an option, an undo or a sequence number out of range). Three errors speak of the ranking alone,
+    the change was made: FAILED_PRECONDITION (the gallery had no photos when the drawing began), DEADLINE_EXCEEDED (no
+    answer within the message's `deadline_ms`), INTERNAL.
 
     The call itself ends with
     OK: after `finish`.
@@ -96,7 +96,7 @@ class SketchSearchServiceStub:
     OK: every stage is answered.
     INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
     gallery named although several are served.
-    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -114,7 +114,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     OK: also for a sketch without ink, which is answered with `no_ink`.
     INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
     named although several are served.
-    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -129,9 +129,9 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
     A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-    (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
-    gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
-    within the message's `deadline_ms`), INTERNAL.
+    (a stroke, a picture, an option, an undo or a sequence number out of range). Three errors speak of the ranking alone,
+    the change was made: FAILED_PRECONDITION (the gallery had no photos when the drawing began), DEADLINE_EXCEEDED (no
+    answer within the message's `deadline_ms`), INTERNAL.
 
     The call itself ends with
     OK: after `finish`.
@@ -153,7 +153,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     OK: every stage is answered.
     INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
     gallery named although several are served.
-    FAILED_PRECONDITION: every photo of the gallery was deleted.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -174,7 +174,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: also for a sketch without ink, which is answered with `no_ink`.
         INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
         named although several are served.
-        FAILED_PRECONDITION: every photo of the gallery was deleted.
+        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
@@ -195,9 +195,9 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         or by a result whose `sequence` is at least its own; errors arrive before results that follow them.
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
-        (a stroke, a picture, an option, an undo or a sequence number out of range), FAILED_PRECONDITION (every photo of the
-        gallery was deleted). Two errors speak of the ranking alone, the change was made: DEADLINE_EXCEEDED (no answer
-        within the message's `deadline_ms`), INTERNAL.
+        (a stroke, a picture, an option, an undo or a sequence number out of range). Three errors speak of the ranking alone,
+        the change was made: FAILED_PRECONDITION (the gallery had no photos when the drawing began), DEADLINE_EXCEEDED (no
+        answer within the message's `deadline_ms`), INTERNAL.
 
         The call itself ends with
         OK: after `finish`.
@@ -225,7 +225,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: every stage is answered.
         INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
         gallery named although several are served.
-        FAILED_PRECONDITION: every photo of the gallery was deleted.
+        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.

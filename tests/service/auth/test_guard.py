@@ -20,9 +20,16 @@ from service.auth import authenticator, methods
 from service.auth.keys import changing_keys, revoke_key
 from service.client import Client
 from service.config import Config
-from service.config_access import AuthConfig, GalleryConfig, JwtConfig, LimitsConfig, Secret
+from service.config_access import AuthConfig, CreatedConfig, GalleryConfig, JwtConfig, LimitsConfig, Secret
 from service.credentials import Credentials
-from service.errors import AuthenticationError, ForbiddenError, LimitError, UnknownGalleryError
+from service.errors import (
+    AuthenticationError,
+    ForbiddenError,
+    LimitError,
+    UnknownGalleryError,
+    UnknownTokenError,
+    error_from_rpc,
+)
 from service.server import SERVICES
 from tests.indexer.test_upserting import jpeg
 from tests.service.auth.conftest import client_with
@@ -123,6 +130,55 @@ def test_a_key_of_one_gallery_sees_no_other(serve, new_key):
         "the caller may use none of the galleries that are served"
     )
     assert isinstance(refused(service, serve.token, "nowhere"), UnknownGalleryError)
+
+
+def test_galleries_are_made_by_admins_and_by_the_limited_ones_among_theirs(serve, new_key, tmp_path):
+    service = serve(created=CreatedConfig(folder=tmp_path / "made"))
+    (tmp_path / "made").mkdir()
+    with client_with(service, new_key("feeder", ("search", "ingest"))) as client:
+        for call in (client.create, client.delete_gallery):
+            with pytest.raises(ForbiddenError, match="takes the role admin"):
+                call("visitors")
+    with client_with(service, new_key("keeper", ("admin",), galleries=("visitors", "staff"))) as client:
+        for call in (client.create, client.delete_gallery):
+            with pytest.raises(ForbiddenError, match="key keeper may not use gallery 'others'"):
+                call("others")
+        client.create("visitors")
+        assert [gallery.name for gallery in client.galleries()] == ["staff", "visitors"]
+    assert isinstance(refused(service, new_key("desk", galleries=("staff",)), "visitors"), ForbiddenError)
+    with client_with(service, serve.token) as client:
+        client.create("others")
+        assert len(client.galleries()) == 4
+        client.delete_gallery("visitors")
+        assert client.versions("others")[0].photos == 0
+
+
+def test_a_drawing_is_resumed_by_the_key_that_began_it_alone(serve, new_key):
+    service = serve()
+    owner, thief = new_key("owner"), new_key("thief")
+
+    def resumed_by(token, resume_token):
+        resume = search_pb2.DrawRequest(resume=search_pb2.DrawResume(token=resume_token))
+        with grpc.insecure_channel(service.address) as channel:
+            stub = search_pb2_grpc.SketchSearchServiceStub(channel)
+            metadata = [("authorization", f"Bearer {token}")]
+            return next(stub.Draw(iter([resume]), metadata=metadata, timeout=5)).result.strokes
+
+    with client_with(service, owner) as client, client.draw("staff") as drawing:
+        drawing.strokes([line()])
+        resume_token = drawing._journal.resume().resume.token
+        for _ in ("on a stream", "kept"):
+            with pytest.raises(grpc.RpcError) as refusal:
+                resumed_by(thief, resume_token)
+            error = error_from_rpc(refusal.value, "there")
+            assert isinstance(error, UnknownTokenError)
+            # In the words that are said of a token which there never was.
+            with pytest.raises(grpc.RpcError) as unknown:
+                resumed_by(owner, "never")
+            assert str(error_from_rpc(unknown.value, "there")) == str(error)
+            drawing._hang_up()
+        assert resumed_by(owner, resume_token) == 1
+        drawing._has_ended = True
 
 
 def test_a_gallery_may_be_closed_to_a_role(serve):
