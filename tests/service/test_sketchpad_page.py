@@ -18,6 +18,9 @@ from indexer.episode import Episode
 from indexer.gallery import Gallery
 from indexer.ingest import ingest
 from indexer.sketch import rasterise
+from service.client import Client
+from service.config import Config
+from service.config_access import CreatedConfig
 from service.demo.pencil import draw_strokes
 from service.demo.sample import make_sample, person
 from service.demo.subject import invented_subject
@@ -271,6 +274,23 @@ def test_a_lost_service_loses_no_drawing(browser, galleries, encoder, episode):
             assert other.inner_text("#stroke-count") == "0 strokes"
         # Thumbnails that were asked for while the service was away are no fault of the page.
         complaints[:] = [one for one in complaints if "503" not in one]
+
+
+def test_the_page_waits_for_the_first_gallery(browser, encoder, tmp_path):
+    config = Config(created=CreatedConfig(folder=tmp_path))
+    with (
+        serving([], encoder, access=config) as running,
+        page_for(running.address) as page,
+        browser.new_context() as context,
+        Client(running.address) as client,
+    ):
+        tab = context.new_page()
+        tab.goto(page.address)
+        tab.wait_for_selector("#trouble:has-text('No gallery is served yet. Your drawing is kept')")
+        client.create("staff")
+        tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
+        assert tab.inner_text("#gallery-name") == "staff"
+        assert tab.inner_text("#photos") == "0 photos"
 
 
 def test_a_stream_that_ended_because_nobody_drew_is_begun_again_by_who_draws(browser, galleries, encoder, episode):

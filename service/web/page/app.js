@@ -185,6 +185,7 @@ function chooseGallery() {
 async function loadGalleries() {
   try {
     galleries = await getJson("/api/galleries");
+    if (!galleries.length) throw new Error("No gallery is served yet.");
   } catch (error) {
     setConnection("off", "Reconnecting…");
     byId("trouble-text").textContent = `${error instanceof TypeError ? "The sketchpad's command has stopped." : error.message} Your drawing is kept; trying again.`;
@@ -212,7 +213,7 @@ byId("gallery").addEventListener("change", chooseGallery);
 // ---- replay, files, record
 
 function openReplay() {
-  if (drawing.isEmpty) return;
+  if (drawing.isEmpty || !galleries.length) return;
   const photos = galleries.find(({ name }) => name === gallery()).photos;
   replay.open(drawing.state, gallery(), photos, options.message(), candidates.pins.keys().next().value ?? "");
 }
