@@ -23,9 +23,10 @@ number, bool, date, tags; guessed where not named; tags in CSV are separated by 
 photo_id, embeddings (n, 14, dim), and one column a field. Such photos have no thumbnail.
 
 --crop face cuts photos to the face, so that it lies where faces lie in the photos that the model learnt from; a photo
-whose face lies there already is taken as it is, and one without a face too, and is listed. It is the default where the
-extra `faces` is installed (pip install 'mgrl[faces]'); elsewhere the default is --crop none, and a photo's centred
-square is what is searched. Photos that are there already are not cropped anew.
+whose face lies there already is taken as it is, and one without a face too, and is listed. It is the default of a new
+gallery where the extra `faces` is installed (pip install 'mgrl[faces]'); elsewhere the default is --crop none, and a
+photo's centred square is what is searched. The gallery remembers it: later jobs crop alike, and another --crop is
+refused. Photos that are there already are not cropped anew.
 
 exit status:
   0    every photo is in the gallery (or there was none)
