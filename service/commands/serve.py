@@ -34,6 +34,7 @@ from service.creating import GalleryMaker, sweep, with_created
 from service.galleries import Galleries
 from service.keeping import Keeper
 from service.logs import FORMATS, set_up_logging
+from service.memory import share_heaps
 from service.opening import Opener
 from service.processes import Overseer, Supervisor
 from service.reloading import Reloader
@@ -118,6 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _answer(read: Callable[[], Config], use: Use, overseer: Overseer | None = None) -> None:
     """Open what is to be served, answer, and use it."""
     config = read()
+    share_heaps(config.server.threads)
     sweep(config)
     opener = Opener(config)
     galleries = opener.open_all(config)

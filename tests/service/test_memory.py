@@ -38,6 +38,32 @@ def test_freed_canvases_are_given_back_although_others_lie_behind_them():
     assert asked > 50
 
 
+HEAPS = """
+import ctypes, sys, threading
+from service.memory import share_heaps
+assert share_heaps(3)
+libc, met = ctypes.CDLL(None), threading.Barrier(12)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+def take():
+    libc.malloc(5000)
+    met.wait()
+threads = [threading.Thread(target=take) for _ in range(12)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[1]).read().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is asked")
+def test_many_threads_share_few_heaps(tmp_path):
+    command = [sys.executable, "-c", HEAPS, str(tmp_path / "heaps.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 2 <= int(done.stdout) <= 3
+
+
 def test_who_asks_while_it_is_due_is_served_by_the_same_tidying():
     tidied = []
 
