@@ -25,7 +25,7 @@ from service.demo.pencil import draw_strokes
 from service.demo.sample import make_sample, person
 from service.demo.subject import invented_subject
 from tests.service.conftest import make_gallery, serving
-from tests.service.page import Sketchpad, page_for
+from tests.service.web.page import Sketchpad, page_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [

@@ -23,9 +23,9 @@ from service import cli
 from service.web.app import PAGE
 from service.web.bridge import request_from_json
 from tests.service.conftest import ids, line, make_gallery, png, serving
-from tests.service.page import Page, page_for
+from tests.service.web.page import Page, page_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENTED = re.search(r"```sh\n(.*?)```", (ROOT / "docs" / "sketchpad.md").read_text(), re.DOTALL)[1].splitlines()
 
 
