@@ -80,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo with the given model."""
     _check(args)
-    return run_with(OnnxEncoder.open(args.model), args)
+    # With a page beside it, threads that wait leave their core to the browser.
+    return run_with(OnnxEncoder.open(args.model, spins=args.web is None), args)
 
 
 def run_with(encoder: RegionEncoder, args: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     device = choose_device(arguments.device)
     opened = [Gallery.open(path, device=device) for path in arguments.galleries]
-    encoder = OnnxEncoder.open(arguments.model, threads=arguments.threads, device=device)
+    encoder = OnnxEncoder.open(arguments.model, threads=arguments.threads, device=device, spins=False)
     asyncio.run(serve_with_page(Galleries(opened, encoder), arguments.threads, arguments.port, arguments.open))
     return 0
 

@@ -1,16 +1,17 @@
 """From a browser's WebSocket to a `Draw` call and back: the contract's messages in their JSON form, passed through.
 
 The page sends one DrawRequest a message and gets one DrawResponse a message, with the field names of search.proto.
-When the call ends, the last message is `{"ended": {"message": ..., "is_final": ..., "is_idle": ...}}`; `is_final`
-says that the same drawing would end again, so that the page must not try once more by itself, and `is_idle` that nobody
-drew for long, so that the page comes back when somebody does.
+When the call ends, the last message is `{"ended": {"message": ..., "then": ...}}`, and `then` is what the page may do:
+`again` (come back soon), `draw` (come back when somebody draws: nobody did for long), `anew` (the service does not keep
+the drawing that was to be resumed; send all of it) or `stop` (the same drawing would end again).
 """
 
 import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
@@ -20,10 +21,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from indexer.errors import PublicError, QueryError
 from mgrl.v1 import search_pb2
 from service.async_client import AsyncClient
-from service.errors import AuditError, IdleError, LimitError, ServiceError
+from service.errors import AuditError, IdleError, LimitError, ServiceError, UnknownTokenError
 
-_PASSES: tuple[type[PublicError], ...] = (ServiceError, LimitError, IdleError, AuditError)
-"""What may be over when the page tries again."""
+_THEN: Final[Mapping[type[PublicError], str]] = {
+    ServiceError: "again",
+    LimitError: "again",
+    AuditError: "again",
+    IdleError: "draw",
+    UnknownTokenError: "anew",
+}
 
 
 async def carry_drawing(socket: WebSocket, client: AsyncClient) -> None:
@@ -83,12 +89,12 @@ def response_to_json(response: search_pb2.DrawResponse) -> str:
 
 def _plain(value: Any) -> Any:
     match value:
+        case float():  # most of what there is
+            return round(value, 6)  # a float32 has no more
         case Message():
             return {field.name: _plain(held) for field, held in value.ListFields()}
         case bytes():
             return base64.b64encode(value).decode()
-        case float():
-            return round(value, 6)  # a float32 has no more
         case bool() | int() | str():
             return value
     return [_plain(one) for one in value]
@@ -96,10 +102,21 @@ def _plain(value: Any) -> Any:
 
 async def _to_service(socket: WebSocket, call: Any) -> None:
     while True:
-        request = request_from_json(await socket.receive_text())
+        request = request_from_json(await _text(socket))
         # A stream that has ended takes no more messages; `_to_page` then says why it ended.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(request)
+
+
+async def _text(socket: WebSocket) -> str:
+    # Not receive_text: it fails on bytes, and on a socket that another task found gone.
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"])
+    text: str | None = message.get("text")
+    if text is None:
+        raise QueryError("a message must be text, got bytes")
+    return text
 
 
 async def _to_page(socket: WebSocket, call: Any) -> None:
@@ -110,8 +127,7 @@ async def _to_page(socket: WebSocket, call: Any) -> None:
 async def _end(socket: WebSocket, error: PublicError) -> None:
     message = {
         "message": str(error),
-        "is_final": not isinstance(error, _PASSES),
-        "is_idle": isinstance(error, IdleError),
+        "then": next((then for kind, then in _THEN.items() if isinstance(error, kind)), "stop"),
     }
     with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone meanwhile
         await socket.send_text(json.dumps({"ended": message}))

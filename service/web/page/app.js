@@ -15,26 +15,34 @@ const MOST_FILE_BYTES = 20 * 1024 * 1024;
 const BEGINNING = 12; // strokes
 const PAUSE_MS = 150;
 
-let penUpTime = null; // when the pen left the sheet, until the stroke is sent
-let penUp = null; // {sequence, time} of the latest stroke that was sent
 const drawing = new Drawing();
 const link = new Link(drawing.state);
-drawing.addEventListener("change", sync); // before the pad hears of it: a stroke is sent first and painted then
+drawing.addEventListener("change", () => sync()); // before the pad hears of it: a stroke is sent first and painted then
 const pad = new Pad(byId("pad"), drawing);
 const ranking = new Ranking();
 const options = new Options();
 const candidates = new Candidates(ranking, drawing);
 const replay = new Replay();
 let galleries = [];
+let keptGallery = ""; // which was drawn for before a reload
+let penUp = null; // when the pen left the sheet, until what it drew is ranked on the screen
+let onScreen = null; // the result whose ranking is on the screen
 
 // ---- drawing
 
-pad.addEventListener("commit", ({ detail }) => (penUpTime = detail.time));
+pad.addEventListener("live", ({ detail }) => sync(detail));
+pad.addEventListener("commit", ({ detail }) => (penUp = link.isOpen ? detail.time : null));
 pad.addEventListener("zoom", () => (byId("zoom-value").textContent = `${Math.round(pad.zoom * 100)} %`));
-function sync() {
-  const sequence = link.sync(drawing.state);
-  penUp = penUpTime !== null && sequence ? { sequence, time: penUpTime } : null;
-  penUpTime = null;
+
+// `live`: what is being drawn at the moment.
+function sync(live = []) {
+  const { strokes, picture } = drawing.state;
+  link.sync({ strokes: live.length ? [...strokes, ...live] : strokes, picture });
+  showBusy();
+  if (penUp !== null && link.isCurrent && onScreen) account(penUp); // the pen rested, and its ranking was there before it left
+}
+function showBusy() {
+  byId("ranking").setAttribute("aria-busy", !link.isCurrent);
 }
 drawing.addEventListener("change", () => {
   byId("undo").disabled = !drawing.canUndo;
@@ -53,7 +61,7 @@ function scheduleKeep() {
 function keep() {
   try {
     if (drawing.isEmpty) sessionStorage.removeItem(KEPT_AS);
-    else sessionStorage.setItem(KEPT_AS, JSON.stringify(toJson(drawing.state)));
+    else sessionStorage.setItem(KEPT_AS, JSON.stringify(toJson(drawing.state, { gallery: gallery() })));
   } catch {
     // Full: the drawing is still on the page, only not for a reload.
   }
@@ -61,14 +69,19 @@ function keep() {
 addEventListener("pagehide", keep);
 
 async function openDrawing(text) {
-  const { strokes, picture, target } = fromJson(text);
-  const laid = picture && (await pictureOf(blobFromBase64(picture)));
+  const { strokes, picture, target, gallery } = fromJson(text);
+  const laid = picture && (await laidOut(picture));
   drawing.open({ strokes, picture: laid || null });
   replay.target = target;
+  return gallery;
 }
 
-function blobFromBase64(base64) {
-  return new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: "image/png" });
+async function laidOut(base64) {
+  try {
+    return await pictureOf(new Blob([Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0))], { type: "image/png" }));
+  } catch {
+    throw new Error("The picture in that file cannot be read.");
+  }
 }
 
 function setTool(tool) {
@@ -123,23 +136,33 @@ async function pictureOf(blob) {
 
 // ---- answers
 
-link.addEventListener("result", ({ detail: { sequence, result } }) => {
+link.addEventListener("result", ({ detail: result }) => {
   setConnection("on", "Connected");
+  showBusy();
   // What answers the beginning of a stream that a drawing follows on says nothing about the drawing.
   if (result.no_ink && !result.strokes && !drawing.isEmpty) return;
   ranking.show(result, result.strokes > BEGINNING || Boolean(drawing.state.picture));
-  document.body.dataset.answered = result.strokes;
   candidates.refresh();
   byId("empty").textContent = emptyWords(result);
-  const answered = penUp && sequence >= penUp.sequence ? penUp : null;
-  if (answered) penUp = null;
+  onScreen = null;
   requestAnimationFrame(() => {
     // A task right after the frame: the ranking is on the screen.
     const channel = new MessageChannel();
-    channel.port1.onmessage = () => showTimings(result.timings, result.ranking, answered && performance.now() - answered.time);
+    channel.port1.onmessage = () => {
+      if (result !== ranking.result) return; // a newer one has come
+      onScreen = result;
+      account(performance.now());
+    };
     channel.port2.postMessage(null);
   });
 });
+
+// Says where the time of the ranking on the screen went, from the pen's leaving the sheet when that is what it answers.
+function account(time) {
+  const answersPen = penUp !== null && link.isCurrent;
+  showTimings(onScreen.timings, onScreen.ranking, answersPen ? time - penUp : null);
+  if (answersPen) penUp = null;
+}
 link.addEventListener("refused", ({ detail }) => say(detail.message, true));
 link.addEventListener("asleep", () => setConnection("on", "Resting"));
 link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
@@ -149,6 +172,8 @@ link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
 });
 
 function emptyWords(result) {
+  const isEmpty = galleries.some(({ name, photos }) => name === gallery() && !photos);
+  if (isEmpty && !result.ranking?.hits.length) return "This gallery is empty. Put photos in with mgrl ingest, and reload.";
   if (result.no_ink) return drawing.isEmpty ? "Draw, and the closest photos appear here." : "No ink yet that counts: draw a little more.";
   return result.ranking.hits.length ? "" : "No photo passes the filters.";
 }
@@ -176,10 +201,11 @@ const gallery = () => byId("gallery").value;
 function chooseGallery() {
   const chosen = galleries.find(({ name }) => name === gallery());
   options.setFields(chosen.fields);
+  byId("empty").textContent = emptyWords({ no_ink: true });
   byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
   ranking.begin(gallery());
   candidates.begin(gallery());
-  link.begin({ gallery: gallery(), options: options.message() });
+  link.begin(gallery(), options.message());
 }
 
 async function loadGalleries() {
@@ -194,6 +220,7 @@ async function loadGalleries() {
     return;
   }
   byId("gallery").replaceChildren(...galleries.map(({ name }) => element("option", { value: name }, name)));
+  if (galleries.some(({ name }) => name === keptGallery)) byId("gallery").value = keptGallery;
   byId("gallery").hidden = galleries.length < 2;
   byId("gallery-name").textContent = galleries.length < 2 ? galleries[0].name : "";
   chooseGallery();
@@ -307,5 +334,5 @@ function toggleTheme() {
 setTool("pen");
 setWidth(pad.width);
 const kept = sessionStorage.getItem(KEPT_AS);
-if (kept) await openDrawing(kept).catch(() => sessionStorage.removeItem(KEPT_AS));
+if (kept) keptGallery = await openDrawing(kept).catch(() => sessionStorage.removeItem(KEPT_AS));
 loadGalleries();

@@ -3,6 +3,7 @@
 
 export const DEFAULT_WIDTH = 0.008;
 export const MAX_STROKE_POINTS = 10000;
+const MOST_PICTURE = 4 * 1024 * 1024; // base64 of the 3 MiB that the service takes
 const MOST_STEPS = 500;
 const FORMAT = "mgrl-drawing/1";
 
@@ -26,7 +27,7 @@ export class Drawing extends EventTarget {
     this.#step({ ...this.state, strokes: [...this.state.strokes, ...strokes] });
   }
   put(strokes) {
-    if (strokes !== this.state.strokes) this.#step({ ...this.state, strokes });
+    this.#step({ ...this.state, strokes });
   }
   lay(picture) {
     this.#step({ ...this.state, picture });
@@ -84,7 +85,9 @@ export function fromJson(text) {
   if (raw.strokes.length > 20000) throw new Error("A drawing may have 20,000 strokes.");
   const strokes = raw.strokes.map(checkedStroke);
   const picture = typeof raw.picture === "string" ? raw.picture : null;
-  return { strokes, picture, target: typeof raw.target === "string" ? raw.target : "" };
+  if (picture?.length > MOST_PICTURE) throw new Error("The picture in that file is above 3 MiB; scale it down.");
+  const name = (value) => (typeof value === "string" ? value : "");
+  return { strokes, picture, target: name(raw.target), gallery: name(raw.gallery) };
 }
 
 function checkedStroke(raw, number) {

@@ -1,160 +1,167 @@
-// The drawing's stream to the service: sends what changed, takes in answers, and comes back by itself when it is lost.
-// Messages are the JSON form of DrawRequest and DrawResponse (search.proto).
+// Keeps the service's drawing the same as the page's: sends what changed, takes in answers, and comes back by itself when
+// the connection is lost, to the drawing as the service has kept it or, where it has not, with all of it.
+
+import { Stream, extension, parcels, rasterAction, strokesAction } from "./stream.js";
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 5000;
-const POINTS_A_MESSAGE = 100000; // 4 MiB hold 300,000 points
 
-export class Stream {
-  #socket;
-  #sequence = 0;
-
-  // handlers: open(), result(sequence, result), error(sequence, message), ended({message, is_final, is_idle})
-  // begin(): the JSON form of DrawBegin, asked for when the connection stands
-  constructor(begin, handlers) {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    this.#socket = new WebSocket(`${scheme}://${location.host}/api/draw`);
-    let hasEnded = false;
-    const end = (how) => {
-      if (!hasEnded) handlers.ended(how);
-      hasEnded = true;
-    };
-    this.#socket.onopen = () => {
-      this.send({ begin: begin() });
-      handlers.open?.();
-    };
-    this.#socket.onmessage = ({ data }) => {
-      const reply = JSON.parse(data);
-      if (reply.ended) end(reply.ended);
-      else if (reply.error) handlers.error(reply.sequence, reply.error.message);
-      else handlers.result(reply.sequence, complete(reply.result));
-    };
-    this.#socket.onclose = () => end({ message: "The sketchpad's command has stopped.", is_final: false, is_idle: false });
-    this.drop = () => {
-      hasEnded = true;
-      // A browser complains of a socket that is closed before it is open.
-      if (this.isConnecting) this.#socket.onopen = () => this.#socket.close();
-      else this.#socket.close();
-    };
-  }
-
-  get isConnecting() {
-    return this.#socket.readyState === WebSocket.CONNECTING;
-  }
-
-  send(action) {
-    this.#sequence += 1;
-    this.#socket.send(JSON.stringify({ sequence: this.#sequence, ...action }));
-    return this.#sequence;
-  }
-
-  sendStrokes(strokes) {
-    let [sequence, chunk, points] = [0, [], 0];
-    strokes.forEach((stroke, i) => {
-      chunk.push(strokeMessage(stroke));
-      points += stroke.points.length;
-      if (points >= POINTS_A_MESSAGE || i === strokes.length - 1) {
-        sequence = this.send({ strokes: { strokes: chunk } });
-        [chunk, points] = [[], 0];
-      }
-    });
-    return sequence;
-  }
-}
+// What the service has of a drawing: strokes by number, null where one was erased; how many points of the latest one; how
+// many of the latest steps drew a stroke each; the picture; the options.
+const EMPTY = { strokes: [], points: 0, steps: 0, picture: null };
 
 export class Link extends EventTarget {
   #stream = null;
-  #isOpen = false;
+  #isOpen = false; // the service takes changes
+  #isOver = true; // the stream has ended for good, until something is wanted otherwise
   #isAsleep = false; // nobody drew for long, and the service ended the stream
-  #sent = null; // the state that the service has, as far as it was sent on this stream
-  #wanted;
-  #begin;
+  #gallery = "";
+  #wanted; // {strokes, picture, options}
+  #has = null; // what the service has when it has read all messages; null where that is not known
+  #sent = []; // [sequence, what it has after that message], from the latest answered message on
+  #token = ""; // with which the drawing is resumed
+  #sequence = 0;
+  #answered = 0;
   #wait = FIRST_WAIT_MS;
   #timer = 0;
 
   constructor(state) {
     super();
-    this.#wanted = state;
+    this.#wanted = { ...state, options: {} };
   }
 
-  // Begins a new stream (the JSON form of DrawBegin); the drawing is sent again.
-  begin(begin) {
-    this.#begin = begin;
+  get isOpen() {
+    return this.#isOpen;
+  }
+
+  // Whether the latest answer is the ranking of what is wanted.
+  get isCurrent() {
+    return this.#isOpen && this.#answered === this.#sequence;
+  }
+
+  // Begins a new stream, which the drawing is sent on again; `options` is the JSON form of SearchOptions.
+  begin(gallery, options) {
+    this.#gallery = gallery;
+    this.#wanted = { ...this.#wanted, options };
     this.#stream?.drop();
+    this.#token = "";
     this.#connect();
   }
 
-  // Ranks the same drawing otherwise from now on (the JSON form of SearchOptions).
+  // Ranks the same drawing otherwise from now on.
   choose(options) {
-    this.#begin = { ...this.#begin, options };
-    if (this.#isOpen) this.#stream.send({ options });
-    else if (!this.#stream.isConnecting) this.begin(this.#begin);
+    if (this.#isOver) this.begin(this.#gallery, options);
+    else this.#want({ options });
   }
 
-  // Brings the service to this state; the sequence number of the last message, 0 when there was none to send.
-  sync(state) {
-    this.#wanted = state;
-    if (this.#isAsleep) this.#connect();
-    return this.#isOpen ? this.#catchUp() : 0;
+  // Brings the service to these strokes and this picture. The last stroke may be longer the next time.
+  sync({ strokes, picture }) {
+    this.#want({ strokes, picture });
+  }
+
+  #want(changes) {
+    this.#wanted = { ...this.#wanted, ...changes };
+    if (this.#isOpen) this.#catchUp();
+    else if (this.#isAsleep) this.#connect();
   }
 
   #connect() {
     clearTimeout(this.#timer);
-    this.#isOpen = this.#isAsleep = false;
-    this.#stream = new Stream(() => this.#begin, {
-      open: () => {
-        this.#isOpen = true;
-        this.#sent = { strokes: [], picture: null };
-        this.#catchUp();
+    this.#isOpen = this.#isOver = this.#isAsleep = false;
+    const { options } = this.#wanted;
+    const isResumed = Boolean(this.#token);
+    const first = () => (isResumed ? { resume: { token: this.#token, answered: this.#answered } } : { begin: { gallery: this.#gallery, options } });
+    this.#stream = new Stream(first, {
+      open: (sequence) => {
+        if (isResumed) return; // until the answer says what the service has
+        this.#sent = [[sequence, { ...EMPTY, options }]];
+        this.#open(sequence);
       },
       result: (sequence, result) => {
         this.#wait = FIRST_WAIT_MS;
-        this.#tell("result", { sequence, result });
+        this.#answered = Math.max(this.#answered, sequence);
+        this.#token = result.session?.resume_token ?? this.#token;
+        this.#sent = this.#sent.filter(([number]) => (this.#isOpen ? number >= sequence : number === sequence));
+        if (!this.#isOpen) this.#open(sequence);
+        this.#tell("result", result);
       },
       error: (sequence, message) => {
-        this.#sent = null; // refused: what the service has is no longer known
-        this.#tell("refused", { sequence, message });
+        // Refused: what the service has is no longer known, and the next change sends all.
+        this.#answered = Math.max(this.#answered, sequence);
+        this.#has = null;
+        this.#sent = [];
+        this.#tell("refused", { message });
       },
-      ended: ({ message, is_final, is_idle }) => {
-        this.#isOpen = false;
-        this.#isAsleep = is_idle;
-        this.#tell(is_idle ? "asleep" : "lost", { message, isFinal: is_final });
-        if (is_final || is_idle) return;
-        this.#timer = setTimeout(() => this.#connect(), this.#wait);
-        this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
-      },
-    });
+      ended: (how) => this.#ended(how),
+    }, this.#sequence);
   }
 
-  #catchUp() {
-    const [stream, wanted] = [this.#stream, this.#wanted];
-    let [sent, sequence] = [this.#sent, 0];
-    this.#sent = wanted;
-    if (!sent || (sent.picture && !wanted.picture)) {
-      sequence = stream.send({ clear: {} });
-      sent = { strokes: [], picture: null };
+  // The service has what it had after the message of this number.
+  #open(sequence) {
+    this.#isOpen = true;
+    this.#sequence = sequence;
+    this.#has = this.#sent.at(-1)?.[1] ?? null;
+    this.#catchUp();
+  }
+
+  #ended({ message, then }) {
+    this.#isOpen = false;
+    this.#isOver = then === "stop";
+    this.#isAsleep = then === "draw";
+    if (then === "anew") {
+      this.#token = "";
+      return this.#connect();
     }
-    if (wanted.picture !== sent.picture) sequence = stream.send({ raster: { image: wanted.picture.base64 } });
-    let same = 0;
-    while (same < sent.strokes.length && sent.strokes[same] === wanted.strokes[same]) same += 1;
-    if (same < sent.strokes.length) sequence = stream.send({ undo: { count: sent.strokes.length - same } });
-    return stream.sendStrokes(wanted.strokes.slice(same)) || sequence;
+    this.#tell(this.#isAsleep ? "asleep" : "lost", { message, isFinal: this.#isOver });
+    if (then !== "again") return;
+    this.#timer = setTimeout(() => this.#connect(), this.#wait);
+    this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
+  }
+
+  // The messages that lead from what the service has to what is wanted.
+  #catchUp() {
+    const { strokes, picture, options } = this.#wanted;
+    if (!this.#has || (this.#has.picture && !picture)) this.#send({ clear: {} }, { ...EMPTY, options: this.#has?.options });
+    if (options !== this.#has.options) this.#send({ options }, { ...this.#has, options });
+    if (picture !== this.#has.picture) this.#send(rasterAction(picture), { ...this.#has, picture });
+    this.#takeOff(new Set(strokes));
+    this.#lengthen();
+    const there = new Set(this.#has.strokes);
+    for (const some of parcels(strokes.filter((stroke) => !there.has(stroke)))) {
+      const points = some.at(-1).points.length;
+      this.#send(strokesAction(some), { ...this.#has, strokes: [...this.#has.strokes, ...some], points, steps: this.#has.steps + some.length });
+    }
+  }
+
+  // Takes strokes off that are not wanted: the latest by undo, so that their numbers are free again; others by number.
+  #takeOff(wanted) {
+    const { strokes, steps } = this.#has;
+    const there = [...strokes.keys()].filter((number) => strokes[number]);
+    const gone = there.filter((number) => !wanted.has(strokes[number]));
+    if (!gone.length) return;
+    if (gone.length <= steps && gone[0] === there.at(-gone.length)) {
+      const left = strokes.slice(0, gone[0]);
+      this.#send({ undo: { count: gone.length } }, { ...this.#has, strokes: left, points: left.at(-1)?.points.length ?? 0, steps: steps - gone.length });
+    } else {
+      const left = strokes.map((stroke) => (wanted.has(stroke) ? stroke : null));
+      this.#send({ erase: { strokes: { numbers: gone } } }, { ...this.#has, strokes: left, steps: 0 });
+    }
+  }
+
+  // Sends what the pen drew of the latest stroke meanwhile.
+  #lengthen() {
+    const { strokes, points, steps } = this.#has;
+    const stroke = steps ? strokes.at(-1) : null;
+    if (stroke && stroke.points.length > points) this.#send({ extend: extension(stroke, points) }, { ...this.#has, points: stroke.points.length });
+  }
+
+  #send(action, has) {
+    this.#sequence = this.#stream.send(action);
+    this.#sent.push([this.#sequence, has]);
+    this.#has = has;
   }
 
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
-}
-
-// What is left out of a message has its default.
-function complete(result) {
-  const timings = { raster_ms: 0, encode_ms: 0, search_ms: 0, ...result.timings };
-  if (!result.ranking) return { strokes: 0, no_ink: false, ...result, timings };
-  const hits = (result.ranking.hits ?? []).map((hit) => ({ distance: 0, ...hit }));
-  const ranking = { gallery_photos: 0, exact: false, inked_regions: [], ...result.ranking, hits };
-  return { strokes: 0, no_ink: false, ...result, timings, ranking };
-}
-
-export function strokeMessage({ points, width, pressure }) {
-  return { x: points.map(([x]) => x), y: points.map(([, y]) => y), width, ...(pressure && { pressure }) };
 }

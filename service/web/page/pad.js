@@ -7,6 +7,7 @@ import { paintSketch, paintStroke } from "./paint.js";
 const LEAST_STEP = 0.0015; // a third of a pixel of what the network sees
 const MOST_ZOOM = 8;
 const KEY_STEP = 0.01;
+const REST_MS = 30; // two frames: a pen that moves sends something in each
 
 export class Pad extends EventTarget {
   tool = "pen";
@@ -17,7 +18,8 @@ export class Pad extends EventTarget {
   #painted = { strokes: [], picture: null }; // what is on it
   #view = { zoom: 1, x: 0, y: 0 };
   #fingers = new Map();
-  #live = null; // {points, pressure, times_ms, pieces} of the pen, {path, strokes} of the eraser
+  #live = null; // {strokes} of the pen, of which the last one grows; {path, left} of the eraser
+  #restTimer = 0;
   #started = performance.now();
   #sawPen = false;
   #hasGuide = false;
@@ -72,7 +74,7 @@ export class Pad extends EventTarget {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, size, size);
     this.#transform(context, size);
-    this.#painted = { ...this.#drawing.state, strokes: this.#live?.strokes ?? this.#drawing.state.strokes };
+    this.#painted = { ...this.#drawing.state, strokes: this.#live?.left ?? this.#drawing.state.strokes };
     paintSketch(context, this.#painted, size, "");
     this.#paint();
   }
@@ -107,7 +109,7 @@ export class Pad extends EventTarget {
       context.clearRect(0, 0, size, size);
       context.drawImage(this.#layer, 0, 0);
       this.#transform(context, size);
-      if (this.#live?.points) for (const stroke of [...this.#live.pieces, this.#live]) if (stroke.points.length) paintStroke(context, stroke, size);
+      for (const stroke of this.#drawn()) paintStroke(context, stroke, size);
       if (this.#hasGuide) paintGuide(context, size, this.#view.zoom);
       if (this.#live?.path) paintRing(context, size, this.#live.path.at(-1), this.#radius, this.#view.zoom);
       if (this.#cursor) paintCross(context, size, this.#cursor, this.#view.zoom);
@@ -181,13 +183,19 @@ export class Pad extends EventTarget {
   }
 
   #abandon() {
-    this.#live = null;
+    this.#end();
+    this.#tell("live", []);
     this.refresh();
   }
 
   #begin(hasPressure, isErasing = false) {
-    if (this.tool === "eraser" || isErasing) this.#live = { path: [], strokes: this.#drawing.state.strokes };
-    else this.#live = { ...emptyStroke(this.width, hasPressure), pieces: [] };
+    if (this.tool === "eraser" || isErasing) this.#live = { path: [], left: this.#drawing.state.strokes };
+    else this.#live = { strokes: [emptyStroke(this.width, hasPressure)] };
+  }
+
+  // What the pen has drawn since it was put down.
+  #drawn() {
+    return this.#live?.strokes?.filter((stroke) => stroke.points.length) ?? [];
   }
 
   #take(events) {
@@ -202,40 +210,51 @@ export class Pad extends EventTarget {
     if (live.path) {
       const before = live.path.at(-1) ?? point;
       live.path.push(point);
-      const left = erased(live.strokes, [before, point], this.#radius);
-      if (left !== live.strokes) {
-        live.strokes = left;
+      const left = erased(live.left, [before, point], this.#radius);
+      if (left !== live.left) {
+        live.left = left;
         this.refresh();
       }
-    } else if (point.some((value) => value < 0 || value > 1) || live.points.length >= MAX_STROKE_POINTS) {
-      // Over the edge the line ends; it begins anew where it comes back.
-      this.#cut();
     } else {
-      const last = live.points.at(-1);
-      if (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < LEAST_STEP) return;
-      live.points.push(point);
-      live.pressure?.push(pressure);
-      live.times_ms.push(Math.max(0, time - this.#started));
+      this.#draw(live.strokes, point, pressure, time);
     }
     this.#paint();
   }
 
-  #cut() {
-    const live = this.#live;
-    if (!live.points.length) return;
-    const { points, width, pressure, times_ms } = live;
-    live.pieces.push({ points, width, pressure, times_ms });
-    Object.assign(live, emptyStroke(width, Boolean(pressure)));
+  #draw(strokes, point, pressure, time) {
+    const stroke = strokes.at(-1);
+    const last = stroke.points.at(-1);
+    if (point.some((value) => value < 0 || value > 1) || stroke.points.length >= MAX_STROKE_POINTS) {
+      // Over the edge the line ends; it begins anew where it comes back.
+      if (last) strokes.push(emptyStroke(stroke.width, Boolean(stroke.pressure)));
+      return;
+    }
+    if (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < LEAST_STEP) return;
+    stroke.points.push(point);
+    stroke.pressure?.push(pressure);
+    stroke.times_ms.push(Math.max(0, time - this.#started));
+    // A pen that rests is likely to be lifted: what it drew can be ranked already.
+    clearTimeout(this.#restTimer);
+    this.#restTimer = setTimeout(() => this.#tell("live", this.#drawn()), REST_MS);
   }
 
   #commit(time) {
-    const live = this.#live;
-    if (live.points) this.#cut();
-    this.#live = null;
-    this.dispatchEvent(new CustomEvent("commit", { detail: { time } }));
-    if (live.path) this.#drawing.put(live.strokes);
-    else if (live.pieces.length) this.#drawing.add(live.pieces);
+    const [live, drawn] = [this.#live, this.#drawn()];
+    this.#end();
+    const hasErased = live.path && live.left !== this.#drawing.state.strokes;
+    if (hasErased || drawn.length) this.#tell("commit", { time });
+    if (hasErased) this.#drawing.put(live.left);
+    else if (drawn.length) this.#drawing.add(drawn);
     this.#paint();
+  }
+
+  #end() {
+    clearTimeout(this.#restTimer);
+    this.#live = null;
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   #wheel(event) {

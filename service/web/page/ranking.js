@@ -30,7 +30,7 @@ export class Ranking extends EventTarget {
   show(result, isMuch) {
     this.result = result;
     const hits = this.hits().slice(0, SHOWN);
-    const before = isStill() ? null : new Map([...this.#cards].map(([id, card]) => [id, card.getBoundingClientRect()]));
+    const places = isStill() ? null : this.#places();
     const focused = document.activeElement;
     for (const id of [...this.#cards.keys()]) if (!hits.some((hit) => hit.photo_id === id)) this.#drop(id);
     hits.forEach((hit, place) => {
@@ -39,9 +39,28 @@ export class Ranking extends EventTarget {
       label(card, hit);
     });
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
-    if (before) for (const [id, card] of this.#cards) glide(card, before.get(id));
+    if (places) this.#glide(places);
     setTimeout(() => this.#fetchAhead(), FETCH_AFTER_MS);
     this.#judge(result, isMuch);
+  }
+
+  // Of each card in turn: where it is seen, perhaps on its way, and where its place is.
+  #places() {
+    const { left, top } = this.#list.getBoundingClientRect();
+    const [x, y] = [left - this.#list.offsetLeft, top - this.#list.offsetTop];
+    return [...this.#list.children].map((card) => ({ card, seen: card.getBoundingClientRect(), left: card.offsetLeft + x, top: card.offsetTop + y }));
+  }
+
+  // Moves cards from where they were seen to their new places, which lie where they lay: nothing need be laid out to know.
+  #glide(places) {
+    const seen = new Map(places.map((place) => [place.card, place.seen]));
+    [...this.#list.children].forEach((card, rank) => {
+      const [from, to] = [seen.get(card), places[rank]];
+      const way = from && to && [from.left - to.left, from.top - to.top];
+      if (way?.every((pixels) => !pixels)) return;
+      const start = way ? { transform: `translate(${way[0]}px, ${way[1]}px)` } : { opacity: 0, transform: "scale(0.92)" };
+      card.animate([start, { opacity: 1, transform: "none" }], { duration: MOVE_MS, easing: "cubic-bezier(.2,.8,.2,1)" });
+    });
   }
 
   // The photos that may come next, so that they are there when they do.
@@ -97,21 +116,13 @@ function described(change, hit) {
   return change > 0 ? `, up ${hit.rank_change}` : `, down ${-hit.rank_change}`;
 }
 
-function glide(card, before) {
-  const after = card.getBoundingClientRect();
-  const frames = before
-    ? [{ transform: `translate(${before.left - after.left}px, ${before.top - after.top}px)` }, { transform: "none" }]
-    : [{ opacity: 0, transform: "scale(0.92)" }, { opacity: 1, transform: "none" }];
-  if (!before || before.left !== after.left || before.top !== after.top) card.animate(frames, { duration: MOVE_MS, easing: "cubic-bezier(.2,.8,.2,1)" });
-}
-
 const PHASES = [["raster_ms", "raster"], ["encode_ms", "encode"], ["search_ms", "search"]];
 
 // Shows where the time of an answer went; `shown_ms` is from pen up to the repainted ranking, null when nobody drew.
 export function showTimings(timings, ranking, shown_ms) {
   const parts = PHASES.map(([key, name]) => [name, timings[key]]);
   const own = parts.reduce((sum, [, ms]) => sum + ms, 0);
-  if (shown_ms !== null) parts.push(["to the screen", Math.max(0, shown_ms - own)]);
+  if (shown_ms !== null) parts.push(["to the screen", Math.max(0, shown_ms - own)]); // nothing, where it was there before
   const all = parts.reduce((sum, [, ms]) => sum + ms, 0) || 1;
   byId("timing-bar").replaceChildren(
     ...parts.map(([name, ms]) => {

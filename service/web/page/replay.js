@@ -1,7 +1,7 @@
 // A drawing ranked again stage by stage: scrubbed through, with the rank of a confirmed target along it.
 
 import { byId, element, portrait } from "./dom.js";
-import { Stream } from "./link.js";
+import { Stream, parcels, rasterAction, strokesAction } from "./stream.js";
 import { paintSketch } from "./paint.js";
 
 const MOST_STAGES = 70;
@@ -54,14 +54,14 @@ export class Replay {
     const ask = () => {
       const stage = this.#stages.length;
       const strokes = this.#state.strokes.slice(stage ? ends[stage - 1] : 0, ends[stage]);
-      if (!stage && this.#state.picture) asked = this.#stream.send({ raster: { image: this.#state.picture.base64 } });
-      if (strokes.length) asked = this.#stream.sendStrokes(strokes);
+      if (!stage && this.#state.picture) asked = this.#stream.send(rasterAction(this.#state.picture));
+      for (const some of parcels(strokes)) asked = this.#stream.send(strokesAction(some));
     };
     const fail = (message) => {
       byId("replay-note").textContent = message;
       this.#stream.drop();
     };
-    this.#stream = new Stream(() => begin, {
+    this.#stream = new Stream(() => ({ begin }), {
       open: ask,
       result: (sequence, result) => {
         if (sequence < asked) return;

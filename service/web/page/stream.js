@@ -1,7 +1,7 @@
 // One stream of a drawing: messages to the service and its answers, in the JSON form of DrawRequest and DrawResponse
 // (search.proto).
 
-const POINTS_A_MESSAGE = 100000; // 4 MiB hold 300,000 points
+const POINTS_A_MESSAGE = 50000; // 60 bytes each at most, as JSON; the bridge takes 6 MiB
 
 export class Stream {
   #socket;
@@ -47,7 +47,7 @@ export class Stream {
     this.#hasEnded = true;
     // A browser complains of a socket that is closed before it is open.
     if (this.isConnecting) this.#socket.onopen = () => this.#socket.close();
-    else this.send({ finish: {} });
+    else if (this.#socket.readyState === WebSocket.OPEN) this.send({ finish: {} });
   }
 }
 

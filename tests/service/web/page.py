@@ -49,7 +49,7 @@ class Sketchpad:
     def __init__(self, tab):
         self.tab = tab
 
-    def draw(self, strokes, every=3):
+    def draw(self, strokes, every=3, rest_ms=0):
         box = self.tab.locator("#pad").bounding_box()
         for stroke in strokes:
             points = stroke.points.tolist()
@@ -60,14 +60,18 @@ class Sketchpad:
             self.tab.mouse.down()
             for spot in spots[1:]:
                 self.tab.mouse.move(*spot)
+            if rest_ms:
+                self.tab.wait_for_timeout(rest_ms)
             self.tab.mouse.up()
 
     def strokes(self):
         return int(self.tab.inner_text("#stroke-count").split()[0])
 
     def settled(self, strokes):
-        """Wait until the ranking is that of so many strokes."""
-        self.tab.wait_for_function("n => Number(document.body.dataset.answered) === n", arg=strokes, timeout=15_000)
+        """Wait until so many strokes are on the sheet and ranked."""
+        script = """n => parseInt(document.querySelector('#stroke-count').textContent) === n
+            && document.querySelector('#ranking').getAttribute('aria-busy') === 'false'"""
+        self.tab.wait_for_function(script, arg=strokes, timeout=15_000)
 
     def ranked(self):
         return self.tab.eval_on_selector_all("#ranking > li", "cards => cards.map((card) => card.dataset.id)")

@@ -15,7 +15,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from indexer.errors import ConfigError, QueryError
 from indexer.regions import REGIONS
@@ -82,14 +83,43 @@ def test_what_is_no_message_ends_the_drawing_for_good(page):
     with page.draw() as drawing:
         drawing.send('{"begin": {"options": {"k": "many"}}}')
         ended = json.loads(drawing.recv(5))["ended"]
-    assert ended["is_final"] is True
+    assert ended["then"] == "stop"
     assert "JSON form of a DrawRequest" in ended["message"]
+
+
+def test_bytes_end_the_drawing_for_good(page, caplog):
+    with page.draw() as drawing:
+        drawing.send(b'{"begin": {}}')
+        assert json.loads(drawing.recv(5))["ended"] == {"message": "a message must be text, got bytes", "then": "stop"}
+    assert caplog.records == []
+
+
+def test_a_drawing_that_is_unknown_is_to_be_sent_anew(page):
+    with page.draw() as drawing:
+        ended = say(drawing, 0, resume={"token": "x" * 32})["ended"]
+    assert ended["then"] == "anew"
+
+
+def test_a_message_above_the_services_limit_ends_the_drawing_for_good(page):
+    with page.draw() as drawing:
+        ended = say(drawing, 1, begin={"gallery": "x" * (5 << 20)})["ended"]
+    assert ended["then"] == "stop"
+    assert "above the service's limit" in ended["message"]
+
+
+def test_a_message_above_the_bridges_limit_closes_its_connection_and_no_other(page, caplog):
+    with page.draw() as other, page.draw() as drawing:
+        say(other, 1, begin={})
+        with pytest.raises(ConnectionClosed):
+            say(drawing, 1, begin={"gallery": "x" * (7 << 20)})
+        assert say(other, 2, **message(line()))["result"]["strokes"] == 1
+    assert [record for record in caplog.records if record.name != "websockets.client"] == []
 
 
 def test_options_that_the_service_refuses_end_the_drawing_for_good(page):
     with page.draw() as drawing:
         ended = say(drawing, 1, begin={"options": {"k": 0}})["ended"]
-    assert (ended["is_final"], ended["is_idle"]) == (True, False)
+    assert ended["then"] == "stop"
     assert ended["message"] == "k must be from 1 to 1000, got 0"
 
 
@@ -115,7 +145,7 @@ def test_without_the_service_the_page_is_there_and_says_so(encoder, gallery):
     with page_for(address) as page:
         with page.draw() as drawing:
             ended = json.loads(drawing.recv(5))["ended"]
-        assert ended["is_final"] is False
+        assert ended["then"] == "again"
         assert "no service answers" in ended["message"]
         assert page.get("/").status_code == 200
         assert page.get("/api/galleries").status_code == 503
@@ -126,7 +156,7 @@ def test_a_service_that_stops_ends_the_drawing_which_may_come_back(page, service
         say(drawing, 1, begin={})
         service.on_loop(service.server.stop(0.1))
         ended = json.loads(drawing.recv(5))["ended"]
-    assert ended["is_final"] is False
+    assert ended["then"] == "again"
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_says_so_to_the_browser(page):
@@ -142,10 +172,25 @@ def test_the_page_loads_nothing_from_elsewhere_and_says_so_to_the_browser(page):
         assert outside <= {"http://www.w3.org/2000/svg"}
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", ""])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "", "{}@evil.example", "{}.evil.example", "{}/"])
 def test_another_page_cannot_draw(page, origin):
-    with pytest.raises(InvalidStatus, match="403"), page.draw(origin):
+    with pytest.raises(InvalidStatus, match="403"), page.draw(origin.format(page.origin)):
         pass
+
+
+def test_two_origins_are_none(page):
+    with pytest.raises(InvalidStatus, match="400"):
+        connect(f"ws://{page.host}/api/draw", origin=page.origin, additional_headers={"Origin": "http://evil.example"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%00", "/..%2fapp.py", "/%2e%2e/app.py", "//evil.example/", "/api/thumbnail?id=%00", "/api/photo?gallery=%ff"],
+)
+def test_odd_paths_lead_nowhere(page, path):
+    with socket.create_connection(page.host.split(":")) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {page.host}\r\nConnection: close\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 404")
 
 
 def test_another_page_cannot_send_a_scan_nor_embed_a_photo(page, gallery):

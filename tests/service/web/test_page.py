@@ -1,121 +1,18 @@
-"""The sketchpad in a real browser: drawn on by pointer events, looked at, and cut off from its service.
-
-Screenshots of desktop and phone sizes are kept in the folder that MGRL_SCREENSHOTS names, or in pytest's own.
-"""
+"""The sketchpad in a real browser: drawn on by pointer events, and looked at."""
 
 import json
-import os
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pytest
-from PIL import Image
 
-from indexer.encoding import OnnxEncoder
 from indexer.episode import Episode
-from indexer.gallery import Gallery
-from indexer.ingest import ingest
-from indexer.sketch import rasterise
-from service.client import Client
-from service.config import Config
-from service.config_access import CreatedConfig
 from service.demo.pencil import draw_strokes
-from service.demo.sample import make_sample, person
-from service.demo.subject import invented_subject
-from tests.service.conftest import make_gallery, serving
-from tests.service.web.page import Sketchpad, page_for
+from service.demo.sample import person
+from tests.service.web.browser import HOSTILE, SEED, choose, in_chromium, opened, scan
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
-]
+pytestmark = in_chromium
 
-PEOPLE, SEED = 40, 2
-HOSTILE = "<img src=x onerror=document.title='broken'>"
 PHONE = {"width": 390, "height": 844}
-DESKTOP = {"width": 1360, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return OnnxEncoder.open()
-
-
-@pytest.fixture(scope="module")
-def galleries(tmp_path_factory, encoder):
-    """Forty painted people, one of them of a hostile name, with metadata; and a gallery whose thumbnails are broken."""
-    folder = tmp_path_factory.mktemp("sample")
-    make_sample(folder / "photos", PEOPLE, SEED)
-    shutil.copy(folder / "photos" / "person0040.jpg", folder / "photos" / f"{HOSTILE}.jpg")
-    (folder / "photos" / "person0040.jpg").unlink()
-    known = [{"photo_id": f"person{n:04d}", "age": n, "seen": n % 2 == 0, "place": "north"} for n in range(1, PEOPLE)]
-    known.append({"photo_id": HOSTILE, "age": 40, "place": "<script>document.title='broken'</script>"})
-    (folder / "known.jsonl").write_text("".join(json.dumps(one) + "\n" for one in known))
-    ingest(folder / "people", [folder / "photos"], encoder, metadata=folder / "known.jsonl")
-    people, faceless = Gallery.open(folder / "people"), make_gallery(folder / "faceless", encoder, photos=5)
-    yield [people, faceless]
-    people.close()
-    faceless.close()
-
-
-@pytest.fixture(scope="module")
-def episode():
-    return invented_subject(PEOPLE, SEED, 20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory):
-    folder = Path(os.environ.get("MGRL_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"screenshots: {folder}")
-    return folder
-
-
-@contextmanager
-def opened(browser, address, **context):
-    """A tab on the page; fails on anything that the browser complains about."""
-    complaints = []
-    inside = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **context})
-    tab = inside.new_page()
-
-    def complain(text, when=True):
-        if when:
-            complaints.append(text)
-
-    tab.on("console", lambda message: complain(message.text, message.type in ("error", "warning")))
-    tab.on("pageerror", lambda error: complain(str(error)))
-    ours = (address, "data:", "blob:")
-    tab.on("request", lambda request: complain(request.url, not request.url.startswith(ours)))
-    tab.goto(address)
-    tab.wait_for_selector("#connection[data-way=on]")
-    try:
-        yield Sketchpad(tab), complaints
-    finally:
-        inside.close()
-    assert not complaints
-
-
-@pytest.fixture(scope="module")
-def address(galleries, encoder):
-    with serving(galleries, encoder) as running, page_for(running.address) as page:
-        yield page.address
-
-
-def choose(tab, gallery):
-    tab.select_option("#gallery", gallery)
-    tab.wait_for_selector("#connection[data-way=on]")
 
 
 def test_a_drawing_finds_its_face_and_is_edited_filtered_and_replayed(browser, address, episode, shots, tmp_path):
@@ -247,73 +144,12 @@ def scrubs_a_replay(pad, target, shots, folder):
     tab.keyboard.press("Escape")
 
 
-def test_a_lost_service_loses_no_drawing(browser, galleries, encoder, episode):
-    with (
-        serving(galleries, encoder) as running,
-        page_for(running.address) as page,
-        opened(browser, page.address) as (pad, complaints),
-    ):
-        choose(pad.tab, "people")
-        pad.draw(episode.episode.strokes[:3])
-        pad.settled(3)
-        running.on_loop(running.server.stop(0.1))
-        pad.tab.wait_for_selector("#trouble:has-text('Your drawing is kept')")
-        pad.draw(episode.episode.strokes[3:5])
-        assert pad.strokes() == 5
-        with serving(galleries, encoder, address=running.address):
-            pad.tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
-            pad.settled(5)
-            assert pad.tab.is_hidden("#trouble")
-            assert len(pad.ranked()) == 12
-            # A reload keeps it, too; another tab has its own.
-            pad.tab.reload()
-            pad.tab.wait_for_selector("#connection[data-way=on]")
-            assert pad.strokes() == 5
-            other = pad.tab.context.new_page()
-            other.goto(page.address)
-            assert other.inner_text("#stroke-count") == "0 strokes"
-        # Thumbnails that were asked for while the service was away are no fault of the page.
-        complaints[:] = [one for one in complaints if "503" not in one]
-
-
-def test_the_page_waits_for_the_first_gallery(browser, encoder, tmp_path):
-    config = Config(created=CreatedConfig(folder=tmp_path))
-    with (
-        serving([], encoder, access=config) as running,
-        page_for(running.address) as page,
-        browser.new_context() as context,
-        Client(running.address) as client,
-    ):
-        tab = context.new_page()
-        tab.goto(page.address)
-        tab.wait_for_selector("#trouble:has-text('No gallery is served yet. Your drawing is kept')")
-        client.create("staff")
-        tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
-        assert tab.inner_text("#gallery-name") == "staff"
-        assert tab.inner_text("#photos") == "0 photos"
-
-
-def test_a_stream_that_ended_because_nobody_drew_is_begun_again_by_who_draws(browser, galleries, encoder, episode):
-    with (
-        serving(galleries, encoder, idle_timeout_s=1.0) as running,
-        page_for(running.address) as page,
-        opened(browser, page.address) as (pad, _),
-    ):
-        choose(pad.tab, "people")
-        pad.draw(episode.episode.strokes[:2])
-        pad.tab.wait_for_selector("#connection:has-text('Resting')", timeout=15_000)
-        assert pad.tab.is_hidden("#trouble")
-        pad.draw(episode.episode.strokes[2:3])
-        pad.settled(3)
-
-
 def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_path):
-    drawn = Image.fromarray(255 - rasterise(draw_strokes(person(SEED, 3), np.random.default_rng(3)), 500))
-    sheet = Image.new("L", (900, 760), 200)
-    sheet.paste(drawn.point(lambda value: value * 200 // 255), (200, 130))
-    sheet.rotate(7, fillcolor=200).save(tmp_path / "scan.jpg")
+    scan(tmp_path / "scan.jpg")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "torn.json").write_text('{"strokes": [{"points": [[3, 4]]}]}')
+    (tmp_path / "fat.json").write_text(json.dumps({"strokes": [], "picture": "A" * (5 << 20)}))
+    (tmp_path / "odd.json").write_text(json.dumps({"strokes": [], "picture": "no base64!"}))
     with (tmp_path / "huge.png").open("wb") as huge:
         huge.truncate(21 << 20)
     with opened(browser, address) as (pad, complaints):
@@ -322,6 +158,8 @@ def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_pat
         for name, words in (
             ("text.png", "must be a whole JPEG, PNG or WebP file"),
             ("torn.json", "Stroke 0 of that file must be points from 0 to 1"),
+            ("fat.json", "The picture in that file is above 3 MiB"),
+            ("odd.json", "The picture in that file cannot be read"),
             ("huge.png", "A file may have 20 MiB"),
         ):
             tab.set_input_files("#file", tmp_path / name)
