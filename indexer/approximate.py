@@ -13,9 +13,8 @@ this over the blocks that were left out bounds all of their photos.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +22,17 @@ import numpy.typing as npt
 from indexer.arrangement import Rows, Vectors, arranged
 from indexer.bounds import SLACK, shares_of
 from indexer.calibration import Calibration, calibrated
-from indexer.encoding import default_threads
 from indexer.fused import Bounds, Distances, FusedScan, smallest
 from indexer.kernels import BLOCK
 from indexer.modes import Approximate, Budget
 from indexer.quantised import QuantisedGallery
+from indexer.sharing import Helpers
 
 _CHUNK: Final = 256
 """Blocks whose centres are computed at a time: some 15 MB."""
+
+_PARTS: Final = 8
+"""That bounding the centres is shared in."""
 
 _SCANNING: Final = 0.8
 """Share of a budget that the scan may take; the rest is for ranking what it leaves."""
@@ -47,15 +49,12 @@ class ApproximateScan:
     Args:
         order: (photos,) int64, place -> row.
         scan: over the places.
-        threads: that share the work.
     """
 
-    def __init__(self, order: Rows, scan: FusedScan, threads: int) -> None:
+    def __init__(self, order: Rows, scan: FusedScan) -> None:
         self._order = order
         self._arranged = len(order) // BLOCK
         self._scan = scan
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="centres") if threads > 1 else None
         self._centres = QuantisedGallery(scan.quantised.centre)
         self._radii = np.empty((self._arranged, len(scan.quantised.centre)), np.float32)
         self._calibration = Calibration({})
@@ -63,11 +62,38 @@ class ApproximateScan:
     @classmethod
     def build(cls, photos: int, vectors: Vectors, threads: int | None = None) -> Self:
         """Arrange the photos, quantise them and calibrate; `vectors` gives the embeddings of rows."""
-        order, threads = arranged(photos, vectors, BLOCK), threads or default_threads()
-        built = cls(order, FusedScan.build(photos, lambda places: vectors(order[places]), threads), threads)
+        order = arranged(photos, vectors, BLOCK)
+        built = cls(order, FusedScan.build(photos, lambda places: vectors(order[places]), threads))
         built._measure_blocks(vectors)
         built._calibration = calibrated(photos, vectors, built._ranks_of_nearest)
         return built
+
+    @property
+    def helpers(self) -> Helpers:
+        """The threads that share searches."""
+        return self._scan.helpers
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], threads: int | None = None) -> Self:
+        """The scan that gave its `arrays`, ready to run."""
+        parts: dict[str, dict[str, npt.NDArray[Any]]] = {"photos": {}, "centres": {}, "shares": {}}
+        for name, array in arrays.items():
+            if name not in ("order", "radii"):
+                part, key = name.split("-", 1)
+                parts[part][key] = array
+        read = cls(arrays["order"], FusedScan.of_arrays(parts["photos"], threads))
+        read._centres = QuantisedGallery.of_arrays(parts["centres"])
+        read._radii, read._arranged = arrays["radii"], len(arrays["radii"])
+        read._calibration = Calibration.of_arrays(parts["shares"])
+        return read
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """All that the scan is, by name."""
+        arrays: dict[str, npt.NDArray[Any]] = {"order": self._order, "radii": self._radii}
+        arrays |= {f"photos-{name}": array for name, array in self._scan.quantised.arrays().items()}
+        arrays |= {f"centres-{name}": array for name, array in self._centres.arrays().items()}
+        arrays |= {f"shares-{name}": array for name, array in self._calibration.arrays().items()}
+        return arrays
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
         """Take in the rows from `first` on, as `FusedScan.update` does."""
@@ -124,7 +150,7 @@ class ApproximateScan:
         later = np.arange(self._arranged, len(words))
 
         def scan(some: Rows) -> Bounds:
-            least = self._scan.quantised.bounds(query, some, words, self._pool, self._threads)
+            least = self._scan.quantised.bounds(query, some, words, self.helpers)
             return np.asarray(least[0])
 
         if isinstance(mode, Approximate):
@@ -147,15 +173,16 @@ class ApproximateScan:
 
     def _to_centres(self, probe: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> Bounds:
         """(arranged blocks,) float32 lower bounds of the distance to the centres, over the greatest weight."""
-        rows = np.arange(-(-self._arranged // BLOCK))
-        words, parts = self._centres.words(None), np.array_split(rows, self._threads)
-        query = self._centres.prepared(probe[None], shares[None])
+        query, words = self._centres.prepared(probe[None], shares[None]), self._centres.words(None)
+        blocks = np.arange(len(words))
+        found = np.empty((len(words), BLOCK), np.float32)
+        some = [slice(part[0], part[-1] + 1) for part in np.array_split(blocks, _PARTS) if len(part)]
 
-        def bound(some: Rows) -> Bounds:
-            return self._centres.photo_bounds(query, some, words).ravel()
+        def bound(part: int) -> None:
+            found[some[part]] = self._centres.photo_bounds(query, blocks[some[part]], words)
 
-        found = [bound(rows)] if self._pool is None else list(self._pool.map(bound, parts))
-        return np.concatenate(found)[: self._arranged]
+        self.helpers.share(len(some), bound)
+        return found.ravel()[: self._arranged]
 
     def _unseen_from(
         self, to_centres: Bounds, shares: npt.NDArray[np.float32], left_out: npt.NDArray[np.bool_]

@@ -6,7 +6,7 @@ regions tell less, and their nearest photos are scattered over more of the galle
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,16 @@ class Calibration:
     """Number of inked regions and length of the ranking -> shares of the gallery at which true hits were found."""
 
     shares: Mapping[tuple[int, int], npt.NDArray[np.float64]]
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, npt.NDArray[np.float64]]) -> Self:
+        """The calibration that gave its `arrays`."""
+        keys = {name: tuple(map(int, name.split("-"))) for name in arrays}
+        return cls({(keys[name][0], keys[name][1]): shares for name, shares in arrays.items()})
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The shares by name: regions and length, such as 14-10."""
+        return {f"{inked}-{length}": shares for (inked, length), shares in self.shares.items()}
 
     def share(self, inked: int, k: float, recall: float) -> float:
         """The share of the blocks to look at, 1 where nothing less was measured to be enough.

@@ -58,6 +58,9 @@ class DeviceScan:
         chunk: photos of a chunk.
     """
 
+    helpers: Final = None
+    """No threads share its searches."""
+
     def __init__(
         self, devices: Sequence[torch.device], precision: str | None, centre: npt.NDArray[np.float32], chunk: int
     ) -> None:

@@ -13,7 +13,6 @@ all blocks whatever the reach is, and finds its own for the price of bounding te
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self
 
 import numpy as np
@@ -26,6 +25,7 @@ from indexer.gathered import candidates
 from indexer.kernels import BLOCK
 from indexer.quantised import BATCH, MakeArray, QuantisedGallery, Queries
 from indexer.regions import GRANULARITIES, REGIONS
+from indexer.sharing import Helpers
 
 Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
 """From a query's place in the batch and some rows to their exact distances."""
@@ -54,9 +54,8 @@ class FusedScan:
 
     def __init__(self, quantised: QuantisedGallery, threads: int) -> None:
         self.quantised = quantised
-        self._threads = threads
         # Our own threads and not numba's: its portable pool must not be entered by two searches at once.
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scan") if threads > 1 else None
+        self.helpers = Helpers(threads, "scan")
 
     @classmethod
     def build(cls, photos: int, vectors: Vectors, threads: int | None = None) -> Self:
@@ -83,7 +82,7 @@ class FusedScan:
         nothing = self.quantised.prepared(np.zeros((1, *shape), np.float32), np.zeros((1, REGIONS), np.float32))
         self.quantised.bounds(nothing, np.arange(1))
         one = {g: np.zeros((1, g * g * shape[1]), np.float32) for g in GRANULARITIES}
-        candidates(one, np.arange(1), np.zeros(shape, np.float32), np.ones(REGIONS), 1)
+        candidates(one, np.arange(1), np.zeros(shape, np.float32), np.ones(REGIONS), 1, self.helpers)
         return self
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
@@ -118,7 +117,7 @@ class FusedScan:
         for start in range(0, len(probes), BATCH):
             batch = slice(start, start + BATCH)
             queries = self.quantised.prepared(probes[batch], shares[batch])
-            least = self.quantised.bounds(queries, blocks, words, self._pool, self._threads)
+            least = self.quantised.bounds(queries, blocks, words, self.helpers)
             for offset, row in enumerate(least):
                 query = start + offset
 

@@ -10,6 +10,7 @@ FAISS on a GPU). `indexer.device` says which of them a GPU gets.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import faiss
@@ -24,6 +25,7 @@ from indexer.fusion import EQUAL_WEIGHTS, fused_distance, region_weights
 from indexer.lists import FaissLists
 from indexer.modes import EXACT, Certificate, Exact, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+from indexer.sharing import Helpers
 
 if TYPE_CHECKING:
     from indexer.approximate import ApproximateScan
@@ -37,9 +39,9 @@ than two milliseconds a search, and loading numba costs half a second, compiling
 _APPROXIMATE_FROM: Final = 10_000
 """Photos below which leaving some out saves nothing."""
 
-_GATHER_FROM: Final = 128
-"""Photos are read on their own if at most one in so many takes part. Of a million, 1 % took 13 ms from cold memory, as
-the scan of all did, and 2 ms where an earlier search had just read them."""
+_GATHER_FROM: Final = 32
+"""Photos are read on their own if at most one in so many takes part. Of a million, 1, 2 and 4 % took 4.5, 7.7 and 11 ms
+from cold memory, and the scan of all 10."""
 
 LONGEST: Final = 1e3
 """The compiled scan squares in float32: galleries and probes with longer rows are left to the other scan."""
@@ -88,7 +90,7 @@ class GranularIndex:
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
         self._fused: FusedScan | ApproximateScan | DeviceScan | None = None
         self._fused_from, self._threads = fused_from, threads
-        self._is_mapped = False
+        self._home: Path | None = None
 
     @classmethod
     def build(cls, embeddings: npt.NDArray[np.float32], **options: Any) -> Self:
@@ -99,15 +101,15 @@ class GranularIndex:
 
     @classmethod
     def of_parts(
-        cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]], threads: int | None = None
+        cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]], threads: int | None, home: Path
     ) -> Self:
-        """An index mapped from files: FAISS's, and the other arrays by name. It cannot grow."""
+        """An index mapped from the files in `home`: FAISS's, and the other arrays by name. It cannot grow."""
         from indexer.fused import FusedScan
 
         index = cls(indices[1].d, threads=threads)
         index._indices, index._rows = dict(indices), {g: _stored(one) for g, one in indices.items()}
         index._least, index._most = arrays["least"], arrays["most"]
-        index._fused, index._is_mapped = FusedScan.of_arrays(arrays, threads), True
+        index._fused, index._home = FusedScan.of_arrays(arrays, threads), home
         return index
 
     def __len__(self) -> int:
@@ -129,7 +131,7 @@ class GranularIndex:
         Raises:
             ShapeError: another shape, or NaN or infinity.
         """
-        assert not self._is_mapped, "FAISS ends the process when an index that is mapped from a file grows"
+        assert self._home is None, "FAISS ends the process when an index that is mapped from a file grows"
         if embeddings.ndim != 3 or embeddings.shape[1:] != (REGIONS, self.dim):
             raise ShapeError(f"embeddings must be (photos, {REGIONS}, {self.dim}), got {embeddings.shape}")
         if not len(embeddings):
@@ -150,14 +152,18 @@ class GranularIndex:
     def build_approximate(self) -> bool:
         """Lay the compiled scan out for approximate search; False, changing nothing, where there is no such scan.
 
-        It takes some seconds for a million photos. Photos added later are found as well, by every search. GPUs have no
-        such scan: theirs is exact in less time.
+        It takes half a minute for a million photos, once where the index is saved in a gallery's folder. Photos added
+        later are found as well, by every search. GPUs have no such scan: theirs is exact in less time.
         """
         if self._fused is None or self._shards or len(self) < _APPROXIMATE_FROM:
             return False
         from indexer.approximate import ApproximateScan
+        from indexer.layout_files import saved_layout
 
-        self._fused = ApproximateScan.build(len(self), self.vectors, self._threads)
+        def build() -> ApproximateScan:
+            return ApproximateScan.build(len(self), self.vectors, self._threads)
+
+        self._fused = build() if self._home is None else saved_layout(self._home, build, self._threads)
         return True
 
     def _update_fused(self, first: int) -> None:
@@ -219,7 +225,8 @@ class GranularIndex:
             check_query(probe, self.dim, k)
         per_region = np.array([region_weights(ink, each) for ink, each in zip(inks, weights, strict=True)])
         self._check_allowed(allowed)
-        k = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
+        taking = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, taking)
         found: dict[int, Found] = {}
         shared, alone = [], []
         for query, probe in enumerate(probes):
@@ -240,8 +247,11 @@ class GranularIndex:
                 return self._distances(rows, probes[query], inks[query], weights[query])
 
             candidates: Iterable[npt.NDArray[np.int64]]
-            if allowed is not None and self._gathers(allowed):
-                candidates = self._gathered(np.flatnonzero(allowed), probes[shared], per_region[shared], k)
+            if allowed is not None and (helpers := self._gatherers(taking)):
+                from indexer.gathered import candidates as gathered
+
+                few, asked = np.flatnonzero(allowed), zip(probes[shared], per_region[shared], strict=True)
+                candidates = (gathered(self._rows, few, *query, k, helpers) for query in asked)
             else:
                 candidates = self._fused.candidates(probes[shared], per_region[shared], k, allowed, distances)
             found |= {query: rank(query, rows) for query, rows in zip(shared, candidates, strict=True)}
@@ -269,10 +279,11 @@ class GranularIndex:
         check_query(probe, self.dim, k)
         self._check_allowed(allowed)
         per_region = region_weights(ink, weights)
-        wanted = min(k, len(self) if allowed is None else int(np.count_nonzero(allowed)))
+        taking = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        wanted = min(k, taking)
         nearest = getattr(self._fused, "nearest", None)
         too_long = np.einsum("rd,rd->r", probe, probe).max() >= LONGEST**2
-        is_exact = isinstance(mode, Exact) or (allowed is not None and self._gathers(allowed))
+        is_exact = isinstance(mode, Exact) or self._gatherers(taking) is not None
         if is_exact or nearest is None or not wanted or not per_region.any() or too_long:
             return self.search(probe, ink, k, weights, allowed), Certificate()
 
@@ -283,18 +294,9 @@ class GranularIndex:
         found = self._rank(rows, probe, ink, wanted, weights)
         return found, Certificate.of(unseen_from, float(found[1][-1]))
 
-    def _gathers(self, allowed: npt.NDArray[np.bool_]) -> bool:
-        """Whether the photos that take part are so few that their own rows are read sooner than everyone's copy."""
-        is_compiled = self._fused is not None and not self._shards
-        return is_compiled and int(np.count_nonzero(allowed)) * _GATHER_FROM <= len(self)
-
-    def _gathered(
-        self, rows: npt.NDArray[np.int64], probes: npt.NDArray[np.float32], weights: npt.NDArray[np.float64], k: int
-    ) -> Iterable[npt.NDArray[np.int64]]:
-        """For each query the candidates among a few photos, see `indexer.gathered`, which is imported only now."""
-        from indexer.gathered import candidates
-
-        return (candidates(self._rows, rows, probe, each, k) for probe, each in zip(probes, weights, strict=True))
+    def _gatherers(self, taking: int) -> Helpers | None:
+        """Who reads the rows of photos that are so few that it takes less than to scan everyone's copy; else None."""
+        return None if self._fused is None or taking * _GATHER_FROM > len(self) else self._fused.helpers
 
     def _candidates(
         self,

@@ -3,6 +3,7 @@
     index/KEY/header.json     length and CRC-32 of the files below
     index/KEY/1.faiss ...     one FAISS index per granularity
     index/KEY/NAME.npy        the quantised copy and what belongs to it
+    index/KEY/layout/         what `indexer.layout_files` saves of approximate search
     index.lock                held while these are written or removed
 
 KEY is a hash of the segments' own checksums, so an index of other segments is never taken for this gallery's. Opening
@@ -42,13 +43,13 @@ from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 if TYPE_CHECKING:
     from indexer.fused import FusedScan
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Of the files, and of what their numbers mean: grows with every change of the quantised copy's layout."""
 
 _FOLDER: Final = "index"
-_HEADER: Final = "header.json"
+HEADER: Final = "header.json"
 _LOCK: Final = "index.lock"
-_UNREADABLE: Final = (OSError, ValueError, TypeError, AttributeError, RuntimeError)
+UNREADABLE: Final = (OSError, ValueError, TypeError, AttributeError, RuntimeError)
 """What files that are damaged, or removed while they are read, raise; the last is FAISS's."""
 
 _PIECE: Final = 32 << 20
@@ -94,7 +95,7 @@ def build_index(
         return None
     home = folder / _FOLDER
     home.mkdir(exist_ok=True)
-    with _locked(folder, fcntl.LOCK_SH) as lock:
+    with locked(folder, fcntl.LOCK_SH) as lock:
         if not is_live() or not _build(home, key, embeddings, photos, dim, scan):
             return None
         # Where others write still, the last of them cleans up.
@@ -115,11 +116,11 @@ class SavedRows:
         """Those of these segments' index; None where it does not match its checksums, or is not there."""
         home = folder / _FOLDER / index_key(segments, dim)
         try:
-            header = json.loads((home / _HEADER).read_bytes())
-            if _checksums(home, header) != header:
+            header = json.loads((home / HEADER).read_bytes())
+            if checksums(home, header) != header:
                 return None
             return cls({g: faiss.read_index(str(home / f"{g}.faiss"), faiss.IO_FLAG_MMAP_IFC) for g in GRANULARITIES})
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
 
     def rows(self, start: int, count: int) -> npt.NDArray[np.float32]:
@@ -141,8 +142,10 @@ def index_fault(
     """
     if not (folder / _FOLDER / index_key(segments, dim)).is_dir():
         return None
+    from indexer.layout_files import layout_is_whole
+
     saved = SavedRows.open(folder, segments, dim)
-    if saved is None:
+    if saved is None or not layout_is_whole(folder / _FOLDER / index_key(segments, dim)):
         return "the saved index does not match its checksums, it was altered"
     start = 0
     for segment in segments:
@@ -158,13 +161,14 @@ def no_index(folder: Path) -> Iterator[None]:
 
     Waits for those that are building. Whoever builds afterwards finds which segments are the gallery's then.
     """
-    with _locked(folder, fcntl.LOCK_EX):
+    with locked(folder, fcntl.LOCK_EX):
         _remove_all_but(folder / _FOLDER)
         yield
 
 
 @contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[IO[bytes]]:
+def locked(folder: Path, kind: int) -> Iterator[IO[bytes]]:
+    """Hold the lock of what is derived from a gallery's segments, `fcntl.LOCK_SH` to write and LOCK_EX to remove."""
     with (folder / _LOCK).open("ab") as lock:
         fcntl.flock(lock, kind)
         yield lock
@@ -194,7 +198,7 @@ def _build(
         for name, array in arrays.items():
             np.save(scratch / f"{name}.npy", array)
         names = [path.name for path in scratch.iterdir()]
-        (scratch / _HEADER).write_text(json.dumps(_checksums(scratch, names), indent=1))
+        (scratch / HEADER).write_text(json.dumps(checksums(scratch, names), indent=1))
         whole = home / key
         if whole.exists():  # found damaged, or just written by another process: either way ours is as good
             whole.rename(scratch.with_suffix(".old"))
@@ -211,16 +215,16 @@ def load_index(folder: Path, key: str, threads: int | None = None) -> GranularIn
     """
     home = folder / _FOLDER / key
     try:
-        header = json.loads((home / _HEADER).read_bytes())
+        header = json.loads((home / HEADER).read_bytes())
         names = [name for name in header if not name.endswith(".faiss")]
-        if _checksums(home, header) != header:
+        if checksums(home, header) != header:
             return None
         indices = {g: faiss.read_index(str(home / f"{g}.faiss"), faiss.IO_FLAG_MMAP_IFC) for g in GRANULARITIES}
         # Read, not mapped: a mapping has pages of 4 KB, and a scan of it took 28 ms where one of numpy's memory, in
         # pages of 2 MB, takes 20.
         arrays = {name.removesuffix(".npy"): np.load(home / name) for name in names}
-        return GranularIndex.of_parts(indices, arrays, threads)
-    except _UNREADABLE:
+        return GranularIndex.of_parts(indices, arrays, threads, home)
+    except UNREADABLE:
         return None
 
 
@@ -281,7 +285,7 @@ def _flat_header(width: int, photos: int) -> bytes:
     return bytes(header)
 
 
-def _checksums(home: Path, names: Sequence[str]) -> dict[str, list[int]]:
+def checksums(home: Path, names: Sequence[str]) -> dict[str, list[int]]:
     """Name -> length of its file and checksums of its pieces."""
     lengths = {name: (home / name).stat().st_size for name in names}
     pieces = [(name, start) for name in names for start in range(0, lengths[name], _PIECE)]

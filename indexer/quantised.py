@@ -6,16 +6,17 @@ a file. `bounds` gives lower bounds of Eq. (3); `indexer.granular` ranks in floa
 
 Why the bounds hold. Within a region, let x be a photo's row, y the probe's and m a fixed centre (any will do; the mean
 makes the numbers small). A block stores x - m as integers q in -127..127 times a step h, both known exactly, and the
-largest |x - m - hq| of its photos as e. A probe becomes integers p of 16 bits times a step g, f = |y - m - gp|.
+largest |x - m - hq| of its photos as e. A probe becomes integers p of 12 bits times a step g, f = |y - m - gp|.
 Distances do not change when both sides are moved, so the triangle inequality gives
 
     |x - y| >= |hq - gp| - e - f
     |hq - gp|^2 = |hq|^2 + |gp|^2 - 2hg q.p >= n + |gp|^2 - 2hg q.p
 
 where n is |hq|^2 rounded down to one of 256 steps between the block's least and greatest. q.p is computed in integers,
-exactly: p is made so small that 32 bits hold it. The rest of the right side s is computed in float32 (u = 2^-24), with
-or without fused multiply-adds, in some eight operations on numbers no larger than (Z + |gp|)^2, Z being the longest hq;
-each is off by at most u times that, and taking
+exactly: p is made so small that 32 bits hold it. (Stored is q + 128; the sum starts from -128 times that of all p. On
+the way it may wrap around, which a sum of integers survives.) The rest of the right side s is computed in float32
+(u = 2^-24), with or without fused multiply-adds, in some eight operations on numbers no larger than (Z + |gp|)^2, Z
+being the longest hq; each is off by at most u times that, and taking
 
     error = 16 u (Z + |gp|)^2
 
@@ -26,7 +27,6 @@ times SLACK.
 """
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -34,15 +34,14 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.bounds import UNIT_ROUNDOFF
-from indexer.kernels import BLOCK, GROUP, encode, scan_blocks
+from indexer.kernels import BLOCK, GROUP, MOST, ZERO, encode, packed, scan_blocks
 from indexer.regions import REGIONS
+from indexer.sharing import Helpers
 
 BATCH: Final = 32
 """Queries that share a scan: their partial sums and a block's rows fit into 32 KB of cache together."""
 
 MakeArray = Callable[[str, tuple[int, ...], type], npt.NDArray[Any]]
-
-_PROBE_LEVELS: Final = 32_767
 
 _LEVELS: Final = 127
 _LEAST_STEP: Final = 2.0**-60
@@ -50,6 +49,9 @@ _LEAST_STEP: Final = 2.0**-60
 
 _LARGER: Final = 1 + 2.0**-18
 """What stored errors are multiplied by, to stay above the roundings of their sums in float32."""
+
+_TASKS: Final = 16
+"""Parts of a scan a thread: so that none waits long for the last one to end."""
 
 _TASK: Final = 128
 """Blocks a thread scans at least: below a tenth of a millisecond handing over costs more than it gains."""
@@ -59,7 +61,8 @@ _TASK: Final = 128
 class Queries:
     """What `indexer.kernels.scan_blocks` takes per query; its docstring says what they are."""
 
-    probes: npt.NDArray[np.int32]
+    probes: npt.NDArray[np.uint32]
+    starts: npt.NDArray[np.int32]
     bases: npt.NDArray[np.float32]
     steps: npt.NDArray[np.float32]
     shares: npt.NDArray[np.float32]
@@ -73,7 +76,7 @@ class Queries:
 
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
         """In the order in which the scan takes them."""
-        return self.probes, self.bases, self.steps, self.shares, self.offsets
+        return self.probes, self.starts, self.bases, self.steps, self.shares, self.offsets
 
 
 class QuantisedGallery:
@@ -88,7 +91,7 @@ class QuantisedGallery:
         self._width = -(-centre.shape[1] // GROUP) * GROUP
         self._photos = 0
         self._everyone = np.empty(0, np.uint64)
-        self._codes = np.zeros((REGIONS, 0, (self._width + 1) * BLOCK), np.int8)
+        self._codes = np.zeros((REGIONS, 0, (self._width + 1) * BLOCK), np.uint8)
         self._heads = np.zeros((REGIONS, 0, 4), np.float32)
         self._longest = np.zeros(REGIONS)
 
@@ -99,7 +102,7 @@ class QuantisedGallery:
     def on(cls, centre: npt.NDArray[np.float32], photos: int, make: MakeArray) -> Self:
         """An empty copy with room for so many photos in two arrays that `make` makes, by name, shape and type."""
         quantised, blocks = cls(centre), -(-photos // BLOCK)
-        quantised._codes = make("codes", (REGIONS, blocks, (quantised._width + 1) * BLOCK), np.int8)
+        quantised._codes = make("codes", (REGIONS, blocks, (quantised._width + 1) * BLOCK), np.uint8)
         quantised._heads = make("heads", (REGIONS, blocks, 4), np.float32)
         return quantised
 
@@ -165,8 +168,7 @@ class QuantisedGallery:
         queries: Queries,
         blocks: npt.NDArray[np.int64],
         words: npt.NDArray[np.uint64] | None = None,
-        pool: ThreadPoolExecutor | None = None,
-        threads: int = 1,
+        helpers: Helpers | None = None,
     ) -> npt.NDArray[np.float32]:
         """(queries, n) float32: the least bound of each of some blocks; infinite where no photo takes part.
 
@@ -174,22 +176,23 @@ class QuantisedGallery:
             queries: at most `BATCH` of them, as `prepared`.
             blocks: (n,) int64.
             words: (all blocks,) uint64 of `words`; all photos take part if None.
-            pool: threads to share the work with; the result does not depend on them.
-            threads: how many of them.
+            helpers: to share the work with; the result does not depend on them.
         """
         words = self._everyone if words is None else words
         nothing = np.empty((len(queries), 0, BLOCK), np.float32)
-        parts = 1 if pool is None else max(1, min(4 * threads, len(blocks) // _TASK))
+        least = np.empty((len(queries), len(blocks)), np.float32)
+        parts = 1 if helpers is None else max(1, min(_TASKS * helpers.threads, len(blocks) // _TASK))
         edges = np.linspace(0, len(blocks), parts + 1).astype(int)
 
-        def scan(part: int) -> npt.NDArray[np.float32]:
-            some = blocks[edges[part] : edges[part + 1]]
-            least = np.empty((len(queries), len(some)), np.float32)
-            scan_blocks(self._codes, self._heads, words, some, *queries.arrays(), least, nothing)
-            return least
+        def scan(part: int) -> None:
+            some = slice(edges[part], edges[part + 1])
+            scan_blocks(self._codes, self._heads, words, blocks[some], *queries.arrays(), least[:, some], nothing)
 
-        found = [scan(0)] if pool is None or parts == 1 else list(pool.map(scan, range(parts)))
-        return np.concatenate(found, axis=1)
+        if helpers is None:
+            scan(0)
+        else:
+            helpers.share(parts, scan)
+        return least
 
     def photo_bounds(
         self, query: Queries, blocks: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]
@@ -213,7 +216,7 @@ class QuantisedGallery:
         """
         centred = np.zeros((len(probes), REGIONS, self._width))
         centred[:, :, : probes.shape[2]] = probes.astype(np.float64) - self.centre
-        levels = min(_PROBE_LEVELS, (2**31 - 1) // (_LEVELS * self._width))
+        levels = min(MOST, (2**31 - 1) // (_LEVELS * self._width))
         steps = np.maximum(np.abs(centred).max(axis=2) / levels, _LEAST_STEP).astype(np.float32)
         coded = np.clip(np.rint(centred / steps[:, :, None].astype(np.float64)), -levels, levels)
         moved = coded * steps[:, :, None].astype(np.float64)
@@ -221,8 +224,9 @@ class QuantisedGallery:
         error = 16 * UNIT_ROUNDOFF * (self._longest + np.sqrt(square)) ** 2
         missed = np.linalg.norm(centred - moved, axis=2) * _LARGER + 2.0**-49
         offsets = np.einsum("qr,qr->q", shares.astype(np.float64), missed)
-        pairs = np.ascontiguousarray(coded.astype("<i2")).view("<i4").astype(np.int32, copy=False)
-        return Queries(pairs, (square - error).astype(np.float32), steps, shares, offsets.astype(np.float32))
+        starts = (-ZERO * coded.sum(axis=2)).astype(np.int32)
+        bases = (square - error).astype(np.float32)
+        return Queries(packed(coded), starts, bases, steps, shares, offsets.astype(np.float32))
 
 
 def _widened(part: npt.NDArray[Any], blocks: int) -> npt.NDArray[Any]:

@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--approximate",
         action="store_true",
         default=None,
-        help="also prepare galleries of 10,000 photos and more for approximate searches; starting takes longer by "
-        "some 30 s a million photos",
+        help="also prepare galleries of 10,000 photos and more for approximate searches; the first start with "
+        "new photos takes longer by some 30 s a million",
     )
     parser.add_argument(
         "--metrics-address",

@@ -8,11 +8,14 @@ import pytest
 
 pytest.importorskip("numba", reason="only the compiled scan's index is saved; it needs the `fast` extra")
 
+from indexer.approximate import ApproximateScan
 from indexer.errors import GalleryError
 from indexer.exact import exact_search
 from indexer.gallery import Gallery
 from indexer.granular import GranularIndex
 from indexer.index_files import build_index
+from indexer.layout_files import layout_is_whole
+from indexer.modes import Approximate
 from indexer.regions import REGIONS
 from indexer.store import StoreWriter
 from tests.conftest import unit_rows
@@ -61,7 +64,7 @@ def test_a_large_gallery_is_built_once_and_mapped_from_then_on(
     monkeypatch.setattr("indexer.store.Store.read_segment", lambda *_: pytest.fail("read although an index was saved"))
     gallery = Gallery.open(folder)
     assert_right(gallery, rows[:PHOTOS])
-    assert gallery._index._is_mapped
+    assert gallery._index._home
     assert gallery.rank_of("p7", rows[7], EVERY) == 1
     np.testing.assert_array_equal(gallery._index.vectors(np.arange(PHOTOS)), rows[:PHOTOS])
     with pytest.raises(AssertionError, match="mapped"):
@@ -127,7 +130,7 @@ def test_a_full_disk_leaves_no_files_and_serves_from_memory(
     monkeypatch.setattr("indexer.index_files.np.save", full)
     gallery = Gallery.open(folder)
     assert_right(gallery, rows[:PHOTOS])
-    assert not gallery._index._is_mapped
+    assert not gallery._index._home
     assert saved(folder) == []
 
 
@@ -180,4 +183,70 @@ def test_several_open_it_for_the_first_time_at_once(folder: Path, rows: Rows) ->
         for gallery in pool.map(Gallery.open, [folder] * 4):
             assert_right(gallery, rows[:PHOTOS])
     assert [path.suffix for path in saved(folder)] == [""]
-    assert Gallery.open(folder)._index._is_mapped
+    assert Gallery.open(folder)._index._home
+
+
+def laid_out(folder: Path) -> Gallery:
+    gallery = Gallery.open(folder)
+    assert gallery.build_approximate()
+    return gallery
+
+
+def answers(gallery: Gallery, rows: Rows) -> list[tuple[list[str], float, bool]]:
+    found = [gallery.search(row, EVERY, 10, mode=Approximate(0.9)) for row in rows[:20]]
+    return [([hit.photo_id for hit in each.hits], each.unseen_from, each.exact) for each in found]
+
+
+def test_the_layout_of_approximate_search_is_made_once(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = answers(laid_out(folder), rows)
+    assert {exact for _, _, exact in expected} != {True}
+    monkeypatch.setattr(ApproximateScan, "build", lambda *_: pytest.fail("made although it was saved"))
+    gallery = laid_out(folder)
+    assert answers(gallery, rows) == expected
+    assert_right(gallery, rows[:PHOTOS])
+    (home,) = saved(folder)
+    assert [path.name for path in home.iterdir() if path.is_dir()] == ["layout"]
+
+
+@pytest.mark.parametrize(
+    "name", ["order.npy", "photos-codes.npy", "centres-heads.npy", "shares-14-10.npy", "header.json"]
+)
+@pytest.mark.parametrize("damage", ["altered", "cut", "missing"])
+def test_a_layout_that_is_not_whole_is_made_again_and_replaced(
+    folder: Path, rows: Rows, name: str, damage: str
+) -> None:
+    expected = answers(laid_out(folder), rows)
+    path = saved(folder)[0] / "layout" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1 if damage == "altered" else 0
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(data if damage == "altered" else data[:-1])
+    assert answers(laid_out(folder), rows) == expected
+    assert layout_is_whole(saved(folder)[0])
+    assert sorted(path.name for path in saved(folder)[0].iterdir() if path.is_dir()) == ["layout"]
+
+
+def test_new_segments_need_a_new_layout(folder: Path, rows: Rows) -> None:
+    old = laid_out(folder)
+    append(folder, PHOTOS, rows[PHOTOS:])
+    new = old.reopened()
+    assert len(saved(folder)) == 1
+    assert layout_is_whole(saved(folder)[0])
+    assert_right(new, rows)
+    assert answers(new, rows)
+
+
+def test_a_disk_without_room_for_the_layout_leaves_none_and_searches_all_the_same(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    gallery = Gallery.open(folder)
+    monkeypatch.setattr("indexer.layout_files.np.save", full)
+    assert gallery.build_approximate()
+    assert answers(gallery, rows)
+    assert not [path for path in saved(folder)[0].iterdir() if path.is_dir()]

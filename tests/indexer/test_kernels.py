@@ -47,14 +47,15 @@ def test_an_installation_that_cannot_be_written_still_runs(tmp_path: Path) -> No
     assert use(folder, HOME=str(home), XDG_CACHE_HOME=str(home)) == ["inf", "3.0", "True"]
 
 
-PLAIN = """
+OTHER = """
 import platform, sys
+import llvmlite.binding, numba
 sys.path[:0] = sys.argv[1:]
 import numpy as np
 from indexer import quantised
-platform.machine = lambda: "riscv64"
+EDIT
 import kernels
-assert not kernels.SIMD
+assert EXPECT
 rng = np.random.default_rng(0)
 gallery = quantised.QuantisedGallery(np.zeros((14, 20), np.float32))
 gallery.write(0, rng.normal(size=(200, 14, 20)).astype(np.float32))
@@ -65,12 +66,28 @@ for queries in (1, 3):
     for quantised.scan_blocks in (ours, kernels.scan_blocks):
         bounds.append(gallery.bounds(query, np.arange(4)))
     np.testing.assert_allclose(*bounds, rtol=2e-3)
+whole = rng.integers(-kernels.MOST, kernels.MOST + 1, 16)
+whole[:8] = kernels.MOST, -kernels.MOST, kernels.MOST, -kernels.MOST, 0, 31, 32, -33
+codes = rng.choice([0, 1, 128, 254, 255], 1024).astype(np.uint8)
+dots = np.arange(64, dtype=np.int32)
+expected = dots + np.einsum("qij,qj->i", codes.reshape(4, 64, 4).astype(int), whole.reshape(4, 4))
+numba.njit(lambda codes, probe, dots: kernels.dot(codes, 0, probe, 0, dots, 0))(codes, kernels.packed(whole), dots)
+np.testing.assert_array_equal(dots, expected)
 print("same")
 """
 
 
 @pytest.mark.slow
-def test_other_processors_run_the_plain_loops(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "expect"),
+    [
+        ("", "kernels.SIMD or platform.machine() != 'x86_64'"),
+        ('platform.machine = lambda: "riscv64"', "not kernels.SIMD and not kernels.VNNI"),
+        ('llvmlite.binding.get_host_cpu_features = lambda: {"avx2": True}', "not kernels.VNNI"),
+    ],
+)
+def test_processors_without_the_instructions_find_the_same(tmp_path: Path, edit: str, expect: str) -> None:
     folder, tree = installed(tmp_path / "installed"), Path(kernels.__file__).parents[1]
-    command = [sys.executable, "-B", "-c", PLAIN, str(folder), str(tree)]
+    program = OTHER.replace("EDIT", edit).replace("EXPECT", expect)
+    command = [sys.executable, "-B", "-c", program, str(folder), str(tree)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["same"]

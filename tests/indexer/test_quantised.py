@@ -159,7 +159,7 @@ def test_the_compiled_kernel_does_what_its_python_says(monkeypatch: pytest.Monke
     query = quantised.prepared(probes, shares)
     for scan in (kernels.scan_blocks, kernels._scan_blocks):
         if scan is kernels._scan_blocks:
-            for name in ("dot", "add_roots", "finish", "unpack", "add_one", "add_many"):
+            for name in ("dot", "add_roots", "finish", "add_region"):
                 monkeypatch.setattr(kernels, name, getattr(kernels, f"_{name}"))
         least, lower = np.empty((queries, 2), np.float32), np.empty((queries, 2, BLOCK), np.float32)
         scan(quantised._codes, quantised._heads, words, blocks, *query.arrays(), least, lower)
@@ -194,7 +194,8 @@ def test_codes_and_errors_are_what_their_definition_says(dim: int) -> None:
     region = 9
     rows = gallery[BLOCK : 2 * BLOCK, region].astype(np.float64) - quantised.centre[region]
     twice_step, norm, norm_step, error = quantised._heads[region, 1].astype(np.float64)
-    coded = quantised._codes[region, 1, :-BLOCK].reshape(-1, BLOCK, 2).transpose(1, 0, 2).reshape(BLOCK, -1)
+    coded = quantised._codes[region, 1, :-BLOCK].reshape(-1, BLOCK, 4).transpose(1, 0, 2).reshape(BLOCK, -1)
+    coded = coded.astype(np.int64) - kernels.ZERO
     assert not coded[:, dim:].any()
     np.testing.assert_allclose(twice_step, 2 * np.abs(rows).max() / 127, rtol=1e-6)
     steps = coded[:, :dim] * (twice_step / 2)

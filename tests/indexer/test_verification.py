@@ -11,7 +11,7 @@ import pytest
 from indexer import edits
 from indexer.errors import GalleryError
 from indexer.gallery import Gallery
-from indexer.index_files import _checksums
+from indexer.index_files import checksums
 from indexer.metadata import Kind
 from indexer.segments import write_segment
 from indexer.store import Alias, Store, StoreWriter
@@ -184,7 +184,7 @@ def test_an_index_of_other_vectors_is_built_anew(indexed: Path, tmp_path: Path) 
     flipped[-9] ^= 0x40
     (right / "1.faiss").write_bytes(flipped)
     names = [path.name for path in right.iterdir() if path.name != "header.json"]
-    (right / "header.json").write_text(json.dumps(_checksums(right, names)))
+    (right / "header.json").write_text(json.dumps(checksums(right, names)))
     assert faults(indexed) == ["the saved index holds other vectors than the segments"]
     assert verify(indexed, repair=True).faults == ()
     np.testing.assert_array_equal(np.load(right / "codes.npy"), rows)
