@@ -1,7 +1,6 @@
 """What `mgrl bench search` times: exact search against reading the vectors once and against what FAISS alone offers."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from itertools import cycle
@@ -18,6 +17,7 @@ from indexer.fusion import region_weights
 from indexer.granular import GranularIndex
 from indexer.modes import Approximate, Budget, Mode
 from indexer.regions import REGIONS
+from indexer.sharing import Helpers
 
 K: Final = 10
 _LIST_LENGTH: Final = 100
@@ -130,10 +130,18 @@ class SearchBench:
         return [np.ones(REGIONS, bool), some] if self.inked < REGIONS else [some]
 
     def _read(self) -> Callable[[], object]:
-        """A parallel sum over all float32 vectors."""
-        parts = np.array_split(self.photos.reshape(-1), 4 * self.threads)
-        pool = ThreadPoolExecutor(self.threads)
-        return lambda: sum(pool.map(np.sum, parts))
+        """A parallel sum over all float32 vectors, shared as searches are."""
+        parts, helpers = np.array_split(self.photos.reshape(-1), 16 * self.threads), Helpers(self.threads, "read")
+        sums = np.empty(len(parts), np.float32)
+
+        def add(part: int) -> None:
+            sums[part] = parts[part].sum()
+
+        def read() -> float:
+            helpers.share(len(parts), add)
+            return float(sums.sum())
+
+        return read
 
     def _single(self, ink: npt.NDArray[np.bool_], allowed: npt.NDArray[np.bool_] | None) -> Callable[[], object]:
         probes = cycle(self.probes)
