@@ -14,6 +14,7 @@ const KEPT_AS = "mgrl-drawing"; // in sessionStorage: each tab has its own, gone
 const MOST_FILE_BYTES = 20 * 1024 * 1024;
 const BEGINNING = 12; // strokes
 const PAUSE_MS = 150;
+const WELCOME = "Draw, and the closest photos appear here. Head in the middle, shoulders at the lower edge, as in a portrait photo.";
 
 const drawing = new Drawing();
 const link = new Link(drawing.state);
@@ -47,7 +48,7 @@ function showBusy() {
 drawing.addEventListener("change", () => {
   byId("undo").disabled = !drawing.canUndo;
   byId("redo").disabled = !drawing.canRedo;
-  byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = drawing.isEmpty;
+  byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = byId("record-png").disabled = drawing.isEmpty;
   byId("hint").hidden = !drawing.isEmpty;
   byId("stroke-count").textContent = `${drawing.state.strokes.length} stroke${drawing.state.strokes.length === 1 ? "" : "s"}`;
   scheduleKeep();
@@ -174,7 +175,7 @@ link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
 function emptyWords(result) {
   const isEmpty = galleries.some(({ name, photos }) => name === gallery() && !photos);
   if (isEmpty && !result.ranking?.hits.length) return "This gallery is empty. Put photos in with mgrl ingest, and reload.";
-  if (result.no_ink) return drawing.isEmpty ? "Draw, and the closest photos appear here." : "No ink yet that counts: draw a little more.";
+  if (result.no_ink) return drawing.isEmpty ? WELCOME : "No ink yet that counts: draw a little more.";
   return result.ranking.hits.length ? "" : "No photo passes the filters.";
 }
 

@@ -301,7 +301,7 @@ function emptyStroke(width, hasPressure) {
 function paintGuide(context, size, zoom) {
   const line = (color, dash, parts) => {
     context.strokeStyle = color;
-    context.lineWidth = 1.2 / zoom;
+    context.lineWidth = (1.2 * devicePixelRatio) / zoom;
     context.setLineDash(dash.map((length) => length / zoom));
     context.beginPath();
     for (let i = 1; i < parts; i++) {

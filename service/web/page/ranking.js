@@ -116,14 +116,16 @@ function described(change, hit) {
   return change > 0 ? `, up ${hit.rank_change}` : `, down ${-hit.rank_change}`;
 }
 
+const THERE = "there before pen-up";
 const PHASES = [["raster_ms", "raster"], ["encode_ms", "encode"], ["search_ms", "search"]];
 
 // Shows where the time of an answer went; `shown_ms` is from pen up to the repainted ranking, null when nobody drew.
 export function showTimings(timings, ranking, shown_ms) {
   const parts = PHASES.map(([key, name]) => [name, timings[key]]);
   const own = parts.reduce((sum, [, ms]) => sum + ms, 0);
-  if (shown_ms !== null) parts.push(["to the screen", Math.max(0, shown_ms - own)]); // nothing, where it was there before
+  if (shown_ms) parts.push(["to the screen", Math.max(0, shown_ms - own)]);
   const all = parts.reduce((sum, [, ms]) => sum + ms, 0) || 1;
+  document.querySelector(".timings").hidden = !ranking;
   byId("timing-bar").replaceChildren(
     ...parts.map(([name, ms]) => {
       const bar = element("span", { "data-phase": name });
@@ -131,7 +133,7 @@ export function showTimings(timings, ranking, shown_ms) {
       return bar;
     }),
   );
-  byId("timing").replaceChildren(...parts.map(([name, ms]) => element("span", { "data-phase": name }, `${name} ${ms.toFixed(1)} ms`)));
+  byId("timing").replaceChildren(...parts.map(([name, ms]) => element("span", { "data-phase": name }, `${name} ${ms.toFixed(1)} ms`)), shown_ms === 0 ? THERE : "");
   byId("how").textContent = ranking ? `${Number(ranking.gallery_photos).toLocaleString("en")} photos ranked ${ranking.exact ? "exactly" : "approximately"}` : "";
   Object.assign(byId("timing").dataset, { own: own.toFixed(2), shown: shown_ms?.toFixed(2) ?? "" });
 }

@@ -1,11 +1,15 @@
 """The sketchpad in a real browser: drawn on by pointer events, and looked at."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from indexer.episode import Episode
+from service.cli import main
 from service.demo.pencil import draw_strokes
 from service.demo.sample import person
 from tests.service.web.browser import HOSTILE, SEED, choose, in_chromium, opened, scan
@@ -15,7 +19,9 @@ pytestmark = in_chromium
 PHONE = {"width": 390, "height": 844}
 
 
-def test_a_drawing_finds_its_face_and_is_edited_filtered_and_replayed(browser, address, episode, shots, tmp_path):
+def test_a_drawing_finds_its_face_and_is_edited_filtered_and_replayed(
+    browser, address, galleries, episode, shots, tmp_path
+):
     with opened(browser, address) as (pad, _):
         tab = pad.tab
         choose(tab, "people")
@@ -44,6 +50,8 @@ def test_a_drawing_finds_its_face_and_is_edited_filtered_and_replayed(browser, a
         assert len(saved.strokes) == 24
         np.testing.assert_allclose(saved.strokes[0].points[0], strokes[0].points[0], atol=0.004)
         scrubs_a_replay(pad, episode.photo_id, shots, tmp_path)
+    rank = [photo_id for photo_id in found if photo_id != HOSTILE].index(episode.photo_id) + 1
+    evaluates(tmp_path / "case.json", galleries[0].folder.parent / "photos", rank, tmp_path)
 
 
 def erases_and_takes_it_back(pad, found):
@@ -140,8 +148,26 @@ def scrubs_a_replay(pad, target, shots, folder):
         assert kind.encode() in data[:8]
     with tab.expect_download() as case:
         tab.click("#save-target")
-    assert json.loads(Path(case.value.path()).read_text())["target"] == target
+    case.value.save_as(folder / "case.json")
+    assert json.loads((folder / "case.json").read_text())["target"] == target
     tab.keyboard.press("Escape")
+
+
+def evaluates(case, people, rank, folder):
+    """`mgrl evaluate` takes the drawing that the page saved, and ranks it at its end as the page did."""
+    data, found = folder / "pairs", folder / "found.json"
+    for name in ("photos", "sketches"):
+        (data / name).mkdir(parents=True)
+    photos = sorted(people.glob("person*.jpg"))
+    for photo in photos:
+        shutil.copy(photo, data / "photos")
+        Image.new("L", (64, 64), 255).save(data / "sketches" / f"{photo.stem}.png")
+    (folder / "split.txt").write_text("\n".join(f"photos/{photo.stem}" for photo in photos))
+    command = ["evaluate", "--data", str(data), "--split", str(folder / "split.txt"), "--stages", "10"]
+    assert main([*command, "--drawings", str(case), "--json", str(found)]) == 0
+    evaluated = json.loads(found.read_text())
+    assert (evaluated["probes"], evaluated["gallery"]) == (1, len(photos))
+    assert evaluated["per_stage"][-1]["m_at_b"] == pytest.approx(100 / rank)
 
 
 def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_path):
