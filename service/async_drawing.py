@@ -16,33 +16,14 @@ from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
 from mgrl.v1 import search_pb2
 from service.answers import DEFAULT_K, Answer, SearchOptions
-from service.calls import Inbox, Metadata, Outbox, Points
-from service.errors import ServiceError, error_from_rpc
-from service.journal import RESUME_S, Journal, may_come_back, pauses
+from service.base_drawing import BaseDrawing
+from service.calls import Points
+from service.errors import ServiceError
+from service.journal import may_come_back
 
 
-class AsyncClientDrawing:
+class AsyncClientDrawing(BaseDrawing):
     """A drawing in progress, for one task at a time; see `service.client_drawing.ClientDrawing`."""
-
-    def __init__(
-        self,
-        stub: Any,
-        target: str,
-        begin: search_pb2.DrawBegin,
-        *,
-        metadata: Metadata = (),
-        deadline_ms: int | None = None,
-        resume_s: float = RESUME_S,
-    ) -> None:
-        self._stub = stub
-        self._target = target
-        self._begin = begin
-        self._metadata = metadata
-        self._resume_s = resume_s
-        self._outbox = Outbox(deadline_ms)
-        self._inbox = Inbox()
-        self._journal = Journal()
-        self._has_ended = False
 
     async def stroke(
         self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
@@ -140,21 +121,17 @@ class AsyncClientDrawing:
         if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
             self._has_ended = True
             raise ServiceError("the drawing has ended; begin another")
-        self._journal.receive(response)
-        self._inbox.put(response)
-        drawn: search_pb2.DrawResponse = response
-        return drawn
+        return self._take_in(response)
 
     async def _come_back(self, error: grpc.aio.AioRpcError) -> None:
         """Go on, on another stream."""
         first = error
-        pauses_s = pauses(self._resume_s if self._journal.is_begun else 0.0)
+        pauses_s = self._pauses()
         while True:
             self._call.cancel()
             pause_s = next(pauses_s, None) if may_come_back(error) else None
             if pause_s is None:
-                self._has_ended = True
-                raise error_from_rpc(first if may_come_back(error) else error, self._target) from error
+                raise self._given_up(first, error) from error
             await asyncio.sleep(pause_s)
             try:
                 return await self._resume()

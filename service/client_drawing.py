@@ -14,41 +14,21 @@ from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
 from indexer.sketch import DEFAULT_WIDTH, Stroke
-from mgrl.v1 import search_pb2, search_pb2_grpc
+from mgrl.v1 import search_pb2
 from service.answers import DEFAULT_K, Answer, SearchOptions
-from service.calls import Inbox, Metadata, Outbox, Points
-from service.errors import ServiceError, error_from_rpc
-from service.journal import RESUME_S, Journal, may_come_back, pauses
+from service.base_drawing import BaseDrawing
+from service.calls import Points
+from service.errors import ServiceError
+from service.journal import may_come_back
 
 
-class ClientDrawing:
+class ClientDrawing(BaseDrawing):
     """A drawing in progress; one thread at a time. Made by `Client.draw`, opened by `with`.
 
     Every edit waits for its answer and returns it. `send_strokes` does not wait: of several strokes sent in a row the
     service answers the latest and says how many it skipped. A refused edit raises and the drawing goes on. A connection
     that breaks is sought again, and the drawing goes on where it was.
     """
-
-    def __init__(
-        self,
-        stub: search_pb2_grpc.SketchSearchServiceStub,
-        target: str,
-        begin: search_pb2.DrawBegin,
-        *,
-        metadata: Metadata = (),
-        deadline_ms: int | None = None,
-        resume_s: float = RESUME_S,
-    ) -> None:
-        self._stub = stub
-        self._target = target
-        self._begin = begin
-        self._metadata = metadata
-        self._resume_s = resume_s
-        self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
-        self._outbox = Outbox(deadline_ms)
-        self._inbox = Inbox()
-        self._journal = Journal()
-        self._has_ended = False
 
     def stroke(
         self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
@@ -153,7 +133,7 @@ class ClientDrawing:
         return request.sequence
 
     def _connect(self, requests: Iterable[search_pb2.DrawRequest]) -> None:
-        self._unsent = queue.SimpleQueue()
+        self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         for request in requests:
             self._unsent.put(request)
         self._call: Any = self._stub.Draw(_until_none(self._unsent), metadata=self._metadata)
@@ -164,17 +144,12 @@ class ClientDrawing:
 
     def _receive(self) -> None:
         try:
-            self._take(next(self._call))
+            self._take_in(next(self._call))
         except StopIteration:
             self._has_ended = True
             raise ServiceError("the drawing has ended; begin another") from None
         except grpc.RpcError as error:
             self._come_back(error)
-
-    def _take(self, response: search_pb2.DrawResponse) -> search_pb2.DrawResponse:
-        self._journal.receive(response)
-        self._inbox.put(response)
-        return response
 
     def _come_back(self, error: grpc.RpcError) -> None:
         """Go on, on another stream.
@@ -183,13 +158,12 @@ class ClientDrawing:
             PublicError: what ended the drawing for good.
         """
         first = error
-        pauses_s = pauses(self._resume_s if self._journal.is_begun else 0.0)
+        pauses_s = self._pauses()
         while True:
             self._hang_up()
             pause_s = next(pauses_s, None) if may_come_back(error) else None
             if pause_s is None:
-                self._has_ended = True
-                raise error_from_rpc(first if may_come_back(error) else error, self._target) from error
+                raise self._given_up(first, error) from error
             time.sleep(pause_s)
             try:
                 return self._resume()
@@ -200,7 +174,7 @@ class ClientDrawing:
         if (resume := self._journal.resume()) is not None:
             self._connect([resume])
             try:
-                while not (response := self._take(next(self._call))).HasField("result"):
+                while not (response := self._take_in(next(self._call))).HasField("result"):
                     pass  # refusals that got lost come first
             except grpc.RpcError as error:
                 if not self._journal.is_forgotten(error, self._target):
@@ -211,7 +185,7 @@ class ClientDrawing:
                     self._unsent.put(request)
                 return
         self._connect(self._journal.sent)
-        self._take(next(self._call))
+        self._take_in(next(self._call))
 
 
 def _until_none(messages: "queue.SimpleQueue[search_pb2.DrawRequest | None]") -> Iterator[search_pb2.DrawRequest]:
