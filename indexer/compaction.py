@@ -21,10 +21,10 @@ import sqlalchemy as sa
 
 from indexer import edits, ledger, versions
 from indexer.contents import read_segments
-from indexer.errors import GalleryError
+from indexer.errors import GalleryError, unknown_photo
 from indexer.index_files import no_index
 from indexer.segments import row_bytes, write_segment
-from indexer.store import StoreWriter, unknown_photo
+from indexer.store import StoreWriter
 from indexer.tables import DELETED, PHOTOS, SEGMENTS
 
 SEGMENT_BYTES: Final = 64 << 20

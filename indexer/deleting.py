@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from indexer import edits, ledger, versions
 from indexer.contents import read_primary_id
-from indexer.errors import GalleryError, GalleryHeldError
+from indexer.errors import GalleryError, GalleryHeldError, unknown_photo
 from indexer.ledger import LEDGER
-from indexer.store import StoreWriter, unknown_photo
+from indexer.store import StoreWriter
 
 
 def delete(writer: StoreWriter, photo_ids: Sequence[str]) -> None:

@@ -71,6 +71,11 @@ class ConfigError(PublicError):
     """A setting out of range, unknown, or in conflict with another."""
 
 
+def unknown_photo(gallery: str, photo_id: str) -> UnknownPhotoError:
+    """The error for an id that a gallery does not have."""
+    return UnknownPhotoError(f"gallery {gallery} has no photo {photo_id[:100]!r}")
+
+
 @contextmanager
 def blaming(field: str) -> Iterator[None]:
     """Errors that are raised inside are about this field; the fields they name themselves lie in it.

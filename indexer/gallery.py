@@ -14,7 +14,7 @@ import numpy.typing as npt
 from indexer.attributes import Mask, Masks
 from indexer.contents import Contents
 from indexer.encoding import RegionEncoder
-from indexer.errors import GalleryError, QueryError, StaleSnapshotError
+from indexer.errors import GalleryError, QueryError, StaleSnapshotError, unknown_photo
 from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
@@ -24,7 +24,7 @@ from indexer.ledger import Manifest, check_model, read_manifest
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
-from indexer.store import Photo, Store, unknown_photo
+from indexer.store import Photo, Store
 from indexer.versions import home_of
 
 _COMPACTIONS: Final = 10
@@ -333,10 +333,7 @@ class Gallery:
 
     def _check(self, ink: npt.NDArray[np.bool_], weights: Mapping[int, float]) -> None:
         if not self._present:
-            raise GalleryError(
-                f"gallery {self.name} has no photos; add some with `mgrl ingest` or UpsertPhotos, then search again or "
-                "begin another drawing"
-            )
+            raise GalleryError(f"gallery {self.name} has no photos; add some with `mgrl ingest` or UpsertPhotos")
         per_region = region_weights(ink, weights)
         if not ink.any():
             raise QueryError(

@@ -35,7 +35,7 @@ from indexer.contents import (
     read_segments,
     read_version,
 )
-from indexer.errors import GalleryError, StaleSnapshotError, UnknownPhotoError
+from indexer.errors import GalleryError, StaleSnapshotError, unknown_photo
 from indexer.ledger import Framing, Manifest, check_model, folder_name, manifest_path, read_manifest, refusal
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Changes, Kind, Value
@@ -252,12 +252,7 @@ class StoreWriter(Store):
         return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
 
     def keep_framing(self, framing: Framing) -> None:
-        """Remember how the gallery's photos are cropped: all of them alike, as the first were.
-
-        Raises:
-            ConfigError: they are cropped otherwise.
-            GalleryError: the disk refuses.
-        """
+        """Remember how the gallery's photos are cropped, see `ledger.keep_framing`."""
         self.manifest = ledger.keep_framing(self.folder, self.manifest, framing)
 
     def contents_of(self, photo_ids: Iterable[str]) -> dict[str, bytes]:
@@ -402,8 +397,3 @@ class StoreWriter(Store):
             # Whoever left them may have been about to erase something from the ledger as well.
             ledger.fsync_folder(self.folder / "segments")
             ledger.empty_log(self.engine)
-
-
-def unknown_photo(gallery: str, photo_id: str) -> UnknownPhotoError:
-    """The error for an id that a gallery does not have."""
-    return UnknownPhotoError(f"gallery {gallery} has no photo {photo_id[:100]!r}")

@@ -154,7 +154,10 @@ class GalleryMaker:
                 raise
             raise GalleryError(f"gallery {name} could not be made ({refusal(folder, error)})") from error
         settings = config.created.gallery(folder / name)
-        return self._opener.open(name, settings), settings
+        gallery = self._opener.open(name, settings)
+        if config.server.approximate:
+            gallery.build_approximate()  # once there are enough photos
+        return gallery, settings
 
 
 def _found(created: CreatedConfig) -> list[Path]:

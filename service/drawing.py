@@ -62,19 +62,27 @@ class Drawing:
     """Strokes over an optional picture, and the previous answer to compare the next one with.
 
     Args:
-        gallery: searched from the first answer to the last, whatever becomes of its folder.
+        gallery: searched from the first answer to the last, whatever becomes of its folder; or, where it has no photos
+            yet, from when the first come.
         engine: encodes and searches.
         options: how to rank, until `set_options`.
         tells_canvas: whether answers hold the strokes when some were taken away or put back.
+        latest: a gallery as it is now.
     """
 
     def __init__(
-        self, gallery: Gallery, engine: Engine, options: SearchOptions | None = None, tells_canvas: bool = False
+        self,
+        gallery: Gallery,
+        engine: Engine,
+        options: SearchOptions | None = None,
+        tells_canvas: bool = False,
+        latest: Callable[[Gallery], Gallery] = lambda gallery: gallery,
     ) -> None:
         self._gallery = gallery
         self._engine = engine
         self._options = options or SearchOptions()
         self._tells_canvas = tells_canvas
+        self._latest = latest
         self._history = StrokeHistory()
         self._raster: npt.NDArray[np.uint8] | None = None
         self._ink_version = 0
@@ -186,6 +194,7 @@ class Drawing:
             DrawingAbandonedError: nobody does.
         """
         snapshot = snapshot or self.snapshot()
+        self._await_photos()
         if self._answer is not None and self._answer[0].version == snapshot.version:
             answer = replace(_unmoved(self._answer[1]), state=snapshot.state)
         else:
@@ -195,6 +204,13 @@ class Drawing:
         self._answer, self._told = (snapshot, answer), snapshot.state.rearranged
         self._ranks = None if answer.no_ink else {hit.photo_id: hit.rank for hit in answer.hits}
         return answer
+
+    def _await_photos(self) -> None:
+        """Hold to the first state of the gallery that has photos: one without has no ranking to be true to."""
+        if not self._gallery.photos:
+            latest = self._latest(self._gallery)
+            if latest.model_hash == self._gallery.model_hash:
+                self._gallery = latest
 
     def _compute(self, snapshot: Snapshot, is_abandoned: Callable[[], bool]) -> Answer:
         probe, timings = self._encoded(snapshot, is_abandoned)

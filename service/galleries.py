@@ -92,6 +92,10 @@ class Galleries:
         del self._by_name[name]
         self._settings.pop(name, None)
 
+    def latest(self, gallery: Gallery) -> Gallery:
+        """The gallery that is served under the name of this one now; the same where there is none. From any thread."""
+        return self._by_name.get(gallery.name, gallery)
+
     def replace(self, older: Gallery, newer: Gallery) -> None:
         """Serve a newer gallery in place of an older one, if that is served still; who holds it keeps it.
 

@@ -140,7 +140,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
         gallery = self._galleries.find(request.begin.gallery)
         with blaming("begin.options"):
             options = await self._workers.read(partial(options_for, gallery, request.begin.options))
-        return Drawing(gallery, self._engine, options, request.begin.include_canvas)
+        return Drawing(gallery, self._engine, options, request.begin.include_canvas, self._galleries.latest)
 
     def _search(self, request: search_pb2.SearchRequest, gallery: Gallery, is_abandoned: Callable[[], bool]) -> Answer:
         with blaming("options"):

@@ -101,17 +101,19 @@ def test_a_gallery_is_made_filled_and_searched_at_once(client, made, encoder):
     assert version.bytes > 2 * 14 * 16 * 4
 
 
-def test_a_drawing_that_began_without_photos_begins_again(client):
+def test_a_drawing_that_began_without_photos_holds_to_the_first_that_come(client):
     client.create("staff", crop="none")
-    drawing = client.draw("staff").__enter__()
-    for _ in range(2):
-        with pytest.raises(GalleryError, match=r"gallery staff has no photos; .* or begin another drawing"):
+    with client.draw("staff") as drawing:
+        with pytest.raises(GalleryError, match="gallery staff has no photos"):
             drawing.strokes([line()])
         client.upsert([Upload("anna", jpeg(1))], "staff")
         eventually(lambda: client.galleries()[0].photos == 1)
-    drawing.__exit__(GalleryError, None, None)
+        assert ids(drawing.strokes([line(y0=0.6, y1=0.6)])) == ["anna"]
+        client.upsert([Upload("ben", jpeg(2))], "staff")
+        eventually(lambda: client.galleries()[0].photos == 2)
+        assert ids(drawing.strokes([line(y0=0.7, y1=0.7)])) == ["anna"]
     with client.draw("staff") as drawing:
-        assert ids(drawing.strokes([line()])) == ["anna"]
+        assert sorted(ids(drawing.strokes([line()]))) == ["anna", "ben"]
 
 
 def test_what_was_made_is_served_after_a_restart_under_the_settings_in_force(client, running, config, encoder):
@@ -385,8 +387,13 @@ def test_serve_starts_without_galleries_and_finds_them_again(tmp_path):
         client.create("staff", crop="none")
         client.create("empty")
         client.upsert([Upload("anna", jpeg(1))], "staff")
+        # Settings that are read again take in what was put into the folder, and keep what was made in it.
+        make_gallery(tmp_path / "all" / "put", PixelEncoder(), photos=2).close()
+        started.send_signal(signal.SIGHUP)
+        eventually(lambda: [info.name for info in client.galleries()] == ["empty", "put", "staff"])
+        assert ids(client.search("staff", strokes=[line()])) == ["anna"]
         os.kill(started.pid, signal.SIGKILL)
-    with process("serving 2 galleries, 1 photos, on 127.0.0.1:") as (started, client):
+    with process("serving 3 galleries, 3 photos, on 127.0.0.1:") as (started, client):
         assert ids(client.search("staff", strokes=[line()])) == ["anna"]
         started.send_signal(signal.SIGTERM)
         _, errors = started.communicate(timeout=10)

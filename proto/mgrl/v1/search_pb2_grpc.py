@@ -82,8 +82,8 @@ class SketchSearchServiceServicer:
 
         A message that is refused leaves the drawing as it was and is answered in the stream (`error`): INVALID_ARGUMENT
         (a stroke, a picture, an option, an undo or a sequence number out of range). Three errors speak of the ranking alone,
-        the change was made: FAILED_PRECONDITION (the gallery had no photos when the drawing began), DEADLINE_EXCEEDED (no
-        answer within the message's `deadline_ms`), INTERNAL.
+        the change was made: FAILED_PRECONDITION (the gallery has no photos yet), DEADLINE_EXCEEDED (no answer within
+        the message's `deadline_ms`), INTERNAL.
 
         The call itself ends with
         OK: after `finish`.
