@@ -39,6 +39,7 @@ class ServerConfig:
         refresh_s: seconds between two looks whether a gallery's folder has changed, above 0.
         device: where to encode and search: auto, cpu or cuda.
         model: the ONNX file that made the galleries that name none; the built-in model if not set.
+        batches: whether sketches that wait for their encoding are encoded together; for a GPU, on a CPU it is slower.
         approximate: whether galleries of 10,000 photos and more are also laid out for approximate searches.
         writable: whether clients may store and delete photos.
         backups: folder that admins may have galleries copied into; none is made if not set.
@@ -61,6 +62,7 @@ class ServerConfig:
     refresh_s: float = 0.5
     device: str = "auto"
     model: Path | None = None
+    batches: bool = False
     approximate: bool = False
     writable: bool = False
     backups: Path | None = None

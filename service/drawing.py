@@ -250,9 +250,9 @@ class Drawing:
             pixels = self._render(snapshot)
             ink = ink_mask(pixels)
             raster_ms, encode_ms, embeddings = clock.lap_ms(), 0.0, None
-            if region_weights(ink, snapshot.options.weights).any():
-                embeddings = self._encoder.encode_sketches(pixels[None])[0]
-                encode_ms = clock.lap_ms()
+        if region_weights(ink, snapshot.options.weights).any():
+            embeddings, encode_ms = self._engine.encode(self._encoder, pixels)
+            clock.lap_ms()
         self._probe = _Probe(snapshot.ink_version, ink, embeddings)
         return self._probe, Timings(raster_ms, encode_ms)
 

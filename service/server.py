@@ -207,7 +207,7 @@ def build_server(
     """
     telemetry = telemetry or Telemetry()
     access = access or Access.open(Config(config), galleries)
-    engine = Engine(galleries.encoders, config.threads)
+    engine = Engine(galleries.encoders, config.threads, batches=config.batches)
     admission = Admission(engine.slot, config.max_load, config.max_wait_s, config.max_drawings)
     workers = Workers(admission, telemetry.metrics)
     options = (*_OPTIONS, ("grpc.so_reuseport", int(shares_port)))

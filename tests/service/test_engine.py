@@ -93,6 +93,52 @@ def test_a_bad_job_fails_alone():
         assert [futures[n].result(5)[0] for n in (0, 1, 3)] == ["a done", "b done", "c done"]
 
 
+class GatedBatches(PixelEncoder):
+    """Waits to be let through, and remembers how many sketches came together."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = Gate()
+
+    def encode_sketches(self, canvases):
+        self.gate([None] * len(canvases))
+        return super().encode_sketches(canvases)
+
+
+@pytest.mark.parametrize(("batches", "together"), [(True, [1, 3]), (False, [1, 1, 1, 1])])
+def test_sketches_that_wait_are_encoded_together_where_that_is_asked_for(batches, together):
+    encoder, rng = GatedBatches(), np.random.default_rng(2)
+    engine = Engine(encoder, threads=1, batches=batches)
+    canvases = rng.integers(0, 256, (4, encoder.size_px, encoder.size_px), np.uint8)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(engine.encode, encoder, canvases[0])]
+        assert encoder.gate.entered.acquire(timeout=5)
+        futures += [pool.submit(engine.encode, encoder, canvas) for canvas in canvases[1:]]
+        if batches:
+            until = time.monotonic() + 5
+            while sum(map(len, engine._encodings._waiting.values())) < 3:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+        encoder.gate.open.set()
+        found = [future.result(5)[0] for future in futures]
+    assert [len(batch) for batch in encoder.gate.batches] == together
+    np.testing.assert_allclose(found, PixelEncoder().encode_sketches(canvases), atol=1e-6)
+
+
+def test_drawings_of_a_service_that_batches_are_answered_as_by_one_that_does_not(gallery, encoder):
+    answers = []
+    for batches in (False, True):
+        with (
+            serving([gallery], encoder, batches=batches) as running,
+            Client(running.address) as client,
+            client.draw() as drawing,
+        ):
+            answers += [drawing.strokes([line(y0=place)]) for place in (0.2, 0.6)]
+    for alone, together in zip(answers[:2], answers[2:], strict=True):
+        assert ids(alone) == ids(together)
+        np.testing.assert_allclose(*([hit.distance for hit in each.hits] for each in (alone, together)), rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     pytest.importorskip("numba", reason="scans are shared where the `fast` extra compiles them")
