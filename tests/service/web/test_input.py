@@ -17,7 +17,7 @@ DOWN, UP, MOVE = "mousePressed", "mouseReleased", "mouseMoved"
 
 @pytest.fixture
 def pad(browser, address):
-    with opened(browser, address, has_touch=True) as (pad, _):
+    with opened(browser, address, has_touch=True) as pad:
         choose(pad.tab, "people")
         yield pad
 

@@ -50,7 +50,7 @@ def test_the_ranking_is_repainted_within_one_and_a_half_times_the_services_own_t
     found = {}
     with sketchpad(galleries[0].folder) as address:
         for rest_ms in (REST_MS, 0):
-            with opened(browser, address, reduced_motion="no-preference") as (pad, _):
+            with opened(browser, address, reduced_motion="no-preference") as pad:
                 found[rest_ms] = np.median(measured(pad, strokes, rest_ms), axis=0)
     for rest_ms, (own, shown) in found.items():
         print(f"resting {rest_ms} ms: service {own:.1f} ms, pen up to ranking {shown:.1f} ms, {shown / own:.2f} times")
