@@ -76,7 +76,7 @@ _BYTES: Final = ir.VectorType(ir.IntType(8), 4 * _LANES)
 _FLOATS: Final = ir.VectorType(ir.FloatType(), _LANES)
 
 
-def _dot(codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]  # numba infers the types
+def _dot(codes, at, probe, part, dots):  # type: ignore[no-untyped-def]  # numba infers the types
     """dots[i] += inner product of 16 numbers of the probe and of photo i of a block's region, all of them integers.
 
     Args:
@@ -85,7 +85,6 @@ def _dot(codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]  
         probe: flat uint32 of `packed`, the eight of these numbers begin at `part`.
         part: see `probe`.
         dots: (64,) int32, added to.
-        ahead: where codes will be needed soon.
     """
     for i in range(BLOCK):
         for p in range(GROUP):
@@ -94,6 +93,11 @@ def _dot(codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]  
             low = np.int8((probe[word + 1] >> shift) & np.uint32(255))
             number = np.int32(high) * np.int32(LOW_LEVELS) + np.int32(low)
             dots[i] += np.int32(codes[at + 4 * (p // 4 * BLOCK + i) + p % 4]) * number
+
+
+def _dot_ahead(codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]
+    """`_dot`, and ask for the codes from `ahead` on, which will be needed soon."""
+    dot(codes, at, probe, part, dots)
 
 
 def _add_roots(dots, levels, at, norm, norm_step, factor, share, total, to):  # type: ignore[no-untyped-def]
@@ -159,15 +163,17 @@ def _scan_blocks(  # type: ignore[no-untyped-def]
                     ahead = region * codes.shape[1] + blocks[place + _AHEAD]
                 else:
                     ahead = then * codes.shape[1] + blocks[min(after + place + _AHEAD - last, blocks.shape[0] - 1)]
+                ahead *= size
                 for query in range(queries):
                     if shares[query, region] == 0:
                         continue
                     add_region(
-                        flat, at, ahead * size, head, probes[query, region], starts[query, region],
+                        flat, at, ahead, head, probes[query, region], starts[query, region],
                         bases[query, region], steps[query, region], shares[query, region], dots, totals,
                         (query * run + place - first) * BLOCK,
                     )  # fmt: skip
                     excess[query, place - first] += shares[query, region] * head[3]
+                    ahead = -1  # once for all queries
         for query in range(queries):
             for place in range(first, last):
                 to = (query * run + place - first) * BLOCK
@@ -185,7 +191,10 @@ def _add_region(  # type: ignore[no-untyped-def]
     dots[:] = start
     for part in range(0, width // 2, GROUP // 2):
         more = 2 * part * BLOCK
-        dot(codes, at + more, probe, part, dots, ahead + more)
+        if ahead < 0:
+            dot(codes, at + more, probe, part, dots)
+        else:
+            dot_ahead(codes, at + more, probe, part, dots, ahead + more)
     add_roots(dots, codes, at + width * BLOCK, head[1] + base, head[2], head[0] * step, share * ROOT_SHARE, totals, to)
 
 
@@ -236,28 +245,35 @@ def _encode(rows, centre, region, first, levels, least_step, larger, codes, head
 
 
 @intrinsic
-def _dot_avx2(typing, codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]
+def _dot_avx2(typing, codes, at, probe, part, dots):  # type: ignore[no-untyped-def]
     """`_dot`, eight photos at a time, the sums in registers."""
+    return types.void(codes, types.intp, probe, types.intp, dots), _generate_dot
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        to_codes, to_probe, to_dots = (_pointing(context, builder, signature, arguments, place) for place in (0, 2, 4))
-        at, part, ahead = arguments[1], arguments[3], arguments[5]
-        probes = [_splat(builder, builder.load(to_probe(_INT, part, p))) for p in range(GROUP // 2)]
-        for first in range(0, BLOCK, _LANES):
-            where = to_dots(_INTS, ir.Constant(at.type, first))
-            high, low = ir.Constant(_INTS, None), builder.load(where, align=4)
-            for p in range(GROUP // 4):
-                numbers = builder.load(to_codes(_INTS, at, 4 * (p * BLOCK + first)), align=1)
-                high = _add_products(builder, high, numbers, probes[2 * p])
-                low = _add_products(builder, low, numbers, probes[2 * p + 1])
-            high = builder.shl(high, ir.Constant(_INTS, [LOW_LEVELS.bit_length() - 1] * _LANES))
-            builder.store(builder.add(high, low), where, align=4)
-            # Two lines for each eighth of the 16 numbers, and a last one for the norms behind them.
-            for line in range(first // 4, first // 4 + (3 if first + _LANES == BLOCK else 2)):
-                _fetch(builder, to_codes(ir.IntType(8), ahead, _LINE * line), _SECOND_LEVEL)
-        return context.get_dummy_value()
 
-    return types.void(codes, types.intp, probe, types.intp, dots, types.intp), generate
+@intrinsic
+def _dot_ahead_avx2(typing, codes, at, probe, part, dots, ahead):  # type: ignore[no-untyped-def]
+    """`_dot_ahead`, asking for a few lines after each eight photos."""
+    return types.void(codes, types.intp, probe, types.intp, dots, types.intp), _generate_dot
+
+
+def _generate_dot(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    to_codes, to_probe, to_dots = (_pointing(context, builder, signature, arguments, place) for place in (0, 2, 4))
+    at, part = arguments[1], arguments[3]
+    probes = [_splat(builder, builder.load(to_probe(_INT, part, p))) for p in range(GROUP // 2)]
+    for first in range(0, BLOCK, _LANES):
+        where = to_dots(_INTS, ir.Constant(at.type, first))
+        high, low = ir.Constant(_INTS, None), builder.load(where, align=4)
+        for p in range(GROUP // 4):
+            numbers = builder.load(to_codes(_INTS, at, 4 * (p * BLOCK + first)), align=1)
+            high = _add_products(builder, high, numbers, probes[2 * p])
+            low = _add_products(builder, low, numbers, probes[2 * p + 1])
+        high = builder.shl(high, ir.Constant(_INTS, [LOW_LEVELS.bit_length() - 1] * _LANES))
+        builder.store(builder.add(high, low), where, align=4)
+        # Two lines for each eighth of the 16 numbers, and a last one for the norms behind them.
+        lines = range(first // 4, first // 4 + (3 if first + _LANES == BLOCK else 2))
+        for line in lines if len(arguments) > 5 else ():
+            _fetch(builder, to_codes(ir.IntType(8), arguments[5], _LINE * line), _SECOND_LEVEL)
+    return context.get_dummy_value()
 
 
 def _add_products(builder: ir.IRBuilder, total: Any, numbers: Any, others: Any) -> Any:
@@ -367,6 +383,7 @@ def compiled(function: Callable[..., Any], **more: Any) -> Any:
 # Inlined: counting references to their arguments would take a third of the scan.
 fetch: Final[Any] = _fetch_line
 dot: Final[Any] = _dot_avx2 if SIMD else compiled(_dot, forceinline=True)
+dot_ahead: Final[Any] = _dot_ahead_avx2 if SIMD else compiled(_dot_ahead, forceinline=True)
 add_roots: Final[Any] = _add_roots_avx2 if SIMD else compiled(_add_roots, forceinline=True)
 finish: Final = compiled(_finish, forceinline=True)
 add_region: Final = compiled(_add_region, forceinline=True)

@@ -71,7 +71,7 @@ whole[:8] = kernels.MOST, -kernels.MOST, kernels.MOST, -kernels.MOST, 0, 31, 32,
 codes = rng.choice([0, 1, 128, 254, 255], 1024).astype(np.uint8)
 dots = np.arange(64, dtype=np.int32)
 expected = dots + np.einsum("qij,qj->i", codes.reshape(4, 64, 4).astype(int), whole.reshape(4, 4))
-numba.njit(lambda codes, probe, dots: kernels.dot(codes, 0, probe, 0, dots, 0))(codes, kernels.packed(whole), dots)
+numba.njit(lambda codes, probe, dots: kernels.dot(codes, 0, probe, 0, dots))(codes, kernels.packed(whole), dots)
 np.testing.assert_array_equal(dots, expected)
 print("same")
 """

@@ -159,7 +159,7 @@ def test_the_compiled_kernel_does_what_its_python_says(monkeypatch: pytest.Monke
     query = quantised.prepared(probes, shares)
     for scan in (kernels.scan_blocks, kernels._scan_blocks):
         if scan is kernels._scan_blocks:
-            for name in ("dot", "add_roots", "finish", "add_region"):
+            for name in ("dot", "dot_ahead", "add_roots", "finish", "add_region"):
                 monkeypatch.setattr(kernels, name, getattr(kernels, f"_{name}"))
         least, lower = np.empty((queries, 2), np.float32), np.empty((queries, 2, BLOCK), np.float32)
         scan(quantised._codes, quantised._heads, words, blocks, *query.arrays(), least, lower)
