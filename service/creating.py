@@ -99,11 +99,8 @@ class GalleryMaker:
             check_kinds(kinds)
         except DataError as error:
             raise QueryError(str(error), field="fields") from error
-        async with self._galleries.changing:
-            self._galleries.check_free(name)
-            gallery, settings = await asyncio.to_thread(self._make, name, kinds, Framing(crop or default_crop()))
-            self._galleries.add(gallery, settings)
-        return gallery
+        # A caller who goes away must not leave a gallery that is on the disk and not served, nor `delete` the reverse.
+        return await asyncio.shield(self._create(name, kinds, Framing(crop or default_crop())))
 
     async def delete(self, name: str) -> None:
         """Serve a gallery no longer, and remove all of its files.
@@ -115,6 +112,16 @@ class GalleryMaker:
         """
         if not name:
             raise QueryError("name the gallery to be removed, also where it is the only one", field="gallery")
+        await asyncio.shield(self._delete(name))
+
+    async def _create(self, name: str, kinds: Mapping[str, Kind], framing: Framing) -> Gallery:
+        async with self._galleries.changing:
+            self._galleries.check_free(name)
+            gallery, settings = await asyncio.to_thread(self._make, name, kinds, framing)
+            self._galleries.add(gallery, settings)
+        return gallery
+
+    async def _delete(self, name: str) -> None:
         async with self._galleries.changing:
             gallery = self._galleries.find(name)
             if gallery.folder.resolve() not in [path.resolve() for path in _found(self._config().created)]:

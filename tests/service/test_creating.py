@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -260,6 +261,34 @@ def test_a_gallery_goes_with_all_of_its_files(client, made):
     with pytest.raises(UnknownGalleryError):
         client.search("staff", strokes=[line()])
     assert client.create("staff", crop="none").photos == 0
+
+
+def test_a_caller_that_goes_away_leaves_no_gallery_half_made_or_half_removed(running, made, monkeypatch):
+    service, client = running
+    asked, may_rename, rename = threading.Event(), threading.Event(), os.rename
+
+    def waiting(*paths):
+        asked.set()
+        assert may_rename.wait(10)
+        rename(*paths)
+
+    def give_up(call, request):
+        asked.clear()
+        may_rename.clear()
+        going = call.future(request)
+        assert asked.wait(10)
+        going.cancel()
+        time.sleep(0.2)  # until the service has heard of it
+        may_rename.set()
+
+    monkeypatch.setattr(creating.os, "rename", waiting)
+    with grpc.insecure_channel(service.address) as channel:
+        stub = gallery_pb2_grpc.GalleryServiceStub(channel)
+        give_up(stub.CreateGallery, gallery_pb2.CreateGalleryRequest(gallery="staff"))
+        eventually(lambda: [info.name for info in client.galleries()] == ["staff"])
+        give_up(stub.DeleteGallery, gallery_pb2.DeleteGalleryRequest(gallery="staff"))
+        eventually(lambda: client.galleries() == [])
+        eventually(lambda: list(made.iterdir()) == [])
 
 
 def test_only_what_lies_in_the_folder_is_removed(config, encoder, tmp_path):
