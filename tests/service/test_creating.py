@@ -419,7 +419,8 @@ def test_serve_starts_without_galleries_and_finds_them_again(tmp_path):
         # Settings that are read again take in what was put into the folder, and keep what was made in it.
         make_gallery(tmp_path / "all" / "put", PixelEncoder(), photos=2).close()
         started.send_signal(signal.SIGHUP)
-        eventually(lambda: [info.name for info in client.galleries()] == ["empty", "put", "staff"])
+        served = [("empty", 0), ("put", 2), ("staff", 1)]
+        eventually(lambda: [(info.name, info.photos) for info in client.galleries()] == served)
         assert ids(client.search("staff", strokes=[line()])) == ["anna"]
         os.kill(started.pid, signal.SIGKILL)
     with process("serving 3 galleries, 3 photos, on 127.0.0.1:") as (started, client):
