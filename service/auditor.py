@@ -5,6 +5,7 @@ every half minute and at its end, with what was shown up to there. Where the gal
 means no answer; elsewhere the failure is logged and the answer leaves.
 """
 
+import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,7 +59,11 @@ class Auditor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not gene
     def _once(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def recorded(asked: Any, context: Context) -> Any:
             account = Account(self._galleries, self._log, method, is_stream=False)
-            response = await behaviour(account.watched(asked), context)
+            try:
+                response = await behaviour(account.watched(asked), context)
+            except asyncio.CancelledError:
+                account.cancelled()
+                raise
             async with public_errors(context):
                 account.shown(response)
                 await account.record()
@@ -166,6 +171,11 @@ class Account:
         """Put on record that a stream has ended, soon."""
         if self._recorded_at is not None:
             self._log.post(self._record("ended"))
+
+    def cancelled(self) -> None:
+        """Put on record, soon, that the caller went away before the answer: what a change had begun is done."""
+        if self._method not in _SEARCHES:
+            self._log.post(self._record("cancelled"))
 
     @property
     def _is_required(self) -> bool:

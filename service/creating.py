@@ -99,6 +99,7 @@ class GalleryMaker:
             check_kinds(kinds)
         except DataError as error:
             raise QueryError(str(error), field="fields") from error
+        self._galleries.check_free(name)  # at once, so that the call's record names it whatever becomes of the call
         # A caller who goes away must not leave a gallery that is on the disk and not served, nor `delete` the reverse.
         return await asyncio.shield(self._create(name, kinds, Framing(crop or default_crop())))
 
@@ -112,6 +113,7 @@ class GalleryMaker:
         """
         if not name:
             raise QueryError("name the gallery to be removed, also where it is the only one", field="gallery")
+        self._galleries.find(name)
         await asyncio.shield(self._delete(name))
 
     async def _create(self, name: str, kinds: Mapping[str, Kind], framing: Framing) -> Gallery:

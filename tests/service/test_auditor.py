@@ -7,11 +7,13 @@ import os
 import threading
 import time
 
+import grpc
 import pytest
 
 from indexer.errors import ConfigError
 from indexer.upload import Upload
-from mgrl.v1 import search_pb2
+from indexer.upserting import Upserter
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2
 from service import auditor
 from service.audit_chain import read_records, verify
 from service.auth.keys import add_key, changing_keys
@@ -244,6 +246,28 @@ def test_photos_that_come_and_go_are_on_record(tmp_path, encoder, path):
     ]
     for gallery in galleries:
         gallery.close()
+
+
+def test_a_change_whose_caller_goes_away_is_on_record(tmp_path, encoder, path, monkeypatch):
+    gallery, asked, may_go_on = make_gallery(tmp_path / "staff", encoder), threading.Event(), threading.Event()
+
+    def waiting(upserter, photo_ids):
+        asked.set()
+        assert may_go_on.wait(10)
+        upserter._store.delete(photo_ids)
+
+    monkeypatch.setattr(Upserter, "delete", waiting)
+    config = Config(audit=AuditConfig(path), galleries={"staff": GalleryConfig(writable=True)})
+    with serving([gallery], encoder, access=config) as service, grpc.insecure_channel(service.address) as channel:
+        stub = gallery_pb2_grpc.GalleryServiceStub(channel)
+        going = stub.DeletePhotos.future(gallery_pb2.DeletePhotosRequest(photo_ids=["photo0001"]))
+        assert asked.wait(10)
+        going.cancel()
+        time.sleep(0.2)  # until the service has heard of it
+        may_go_on.set()
+        (record,) = wait_for(path, 1, "DeletePhotos")
+    assert (record["state"], record["gallery"]) == ("cancelled", "staff")
+    gallery.close()
 
 
 def test_a_drawing_that_is_resumed_keeps_its_purpose(serve, path):
