@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -62,4 +63,5 @@ class Helpers:
         others = sorted(os.sched_getaffinity(0) - {_LIBC.sched_getcpu()})
         for place, thread in enumerate(self._ids):
             if processors := others[place % len(others) :: self.threads - 1] if others else []:
-                os.sched_setaffinity(thread, processors)
+                with suppress(OSError):  # a sandbox may forbid it: then they share as the system has it
+                    os.sched_setaffinity(thread, processors)

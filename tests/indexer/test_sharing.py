@@ -68,3 +68,16 @@ def test_a_helper_is_kept_off_the_processor_of_the_caller(monkeypatch: pytest.Mo
         helpers.share(2, lambda part: both.wait())
         assert os.sched_getaffinity(helpers._ids[0]) == allowed - {mine}
     assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are bound to processors on Linux alone")
+def test_where_helpers_may_not_be_moved_they_help_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    helpers, both = Helpers(2, "test"), threading.Barrier(2, timeout=20)
+    for _ in range(2):
+        helpers.share(2, lambda part: both.wait())
+    assert both.broken is False
