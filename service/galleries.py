@@ -68,16 +68,26 @@ class Galleries:
         """
         self.encoders.for_gallery(gallery)
 
+    def check_caller(self, name: str) -> None:
+        """Refuse what the call's caller may not do with a gallery of that name; an empty name is open to all.
+
+        Raises:
+            ForbiddenError: so; in the same words whether or not there is a gallery that the caller may not use.
+        """
+        call = current_call()
+        if name and not _may_use(name):
+            raise ForbiddenError(f"{call.caller if call else 'nobody'} may not use gallery {name[:80]!r}")
+        if name in self._by_name and call and call.role in ROLES and call.role not in self.settings(name).roles:
+            raise ForbiddenError(f"gallery {name} is not open to the role {call.role} in this service")
+
     def check_free(self, name: str) -> None:
         """Refuse a name that is taken, or that the call's caller may not use.
 
         Raises:
             ForbiddenError, ExistingGalleryError: so.
         """
-        call = current_call()
-        if not _may_use(name):
-            raise _forbidden(name)
-        if call is not None:
+        self.check_caller(name)
+        if (call := current_call()) is not None:
             call.gallery = name
         if name in self._by_name:
             raise ExistingGalleryError(f"a gallery named {name} is served already; choose another name")
@@ -119,9 +129,7 @@ class Galleries:
             QueryError: no name, and several galleries to choose from.
             ForbiddenError: the call's caller may not do here what it is about to.
         """
-        call = current_call()
-        if name and not _may_use(name):
-            raise _forbidden(name)
+        self.check_caller(name)
         mine = list(self)
         names = ", ".join(gallery.name for gallery in mine)
         if not self._by_name:
@@ -133,9 +141,8 @@ class Galleries:
         if not name and len(mine) > 1:
             raise QueryError(f"several galleries are served, name one of: {names}")
         gallery = self._by_name[name] if name else mine[0]
-        if call is not None and call.role in ROLES and call.role not in self.settings(gallery.name).roles:
-            raise ForbiddenError(f"gallery {gallery.name} is not open to the role {call.role} in this service")
-        if call is not None:
+        self.check_caller(gallery.name)
+        if (call := current_call()) is not None:
             call.gallery = gallery.name
         return gallery
 
@@ -143,9 +150,3 @@ class Galleries:
 def _may_use(name: str) -> bool:
     call = current_call()
     return call is None or call.caller.may_use(name)
-
-
-def _forbidden(name: str) -> ForbiddenError:
-    """The same whether or not there is such a gallery."""
-    call = current_call()
-    return ForbiddenError(f"{call.caller if call else 'nobody'} may not use gallery {name[:80]!r}")

@@ -117,6 +117,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
 
     def _check_opening(self, call: Call, request: Any) -> None:
         opening = _opening_of(request)
+        if opening is not None:
+            self._galleries.check_caller(opening.gallery)
         if opening is not None and "purpose" in opening.DESCRIPTOR.fields_by_name:
             gallery = self._galleries.find(opening.gallery)
             check_purpose(opening.purpose, gallery.name, self._galleries.settings(gallery.name).purpose_required)

@@ -152,14 +152,20 @@ def test_a_drawing_whose_client_is_gone_is_on_record_too(serve, path):
 
 def test_what_is_refused_is_on_record_for_those_who_are_known(serve, path):
     client = serve()
-    for refused in (lambda: client.search("vault", strokes=[line()]), client.draw("vault").__enter__):
+    for refused in (
+        lambda: client.search("vault", strokes=[line()]),
+        client.draw("vault").__enter__,
+        lambda: client.photo("vault", "photo0001"),
+        lambda: client.describe("vault"),
+    ):
         with pytest.raises(ForbiddenError):
             refused()
-    records = wait_for(path, 2, "refused")
+    records = wait_for(path, 4, "refused")
     assert [(record["caller"], record["reason"]) for record in records] == [
         ("desk", "key desk may not use gallery 'vault'")
-    ] * 2
-    assert [record["method"].rpartition("/")[2] for record in records] == ["Search", "Draw"]
+    ] * 4
+    methods = [record["method"].rpartition("/")[2] for record in records]
+    assert methods == ["Search", "Draw", "GetPhoto", "DescribeGallery"]
 
 
 @pytest.fixture
