@@ -65,7 +65,8 @@ class UpsertSession:
             PublicError: what ended it.
         """
         kinds = fields_from_wire(self._begin.fields)
-        await self._writer.do(lambda upserter: upserter.declare(kinds))
+        with self._patience.working():  # other streams may be storing much
+            await self._writer.do(lambda upserter: upserter.declare(kinds))
         reader = asyncio.create_task(self._read(requests))
         try:
             async with aclosing(self._patience.watch(self._replies())) as replies:

@@ -26,6 +26,7 @@ from indexer.errors import (
 from indexer.metadata import Kind
 from indexer.store import Store, StoreWriter
 from indexer.upload import Upload
+from indexer.upserting import Upserter
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
 from service import upserting
 from service.async_client import AsyncClient
@@ -344,6 +345,21 @@ def test_a_client_that_waits_for_its_photos_to_be_stored_is_not_idle(writable, m
         # Now it is the client that is waited for.
         assert isinstance(error := stream.error(), IdleError)
         assert "no photo came for 0.3 s" in str(error)
+
+
+def test_a_client_that_waits_to_begin_is_not_idle(writable, monkeypatch) -> None:
+    monkeypatch.setattr("service.cataloguing.IDLE_S", 1.0)
+    declare = Upserter.declare
+
+    def slow(*args):
+        time.sleep(1.2)
+        declare(*args)
+
+    monkeypatch.setattr(Upserter, "declare", slow)
+    with Stream(writable.address) as stream:
+        next(stream.call)
+        stream.photo(1)
+        assert stream.until(1).stored == 1
 
 
 def test_a_client_that_stops_reading_holds_the_gallery_for_a_while_only(writable, gallery, monkeypatch) -> None:
