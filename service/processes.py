@@ -70,6 +70,7 @@ class _Child:
     def __init__(self, answer: Answer, address: str) -> None:
         self._answer, self._address = answer, address
         self.failed_starts = 0
+        self.wants_reload = False
         self.start()
 
     def start(self) -> None:
@@ -84,6 +85,11 @@ class _Child:
     @property
     def is_ready(self) -> bool:
         return self.photos is not None and self.process.is_alive()
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
 
     def heed(self) -> list[signal.Signals]:
         """Hear whether it is ready, and which signals it asks for."""
@@ -141,12 +147,17 @@ class Supervisor:
             for child in self._children:
                 self._signals += child.heed()
             while self._signals:
-                if (number := self._signals.pop(0)) != signal.SIGHUP:
+                if self._signals.pop(0) != signal.SIGHUP:
                     return 0
-                self._tell(number)
+                for child in self._children:
+                    child.wants_reload = True
             for child in self._children:
                 if not child.process.is_alive() and not self._restart(child, folder):
                     return 1
+                # Before it is ready SIGHUP would end it, and it may have read the settings that have changed since.
+                if child.wants_reload and child.is_ready:
+                    child.wants_reload = False
+                    child.tell(signal.SIGHUP)
             if not is_announced and self._is_ready():
                 is_announced = True
                 photos = self._children[0].photos
@@ -170,22 +181,21 @@ class Supervisor:
         """Have all finish what is open; a second signal, or their time running out, ends them at once."""
         self._is_stopping = True
         self._signals.clear()
-        self._tell(signal.SIGTERM)
+        self._stop_all()
         until = time.monotonic() + self._config.grace_s + 10.0
         while any(child.process.is_alive() for child in self._children) and time.monotonic() < until:
             if self._signals:
                 self._signals.clear()
-                self._tell(signal.SIGTERM)
+                self._stop_all()
             connection.wait([child.process.sentinel for child in self._children], timeout=_LOOK_EVERY_S)
             self._children = [child for child in self._children if child.process.is_alive()]
         for child in self._children:
             child.process.kill()
             child.process.join()
 
-    def _tell(self, number: int) -> None:
+    def _stop_all(self) -> None:
         for child in self._children:
-            if child.process.is_alive() and child.process.pid is not None:
-                os.kill(child.process.pid, number)
+            child.tell(signal.SIGTERM)
 
     def _is_alive(self) -> bool:
         return True  # that it answers is the answer: the watching loop waits for nothing but its children

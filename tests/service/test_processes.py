@@ -171,17 +171,38 @@ def test_they_write_one_audit_log(folder, tmp_path):
         assert sorted(record["process"] for record in found if record["event"] == event) == sorted(ours)
 
 
+@pytest.fixture
+def handlers():
+    """Of signals, as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def begins_slowly(address, overseer):
+    overseer.signal_all(signal.SIGHUP)
+    time.sleep(0.6)  # it would be killed
+    heard = []
+    signal.signal(signal.SIGHUP, lambda *_: heard.append(True))
+    overseer.is_ready(1)
+    until(lambda: heard)
+    overseer.signal_all(signal.SIGTERM)
+    time.sleep(20)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_one_that_begins_is_told_of_changed_settings_when_it_is_ready():
+    assert Supervisor(begins_slowly, ServerConfig("127.0.0.1:0", processes=1)).run() == 0
+
+
 def dies(address, overseer):
     sys.exit(3)
 
 
+@pytest.mark.usefixtures("handlers")
 def test_what_dies_again_and_again_before_it_is_ready_ends_the_service(capfd):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        assert Supervisor(dies, ServerConfig("127.0.0.1:0", processes=2)).run() == 1
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    assert Supervisor(dies, ServerConfig("127.0.0.1:0", processes=2)).run() == 1
     assert "a process ended 3 times before it was ready" in capfd.readouterr().err
 
 
