@@ -121,7 +121,7 @@ async def memory_of_idle(crowd: Crowd, target: Target, sessions: int) -> Mapping
 
 
 async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Told) -> Mapping[str, float]:
-    """Memory after so many strokes over memory after the first tenth of them."""
+    """Memory after so many strokes over memory after the first tenth of them, both when nobody draws."""
     done, errors, early = 0, 0, 0.0
     for number in _numbers():
         outcome = await crowd.draw(replace(load, seed=load.seed + number))
@@ -129,6 +129,7 @@ async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Tol
             raise ConfigError("no stroke was answered; is the service in overload?")
         done += len(outcome.samples)
         errors += sum(outcome.errors.values())
+        await asyncio.sleep(_IDLE_FOR_S)
         memory = await asyncio.to_thread(target.memory_bytes)
         if not early and done >= strokes / 10:
             early = memory
