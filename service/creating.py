@@ -19,7 +19,7 @@ from indexer.errors import ConfigError, DataError, GalleryError, GalleryHeldErro
 from indexer.faces import FaceDetector
 from indexer.framing import default_crop
 from indexer.gallery import Gallery
-from indexer.ledger import Framing, fsync_folder, refusal
+from indexer.ledger import Framing, fsync_folder, manifest_path, refusal
 from indexer.locks import is_being_written
 from indexer.metadata import Kind, check_kinds
 from indexer.store import StoreWriter
@@ -40,8 +40,16 @@ def with_created(config: Config) -> Config:
     """The settings with those of the galleries that lie in the folder for new ones.
 
     Raises:
-        ConfigError: one has the name of a gallery that lies elsewhere.
+        ConfigError: one has the name of a gallery that lies elsewhere, or there can be no galleries in the folder.
     """
+    if (folder := config.created.folder) is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"the folder for new galleries must be a folder, {folder.name} is a file; name another")
+        if manifest_path(folder).exists():
+            raise ConfigError(
+                f"the folder for new galleries must hold galleries, {folder.name} is one itself; name the folder that "
+                f"it lies in, or serve it alone: mgrl serve {folder.name}"
+            )
     found = {path.name: path for path in _found(config.created)}
     for name in found.keys() & config.galleries.keys():
         path = config.galleries[name].path or Path(name)

@@ -363,6 +363,14 @@ def test_two_galleries_of_one_name_are_refused(config, encoder, tmp_path):
     assert with_created(Config(created=config.created, galleries={"staff": same})).galleries == {"staff": same}
 
 
+def test_what_can_hold_no_galleries_is_refused(encoder, tmp_path):
+    (tmp_path / "notes").write_text("")
+    make_gallery(tmp_path / "staff", encoder).close()
+    for name, message in (("notes", "notes is a file"), ("staff", "staff is one itself")):
+        with pytest.raises(ConfigError, match=message):
+            with_created(Config(created=CreatedConfig(folder=tmp_path / name)))
+
+
 def make_and_remove(folder, at):
     """Make a gallery and remove it again, and die at a step between."""
     config, fatal = Config(created=CreatedConfig(folder=folder)), Fatal(at)
