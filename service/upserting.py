@@ -95,6 +95,8 @@ class UpsertSession:
     async def _read(self, requests: AsyncIterator[gallery_pb2.UpsertPhotosRequest]) -> None:
         try:
             async for request in requests:
+                if self._end is not None:
+                    break  # a client that goes on sending would keep the stream for ever
                 self._patience.heard()
                 self._accept(request)
                 self._wake.set()

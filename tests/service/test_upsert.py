@@ -1,6 +1,7 @@
 """Photos over gRPC: every promise of UpsertPhotos and DeletePhotos, asked of a real server."""
 
 import asyncio
+import itertools
 import multiprocessing
 import os
 import queue
@@ -33,7 +34,7 @@ from service.async_client import AsyncClient
 from service.cataloguing import MAX_STREAMS
 from service.client import Client
 from service.convert_metadata import fields_to_wire
-from service.errors import IdleError, OverloadedError, UnknownGalleryError, error_from_rpc
+from service.errors import IdleError, OverloadedError, ServiceError, UnknownGalleryError, error_from_rpc
 from service.upserting import WINDOW
 from tests.indexer.test_upserting import jpeg
 from tests.service.conftest import Serving, serving
@@ -446,3 +447,31 @@ def test_the_example_of_the_page_runs(writable, gallery, tmp_path, monkeypatch, 
     assert store.count() == 25
     assert store.photo("b").metadata == {"seen": date(2024, 2, 29)}
     store.close()
+
+
+def test_a_service_that_stops_ends_a_stream_that_always_has_more(gallery, encoder, monkeypatch) -> None:
+    begun, store = threading.Event(), upserting._store
+
+    def slow(*args):
+        begun.set()
+        time.sleep(0.1)
+        return store(*args)
+
+    def photos():
+        for number in itertools.count():
+            yield Upload(f"new{number}", picture)
+
+    def send():
+        with Client(running.address) as client, pytest.raises(ServiceError, match="the service is stopping"):
+            client.upsert(photos())
+        told.set()
+
+    picture, told = jpeg(1), threading.Event()
+    monkeypatch.setattr(upserting, "_store", slow)
+    with serving([gallery], encoder, writable=True) as running:
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert begun.wait(10)
+        running.on_loop(running.server.stop(), timeout_s=20)
+        sending.join(20)
+    assert told.is_set()
