@@ -49,7 +49,7 @@ _FORMAT: Final = 2
 _FOLDER: Final = "index"
 HEADER: Final = "header.json"
 _LOCK: Final = "index.lock"
-UNREADABLE: Final = (OSError, ValueError, TypeError, AttributeError, RuntimeError)
+UNREADABLE: Final = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 """What files that are damaged, or removed while they are read, raise; the last is FAISS's."""
 
 _PIECE: Final = 32 << 20

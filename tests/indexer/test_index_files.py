@@ -229,6 +229,14 @@ def test_a_layout_that_is_not_whole_is_made_again_and_replaced(
     assert sorted(path.name for path in saved(folder)[0].iterdir() if path.is_dir()) == ["layout"]
 
 
+def test_a_layout_whose_header_names_too_little_is_made_again(folder: Path, rows: Rows) -> None:
+    expected = answers(laid_out(folder), rows)
+    header = saved(folder)[0] / "layout" / "header.json"
+    header.write_text("{}")
+    assert answers(laid_out(folder), rows) == expected
+    assert "order.npy" in header.read_text()
+
+
 def test_new_segments_need_a_new_layout(folder: Path, rows: Rows) -> None:
     old = laid_out(folder)
     append(folder, PHOTOS, rows[PHOTOS:])
