@@ -180,16 +180,23 @@ class Crowd:
             return
 
     async def _drawing(self, call: Any, number: int, due: Iterable[float], outcome: Outcome) -> None:
-        """Send strokes when they are due, and settle them as answers come."""
+        """Send strokes when they are due, settle them as answers come, and finish, as our clients do.
+
+        A stream that only ends is kept for who may come back: five minutes of them would be taken for a leak.
+        """
         unanswered: deque[tuple[int, float]] = deque()
         reading = asyncio.create_task(_read(call, unanswered, outcome))
+        sequence = 1
         try:
             for at, messages in zip(due, self._drawings.messages(number), strict=False):
                 await asyncio.sleep(max(0.0, at - time.monotonic()))
-                unanswered.append((messages[-1].sequence, at))
+                sequence = messages[-1].sequence
+                unanswered.append((sequence, at))
                 for message in messages:
                     await call.write(message)
                 outcome.sent(at)
+            finish = search_pb2.DrawRequest(sequence=sequence + 1, finish=search_pb2.DrawFinish())
+            await call.write(finish)
             await call.done_writing()
             await asyncio.wait_for(reading, _LAST_ANSWER_S)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):

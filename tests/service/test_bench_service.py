@@ -72,6 +72,7 @@ def test_every_stroke_of_a_load_is_answered_and_counted(service, drawings):
     assert (row["strokes"], row["strokes_per_s"], row["errors"]) == (24, 24.0, 0)
     assert 0 < row["p50"] <= row["p90"] <= row["p99"] <= row["p99.9"] <= row["max"]
     assert row["max"] == pytest.approx(max(took for _, took in outcome.samples) * 1e3, rel=0.01)
+    assert len(service.server._sketches._resumption) == 0, "they were finished, nothing is kept for them"
 
 
 def test_latency_counts_from_the_moment_a_stroke_was_due(tmp_path, drawings):
