@@ -94,11 +94,14 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
         if missing := [photo_id for photo_id in photo_ids if photo_id not in rows]:
             raise unknown_photo(writer.name, missing[0])
         places = edits.places_of(connection, rows.values())
+        photos = edits.photos_in(connection, rows.values())
     versions.erase_superseded(writer.root)
     for other in versions.unfinished(writer.root):
         with StoreWriter.open(other) as unfinished:
             with unfinished.reading() as connection:
-                there = list(edits.rows_of(connection, photo_ids))
+                # It has no aliases yet, and knows a photo that was renamed since by its earlier name.
+                there = list(edits.rows_of(connection, {*photo_ids, *photos}))
+                there += edits.ids_of_contents(connection, photos.values())
             if there:
                 forget(unfinished, there)
     touched = {segment for segment, _ in places}

@@ -211,6 +211,23 @@ def places_of(connection: sa.Connection, rows: Iterable[int]) -> list[tuple[int,
     return places
 
 
+def photos_in(connection: sa.Connection, rows: Iterable[int]) -> dict[str, bytes]:
+    """Own id -> content hash of rows of PHOTOS."""
+    photos: dict[str, bytes] = {}
+    for some in _chunks(dict.fromkeys(rows)):
+        query = sa.select(PHOTOS.c.photo_id, PHOTOS.c.content_hash).where(PHOTOS.c.row.in_(some))
+        photos |= {row.photo_id: row.content_hash for row in connection.execute(query)}
+    return photos
+
+
+def ids_of_contents(connection: sa.Connection, contents: Iterable[bytes]) -> list[str]:
+    """The own ids of all photos of these contents."""
+    ids: list[str] = []
+    for some in _chunks(dict.fromkeys(contents)):
+        ids += connection.execute(sa.select(PHOTOS.c.photo_id).where(PHOTOS.c.content_hash.in_(some))).scalars()
+    return ids
+
+
 def rows_of(connection: sa.Connection, photo_ids: Iterable[str]) -> dict[str, int]:
     """Id -> row of PHOTOS, for those that photos or aliases have."""
     rows: dict[str, int] = {}

@@ -211,6 +211,21 @@ def test_a_forgotten_photo_is_in_no_version(folder: Path, photos: Path) -> None:
     assert sum(vectors[0].tobytes() in data for vectors in row) == 6
 
 
+def test_a_photo_is_forgotten_in_every_version_whatever_it_is_called_there(folder: Path, photos: Path) -> None:
+    (photos / "face1.png").rename(photos.with_name("late.png"))
+    assert not reindex(folder, [photos], NEW).switched
+    making = versions.version_folder(folder, NEW.model_hash)
+    with StoreWriter.open(folder) as writer:
+        writer.add_aliases([Alias("ben", "ben.png", of="face4")])
+        writer.upsert([_photo("face4", photos / "face0.png")], unit_rows(np.random.default_rng(0), 1))
+        assert {"face3", "face4"} <= set(ids(making))
+        forget(writer, ["anna"])  # an alias of face3
+        assert {"face3", "face4"} & set(ids(making)) == {"face4"}
+        forget(writer, ["ben"])  # which was face4 when the other version was made
+    assert sorted(ids(making)) == [f"face{number}" for number in (0, 2, 5, 6, 8, 9)]
+    assert b"face3" not in folder_bytes(folder)
+
+
 def test_what_is_deleted_is_deleted_from_every_version(folder: Path, photos: Path) -> None:
     earlier = Gallery.open(folder)
     thumbnail = earlier.photo("face5").thumbnail
