@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,8 @@ from indexer.framing import framing_of
 from indexer.loading import Decoded, face_content, load_ahead
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
-from indexer.sources.item import Source
+from indexer.sources.item import Several, Source
+from indexer.sources.remote import fetched
 from indexer.sources.spelled import open_source
 from indexer.store import Alias, NewPhoto, Store, StoreWriter
 from indexer.tables import ALIASES, PHOTO_METADATA, PHOTOS
@@ -133,9 +133,14 @@ class _Job:
 
     def encode_all(self, sources: Sequence[Path | str | Source], batch: int, prepare: Preparer) -> None:
         """Read the sources to their end."""
-        opened = [open_source(str(source)) if isinstance(source, Path | str) else source for source in sources]
+        # No fields: what is known of the photos comes from the gallery, and what a source says of them may not hold.
+        source = Several(
+            "sources",
+            [open_source(str(one), frozenset()) if isinstance(one, Path | str) else one for one in sources],
+        )
+        source.survey(self._old.fields())
         self._new.declare_fields(self._old.fields())
-        items = chain.from_iterable(source.items(self._old.fields()) for source in opened)
+        items = fetched(source.items(self._old.fields()))
         waiting: list[tuple[bytes, Decoded]] = []
         ahead = 2 * max(batch, prepare.threads)
         with closing(load_ahead(items, self, prepare, prepare.threads, ahead)) as loaded:

@@ -2,10 +2,12 @@
 
 import errno
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +299,22 @@ def test_a_gallery_of_an_old_format_changes_its_model(tmp_path: Path, photos: Pa
     age_back(tmp_path / "g", version)
     assert reindex(tmp_path / "g", [photos], NEW).switched
     assert len(ids(tmp_path / "g")) == 10
+
+
+def test_the_photos_may_come_from_a_manifest_or_an_archive_whatever_it_says_of_them(
+    tmp_path: Path, photos: Path
+) -> None:
+    ingest(tmp_path / "g", [photos], OLD)
+    rows = [f"photos/face{number}.png,{number}\n" for number in range(5)]
+    (tmp_path / "some.csv").write_text("path,not a field\n" + "".join(rows))
+    with tarfile.open(tmp_path / "others.tar", "w") as archive:
+        for number in range(5, 10):
+            archive.add(photos / f"face{number}.png", f"{number}.png")
+            sidecar = tarfile.TarInfo(f"{number}.json")
+            sidecar.size = len(said := b'{"not a field": 1}')
+            archive.addfile(sidecar, io.BytesIO(said))
+    done = reindex(tmp_path / "g", [tmp_path / "some.csv", tmp_path / "others.tar"], NEW)
+    assert (done.encoded, done.skipped, done.switched) == (10, (), True)
 
 
 def test_copies_that_were_kept_are_kept(tmp_path: Path, photos: Path) -> None:
