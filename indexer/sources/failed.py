@@ -10,7 +10,7 @@ from typing import Any, Self
 from indexer.errors import DataError
 from indexer.metadata import ID_COLUMN, to_json
 from indexer.placing import Fate, Outcome
-from indexer.sources.manifest import NOTED_ID, NOTED_NAME, REASON
+from indexer.sources.manifest import NOTED_ID, NOTED_NAME, PATH, REASON, URL
 
 
 class OutcomeFile:
@@ -61,12 +61,15 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
 def failed_row(outcome: Outcome) -> dict[str, Any] | None:
     """A failed photo as a row of a manifest; None of any other.
 
-    An id that was made from the place is only noted: given as the photo's own it would replace whoever has it.
+    An id that was made from the place is only noted: given as the photo's own it would replace whoever has it. A field
+    that is called as what says where a photo is, as in many archives from the web, is told from it by its kind.
     """
     if outcome.fate is not Fate.SKIPPED:
         return None
     item = outcome.item
     values = to_json({field: value for field, value in item.metadata.items() if value is not None})
-    taken_away = {field: None for field, value in item.metadata.items() if value is None}
+    fields = {
+        f"{field}:{item.kinds[field]}" if field in (PATH, URL) else field: values.get(field) for field in item.metadata
+    }
     own = {ID_COLUMN if item.has_own_id else NOTED_ID: item.photo_id}
-    return {**item.locator, **own, NOTED_NAME: item.name, REASON: outcome.reason, **values, **taken_away}
+    return {**item.locator, **own, NOTED_NAME: item.name, REASON: outcome.reason, **fields}

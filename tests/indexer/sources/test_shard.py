@@ -210,6 +210,19 @@ def test_shards_of_a_pattern_are_ingested_once_and_what_failed_can_be_tried_agai
     assert Store.open(tmp_path / "g").photo("005").metadata == {"age": 5.0}
 
 
+def test_where_a_photo_that_failed_is_and_a_field_of_that_name_are_two_things(tmp_path: Path) -> None:
+    photo = paint(tmp_path / "0.png", 0).read_bytes()
+    sidecar = b'{"url": "https://example.org/0.png", "path": null, "age": 3}'
+    (tmp_path / "s.tar").write_bytes(archive({"0.png": b"bad", "0.json": sidecar}))
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
+        ingest(tmp_path / "g", [tmp_path / "s.tar"], PixelEncoder(), on_outcome=failed.note)
+    (row,) = map(json.loads, (tmp_path / "failed.jsonl").read_text().splitlines())
+    assert row["url"] == f"tar://0.png::file://{tmp_path}/s.tar"
+    (tmp_path / "s.tar").write_bytes(archive({"0.png": photo}))
+    assert ingest(tmp_path / "g", [tmp_path / "failed.jsonl"], PixelEncoder()).added == 1
+    assert Store.open(tmp_path / "g").photo("0").metadata == {"url": "https://example.org/0.png", "age": 3.0}
+
+
 def test_a_field_has_the_kind_of_its_first_value_in_all_archives_of_a_job(tmp_path: Path) -> None:
     for shard, age in enumerate((b"31", b'"old"', b"32")):
         photo = paint(tmp_path / f"{shard}.png", shard).read_bytes()
