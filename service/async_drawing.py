@@ -92,9 +92,11 @@ class AsyncClientDrawing(BaseDrawing):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._has_ended and not self._outbox.is_finished:
-            await self.finish()
-        self._call.cancel()
+        try:
+            if kind is None and not self._has_ended and not self._outbox.is_finished:
+                await self.finish()
+        finally:
+            self._call.cancel()
 
     async def _send(self, request: search_pb2.DrawRequest) -> int:
         self._journal.send(request)
@@ -151,5 +153,5 @@ class AsyncClientDrawing(BaseDrawing):
             else:
                 return await self._write(*self._journal.after(response.sequence))
         self._connect()
-        await self._write(*self._journal.sent)
+        await self._write(*self._journal.tell_again())
         await self._take()

@@ -8,7 +8,7 @@ import grpc
 from indexer.errors import PublicError
 from mgrl.v1 import search_pb2
 from service.calls import Inbox, Metadata, Outbox
-from service.errors import error_from_rpc
+from service.errors import ServiceError, error_from_rpc
 from service.journal import RESUME_S, Journal, may_come_back, pauses
 
 
@@ -45,7 +45,11 @@ class BaseDrawing:
         self._has_ended = False
 
     def _take_in(self, response: search_pb2.DrawResponse) -> search_pb2.DrawResponse:
-        self._journal.receive(response)
+        try:
+            self._journal.receive(response)
+        except ServiceError:
+            self._has_ended = True
+            raise
         self._inbox.put(response)
         return response
 

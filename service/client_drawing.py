@@ -120,9 +120,11 @@ class ClientDrawing(BaseDrawing):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self._has_ended and not self._outbox.is_finished:
-            self.finish()
-        self._hang_up()
+        try:
+            if kind is None and not self._has_ended and not self._outbox.is_finished:
+                self.finish()
+        finally:
+            self._hang_up()
 
     def _answered(self, request: search_pb2.DrawRequest) -> Answer:
         return self.answer(self._send(request))
@@ -184,7 +186,7 @@ class ClientDrawing(BaseDrawing):
                 for request in self._journal.after(response.sequence):
                     self._unsent.put(request)
                 return
-        self._connect(self._journal.sent)
+        self._connect(self._journal.tell_again())
         self._take_in(next(self._call))
 
 

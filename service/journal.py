@@ -27,13 +27,16 @@ RESUME_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 
+_REFUSED: Final = (grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+"""Of a message that changed nothing: it holds what cannot be, or its caller sends too many or too large ones."""
+
 
 class Journal:
     """The messages of one drawing; of what a `clear` made irrelevant, nothing."""
 
     def __init__(self) -> None:
         self._sent: list[search_pb2.DrawRequest] = []
-        self._answered = 0
+        self._answered = self._told_again = 0
         self._token = ""
 
     @property
@@ -46,6 +49,11 @@ class Journal:
         """All that makes the drawing what it is, from `begin` on."""
         return list(self._sent)
 
+    def tell_again(self) -> list[search_pb2.DrawRequest]:
+        """The same, for a service that knows nothing of it."""
+        self._told_again = self._answered
+        return self.sent
+
     def send(self, request: search_pb2.DrawRequest) -> None:
         """A message was sent, or will be."""
         if request.HasField("clear"):
@@ -54,11 +62,21 @@ class Journal:
         self._sent.append(request)
 
     def receive(self, response: search_pb2.DrawResponse) -> None:
-        """A reply has come."""
+        """A reply has come.
+
+        Raises:
+            ServiceError: a service that was told the drawing again refuses what another one had accepted: what it ranks
+                is not the drawing, though the messages that come after are answered.
+        """
         self._answered = max(self._answered, response.sequence)
         if response.HasField("result") and response.result.HasField("session"):
             self._token = response.result.session.resume_token
-        if response.HasField("error") and response.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]:
+        if response.HasField("error") and response.error.code in _REFUSED:
+            if response.sequence <= self._told_again:
+                why = response.error.message
+                raise ServiceError(
+                    f"the service was started anew and takes the drawing no longer ({why}); begin another"
+                )
             self._sent = [request for request in self._sent if request.sequence != response.sequence]
 
     def resume(self) -> search_pb2.DrawRequest | None:

@@ -17,7 +17,9 @@ from indexer.errors import SketchError
 from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.async_client import AsyncClient
 from service.client import Client
-from service.errors import LateError, ServiceError
+from service.config import Config
+from service.config_access import LimitsConfig
+from service.errors import LateError, LimitError, ServiceError, status_of
 from service.journal import Journal, pauses
 from tests.service.conftest import GatedEncoder, ids, line, make_gallery, serving
 
@@ -204,6 +206,23 @@ def test_a_service_killed_in_mid_stroke_is_told_the_drawing_again(tmp_path, enco
             assert drawing.finish().strokes == 3
 
 
+def test_a_drawing_that_a_service_takes_no_longer_ends_and_is_not_ranked_in_part(gallery, encoder):
+    with serving([gallery], encoder) as running:
+        address = running.address
+        client = Client(address)
+        drawing = client.draw()
+        drawing.__enter__()
+        assert drawing.strokes(DRAWN[:2]).strokes == 2
+        assert drawing.strokes(DRAWN[2:]).strokes == 3
+    with (
+        serving([gallery], encoder, access=Config(limits=LimitsConfig(strokes_per_s=1)), address=address),
+        client,
+        pytest.raises(ServiceError, match=r"takes the drawing no longer \(anyone may ask for 1 strokes a second"),
+    ):
+        drawing.strokes([line()])
+    drawing.__exit__(None, None, None)
+
+
 @pytest.mark.e2e
 def test_a_client_killed_in_mid_stroke_leaves_its_drawing_for_a_while(service):
     process = child(CLIENT, service.address)
@@ -240,6 +259,24 @@ def test_late_answers_are_told_as_such(tmp_path):
         assert drawing.finish().strokes == 2
 
 
+def test_a_drawing_whose_last_answer_is_late_leaves_no_thread(tmp_path):
+    encoder = GatedEncoder()
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with serving([gallery], encoder) as running, Client(running.address) as client:
+        with client.draw():
+            before = set(threading.enumerate())
+        drawing = client.draw(deadline_ms=300)
+        drawing.__enter__()
+        (sender,) = (thread for thread in set(threading.enumerate()) - before if thread.name.endswith("(_run)"))
+        encoder.gate.clear()
+        drawing.send_strokes([line()])
+        with pytest.raises(LateError):
+            drawing.__exit__(None, None, None)
+        encoder.gate.set()
+        sender.join(5)
+        assert not sender.is_alive()
+
+
 def request(sequence, **action):
     return search_pb2.DrawRequest(sequence=sequence, **action)
 
@@ -254,6 +291,17 @@ def test_a_journal_forgets_what_a_clear_made_irrelevant():
         journal.send(message)
     assert [message.sequence for message in journal.sent] == [1, 5, 7, 8]
     assert [message.sequence for message in journal.after(5)] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(SketchError("no"), [1]), (LimitError("too many"), [1]), (LateError("made, and late"), [1, 2])]
+)
+def test_a_journal_forgets_what_was_refused(error, left):
+    journal = Journal()
+    journal.send(request(1, begin=search_pb2.DrawBegin()))
+    journal.send(request(2, strokes=search_pb2.DrawStrokes()))
+    journal.receive(search_pb2.DrawResponse(sequence=2, error=status_of(error)))
+    assert [message.sequence for message in journal.sent] == left
 
 
 def test_pauses_grow_and_end():
