@@ -27,6 +27,9 @@ from service.logs import FORMATS
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 
+_MAX_IDLE_S: Final = 2**32 - 1
+"""What an answer can tell its client."""
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -50,7 +53,7 @@ class ServerConfig:
         max_load: share of the time that open drawings may keep the machine busy before others are refused, above 0.
         max_wait_s: seconds that rankings may wait in line before new calls are refused, above 0.
         max_drawings: drawings that may be open, at least 1.
-        idle_timeout_s: seconds without a message after which a drawing's stream is ended, at least 1.
+        idle_timeout_s: seconds without a message after which a drawing's stream is ended, 1 to 4294967295.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -96,9 +99,8 @@ class ServerConfig:
                 f"max_load and max_wait_s must be above 0 and max_drawings at least 1, got {self.max_load}, "
                 f"{self.max_wait_s} and {self.max_drawings}"
             )
-
-        if not self.idle_timeout_s >= 1:
-            raise ConfigError(f"idle_timeout_s must be at least 1, got {self.idle_timeout_s}")
+        if not 1 <= self.idle_timeout_s <= _MAX_IDLE_S:
+            raise ConfigError(f"idle_timeout_s must be from 1 to {_MAX_IDLE_S}, got {self.idle_timeout_s}")
 
     @property
     def is_loopback(self) -> bool:

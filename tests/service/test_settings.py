@@ -89,6 +89,8 @@ def test_the_default_tree_is_what_nothing_gives():
         ("[server]\napproximate = 'perhaps'", "server.approximate must be true or false, got 'perhaps'"),
         ("[server]\naddress = 5", "server.address must be text, got 5"),
         ("[server]\ngrace_s = nan", "grace_s must be at least 0, got nan"),
+        ("[server]\nidle_timeout_s = inf", "idle_timeout_s must be from 1 to 4294967295, got inf"),
+        ("[server]\nidle_timeout_s = 0.5", "idle_timeout_s must be from 1 to 4294967295, got 0.5"),
         ("[server]\ndevice = 'tpu'", "device must be one of auto, cpu, cuda, got 'tpu'"),
         ("[tls]\nclient_roles = [1]", "tls.client_roles must be a list of texts"),
         ("[tls]\ncertificate = 'a.pem'", r"\[tls\] certificate and key must be set together"),
