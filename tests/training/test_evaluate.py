@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,10 @@ def test_frames_are_ranked_as_they_are(tiny_fs2k: Path, tmp_path: Path, capsys: 
     assert "must have equally many frames" in capsys.readouterr().err
     assert main([*command, "--frames", str(frames), "--set", "moved"]) == 1
     assert "frames are pictures" in capsys.readouterr().err
+    twice = shutil.copytree(tiny_fs2k, tmp_path / "twice")
+    for kind in ("photo", "sketch"):
+        shutil.copytree(twice / kind / f"{kind}1", twice / kind / f"{kind}3")
+    (twice / "both.txt").write_text(f"{names[0]}\n{names[0].replace('photo1', 'photo3')}\n")
+    both = ["evaluate", "--data", str(twice), "--split", str(twice / "both.txt")]
+    assert main([*both, "--frames", str(frames)]) == 1
+    assert "several sketches of the split are named sketch0005" in capsys.readouterr().err

@@ -14,6 +14,7 @@ examples:
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,6 +224,11 @@ def _frames(args: argparse.Namespace, pairs: "Sequence[Pair]", encoder: "RegionE
     from training.evaluate import embed_canvases
 
     frames = list_frames(args.frames)
+    if twice := [stem for stem, count in Counter(pair.sketch.stem for pair in pairs).items() if count > 1]:
+        raise DataError(
+            f"several sketches of the split are named {twice[0]}, and frames are found by that name alone; evaluate "
+            "one data set at a time"
+        )
     if missing := [pair.sketch.stem for pair in pairs if pair.sketch.stem not in frames]:
         raise DataError(f"{args.frames} has no frames of {len(missing)} sketches of the split, such as {missing[0]}")
     lengths = {len(frames[pair.sketch.stem]): pair.sketch.stem for pair in pairs}
