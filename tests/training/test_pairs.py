@@ -60,6 +60,14 @@ def test_the_readme_alone_trains_on_own_pairs(
     assert len(split) == 3
     assert set(split) < {f"photos/person{number}" for number in range(1, 7)}
     assert Path("runs/faces/best.pt").is_file()
+    # More pairs are other people: the run's own are not written over, and go on being named.
+    for folder, suffix in (("photos", "jpg"), ("sketches", "png")):
+        shutil.copy(faces / folder / f"person1.{suffix}", faces / folder / f"person7.{suffix}")
+    assert main([*arguments, "--skip-unpaired"]) == 1
+    assert "runs/faces holds a run on other people than there are now in photos" in capsys.readouterr().err
+    assert Path("runs/faces/splits/photos-val.txt").read_text().splitlines() == split
+    own = ["--fit", "runs/faces/splits/photos-fit.txt", "--val", "runs/faces/splits/photos-val.txt"]
+    assert main([*arguments, *own]) == 0
 
 
 def _unpaired_sketch(root: Path) -> None:

@@ -256,10 +256,23 @@ def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     for folder, (fit, val) in splits.items():
         for paths, kind, names in zip(files, ("fit", "val"), (fit, val), strict=True):
             paths.append(args.out / "splits" / f"{folder}-{kind}.txt")
-            paths[-1].write_text("\n".join(names) + "\n", encoding="utf-8")
+            _write_split(paths[-1], names, args)
         where = args.out / "splits"
         print(f"{folder}: {len(fit)} people to train on, {len(val)} to select on ({where})", file=sys.stderr)
     return files
+
+
+def _write_split(path: Path, names: Sequence[str], args: argparse.Namespace) -> None:
+    """Write a split, but never over that of a run which is there: nothing else says whom it was trained on."""
+    from indexer.errors import ConfigError
+    from training.data import read_split
+
+    if path.exists() and (args.out / "checkpoint.pt").exists() and read_split(path) != names:
+        raise ConfigError(
+            f"{args.out} holds a run on other people than there are now in {path.stem.rpartition('-')[0]}; name its "
+            f"splits, those in {path.parent}, with --fit and --val to go on with it, or use another folder"
+        )
+    path.write_text("\n".join(names) + "\n", encoding="utf-8")
 
 
 def _load(
