@@ -41,7 +41,7 @@ def read_split(path: Path) -> list[str]:
         DataError: no such file, no names, a line that is no name, or a name twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(
             f"no split file at {path} ({error.strerror}); it holds one name such as photo1/image0001 a line"

@@ -7,8 +7,11 @@ from indexer.errors import DataError
 from training.data import find_pair, open_image, read_split, split_hash
 
 
-def test_a_split_names_photos_and_passes_comments_over(tiny_fs2k: Path) -> None:
+def test_a_split_names_photos_and_passes_comments_over(tiny_fs2k: Path, tmp_path: Path) -> None:
     assert read_split(tiny_fs2k / "val.txt") == ["photo1/image0005", "photo1/image0006"]
+    # As some editors write UTF-8.
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + (tiny_fs2k / "val.txt").read_bytes())
+    assert read_split(tmp_path / "marked.txt") == read_split(tiny_fs2k / "val.txt")
 
 
 def test_a_name_leads_to_its_photo_and_sketch(tiny_fs2k: Path) -> None:
