@@ -1,5 +1,6 @@
 """The training loop of the single-pass encoder: it can be stopped at any step, and is selected on validation."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from indexer.errors import ConfigError
 from training.align import fit_aligner
 from training.average import WeightAverage
 from training.batches import Batch, EpochBatches, PairSet, batch_sizes
@@ -74,7 +76,8 @@ def fit(
 
     Raises:
         DataError: the data cannot be trained on (see `check_people`), or a checkpoint cannot be written.
-        ConfigError: the folder holds a run with another configuration or other data, or a batch is too small to share.
+        ConfigError: the folder holds a run with another configuration or other data, a batch is too small to share, or
+            the rates are so high that the loss is no number.
         ModelError: the weights or the folder's checkpoint cannot be read.
     """
     check_people([pairs.names for pairs in fit_sets], [validation.probes.names for validation in validations])
@@ -168,6 +171,12 @@ class Run:
             loss = self._step(wrapped, batch.to(self.team.device), batches.rows(index))
             state.step += 1
             done = state.epoch * len(batches) + state.step
+            # In float16 a batch may overflow: its step is not taken.
+            if not math.isfinite(loss) and not self._scaler.is_enabled():
+                raise ConfigError(
+                    f"at step {done} the loss is {loss}: the weights have run away; train anew in another folder with "
+                    "a lower --trunk-rate and --head-rate"
+                )
             if self._average:
                 self._average.update(self.model, done)
             if self.team.is_first:

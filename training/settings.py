@@ -1,5 +1,6 @@
 """What decides a training run, and how it is computed."""
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Final
@@ -65,9 +66,12 @@ class FitConfig:
         for name in ("dim", "epochs", "batch", "validate_every", "validate_stages", "align_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("stem_epochs", "seed", "align_epochs", "patience", "weight_decay", "region_share"):
-            if not getattr(self, name) >= 0:
+        no_less = ("stem_epochs", "seed", "align_epochs", "patience", "weight_decay", "region_share")
+        for name in (*no_less, "trunk_rate", "head_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.batch < 2:
+            raise ConfigError("batch must be at least 2, got 1: a sketch alone in it has nobody to be told from")
         if self.dim < 2:
             raise ConfigError("dim must be at least 2, got 1: of most rows one number is the same for all photos")
         if not 0 <= self.ema < 1:

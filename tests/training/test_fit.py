@@ -214,6 +214,12 @@ def test_a_run_of_other_settings_or_data_is_not_gone_on_with(
         fit(SMALL, *data, tmp_path, None)
 
 
+def test_weights_that_run_away_end_the_run(data: tuple[list[PairSet], list[Validation]], tmp_path: Path) -> None:
+    config = replace(SMALL, head_rate=1e35, align_epochs=0)
+    with pytest.raises(ConfigError, match="the loss is nan: the weights have run away"):
+        fit(config, *data, tmp_path, None)
+
+
 def test_training_ends_early_without_improvement(
     data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +307,9 @@ def test_data_that_cannot_be_trained_on_is_refused(
     [
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--batch", "0"], "batch must be at least 1, got 0"),
+        (["--batch", "1"], "batch must be at least 2, got 1"),
+        (["--trunk-rate", "-1"], "trunk_rate must be 0 or more, got -1.0"),
+        (["--head-rate", "inf"], "head_rate must be 0 or more, got inf"),
         (["--dim", "-1"], "dim must be at least 1, got -1"),
         (["--dim", "1"], "dim must be at least 2, got 1"),
         (["--validate-every", "0"], "validate_every must be at least 1, got 0"),
