@@ -5,6 +5,7 @@ be: where they have types, their own, and otherwise bool (true, false), number, 
 YYYY-MM-DD are dates. Tags in a text are separated by `|` and need `:tags`.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Final
@@ -13,6 +14,8 @@ from indexer.errors import DataError
 from indexer.metadata import MAX_FIELDS, Kind, Value, as_date, check_field, check_value
 
 _BOOLS: Final = {"true": True, "false": False}
+_CODE: Final = re.compile(r"[+-]?0\d|.*_")
+"""How codes begin that read as numbers and are none, such as 007 and 12_34: a number would not give them back."""
 
 
 class Columns:
@@ -160,6 +163,8 @@ def _is_date(cell: Any) -> bool:
 
 
 def _reads_as(kind: Kind, text: str) -> bool:
+    if kind is Kind.NUMBER and _CODE.match(text):
+        return False
     try:
         typed(kind, text, has_types=False)
     except DataError:

@@ -61,6 +61,13 @@ def test_the_gallery_knows_the_kind_before_a_guess(tmp_path: Path) -> None:
         read_metadata(path, {"badge": Kind.DATE})
 
 
+def test_codes_are_no_numbers_unless_the_file_says_so(tmp_path: Path) -> None:
+    lines = ("photo_id,badge,case,area:number,share", "a,7,12_34,04103,0.5", "b,007,5,4,0")
+    read = read_metadata(write(tmp_path, "people.csv", *lines), {})
+    assert read.photos["a"] == {"badge": "7", "case": "12_34", "area": 4103.0, "share": 0.5}
+    assert read.photos["b"] == {"badge": "007", "case": "5", "area": 4.0, "share": 0.0}
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
