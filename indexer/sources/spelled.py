@@ -70,6 +70,8 @@ def expand_braces(spelled: str) -> list[str]:
     Example:
         >>> expand_braces("{a,b}/{08..10}.tar")
         ['a/08.tar', 'a/09.tar', 'a/10.tar', 'b/08.tar', 'b/09.tar', 'b/10.tar']
+        >>> expand_braces("{2..0}.tar")
+        ['2.tar', '1.tar', '0.tar']
     """
     found = _BRACES.search(spelled)
     if found is None:
@@ -78,7 +80,8 @@ def expand_braces(spelled: str) -> list[str]:
     if listed is None:
         if abs(int(last) - int(first)) >= _MOST:
             raise DataError(f"{found[0]} stands for more than {_MOST} names")
-        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+        step = 1 if int(first) <= int(last) else -1
+        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step)]
     else:
         choices = listed.split(",")
     ends = expand_braces(spelled[found.end() :])
