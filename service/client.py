@@ -54,7 +54,7 @@ class Client:
 
     Args:
         target: HOST:PORT.
-        timeout_s: for every call but `draw`, which lasts as long as the drawing.
+        timeout_s: for every call but `draw`, `replay` and `upsert`, which last as long as they have to.
         credentials: for a service that asks for a key, or that encrypts.
 
     Example:
