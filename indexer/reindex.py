@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from indexer import edits, versions
 from indexer.contents import read_fields, read_own_names
 from indexer.encoding import RegionEncoder
-from indexer.errors import ImageError
+from indexer.errors import ImageError, UnknownPhotoError
 from indexer.framing import framing_of
 from indexer.loading import Decoded, face_content, load_ahead
 from indexer.preparing import Decoding, Preparer, embeddings_of
@@ -176,7 +176,10 @@ class _Job:
     def _photos(self, content: bytes, decoded: Decoded) -> Iterator[NewPhoto]:
         """The old version's photos of this content, copies that were kept too, as the new one shall have them."""
         for photo_id, source in self._old.names_of(content):
-            photo = self._old.photo(photo_id)
+            try:
+                photo = self._old.photo(photo_id)
+            except UnknownPhotoError:
+                continue  # deleted since it was found
             if photo.photo_id == photo_id:  # no alias
                 yield NewPhoto(photo_id, source, decoded.thumbnail, metadata=photo.metadata, content_hash=content)
 

@@ -262,6 +262,21 @@ def test_a_version_in_the_making_drops_what_was_deleted_while_it_was_written(fol
     assert ids(folder) == [f"face{number}" for number in (1, 2, 3, 4, 6, 8, 9)]
 
 
+def test_a_photo_that_is_deleted_while_it_is_looked_at_is_no_error(folder: Path, photos: Path, monkeypatch) -> None:
+    names_of = Store.names_of
+
+    def found_and_deleted(store: Store, content: bytes) -> list[tuple[str, str]]:
+        names = names_of(store, content)
+        if ("face5", "photos/face5.png") in names:
+            with StoreWriter.open(folder) as writer:
+                writer.delete(["face5"])
+        return names
+
+    monkeypatch.setattr(Store, "names_of", found_and_deleted)
+    assert reindex(folder, [photos], NEW).switched
+    assert ids(folder) == [f"face{number}" for number in (0, 1, 2, 3, 4, 6, 8, 9)]
+
+
 REINDEXER = """
 import os, sys
 from pathlib import Path
