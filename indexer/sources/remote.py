@@ -23,6 +23,7 @@ from indexer.sources.item import Item, as_text, place_id, refuse
 T = TypeVar("T")
 
 _URL: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*(://|::)")
+_LOCAL: Final = ("file", "local")
 _PAUSES_S: Final = (0.5, 2.0)
 _SILENT_S: Final = 30.0
 """How long a web server may say nothing."""
@@ -47,14 +48,20 @@ def is_web(url: str) -> bool:
 def shown(url: str) -> str:
     """A URL for messages and for the ledger: without scheme, host, password and signature.
 
+    Of a file of this machine it is the name alone, as of one that is named by its path.
+
     Example:
         >>> shown("https://me:secret@example.org/faces/anna.jpg?signature=x"), shown("tar://a.jpg::s3://bucket/x.tar")
         ('faces/anna.jpg', 'a.jpg')
+        >>> shown("file:///home/me/faces/anna.jpg")
+        'anna.jpg'
     """
     try:
         parts = urlsplit(url.partition("::")[0])
     except ValueError:
         return "a malformed URL"
+    if parts.scheme in _LOCAL:
+        return PurePosixPath(parts.path).name
     return parts.path.lstrip("/") or parts.netloc.rpartition("@")[2]
 
 

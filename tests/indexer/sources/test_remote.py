@@ -82,6 +82,16 @@ def test_every_kind_of_source_behind_a_url(tmp_path: Path, faces: list[bytes], m
     everything(tmp_path, memory)
 
 
+def test_a_file_url_tells_nobody_where_the_file_lies(tmp_path: Path, faces: list[bytes]) -> None:
+    for name, data in zip(("a.png", "b.png", "c.png"), faces, strict=False):
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "p.jsonl").write_text(json.dumps({"url": f"file://{tmp_path}/a.png"}))
+    for source in (tmp_path / "p.jsonl", f"file://{tmp_path}/b.png", f"file://{tmp_path}/*.png"):
+        ingest(tmp_path / "g", [source], PixelEncoder())
+    store = Store.open(tmp_path / "g")
+    assert [store.photo(name).source for name in ("a", "b", "c")] == ["a.png", "b.png", "c.png"]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_kind_of_source_in_a_bucket(tmp_path: Path, faces: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
