@@ -1,11 +1,11 @@
-"""An order of the photos in which neighbours look alike, so that a block of 64 has one place in space.
+"""An order of the photos in which neighbours look alike, so that a block of 64, or 64 blocks, have one place in space.
 
 Approximate search looks at the blocks whose centre is near the probe and leaves out the rest. Halving the gallery
 along its widest direction, again and again down to blocks, gave as good blocks as k-means (of as many clusters), all
 of the same size and in a fraction of the time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,25 +28,26 @@ _WIDEST_FROM: Final = 2048
 _CHUNK: Final = 32_768
 
 
-def arranged(photos: int, vectors: Vectors, block: int) -> Rows:
-    """(photos,) int64: the rows in an order whose runs of `block`, counted from the start, are alike.
+def arranged(photos: int, vectors: Vectors, sizes: Sequence[int]) -> Rows:
+    """(photos,) int64: the rows in an order whose runs of each of some sizes, counted from the start, are alike.
 
     Args:
         photos: how many.
         vectors: from rows to (n, 14, dim) embeddings.
-        block: photos of a run; only the last one is shorter.
+        sizes: photos of a run, the largest first, each a multiple of the next; only the last run is shorter.
     """
     points = _projected(photos, vectors)
     order = np.arange(photos)
     parts = [(0, photos)]
     while parts:
         first, last = parts.pop()
-        if last - first <= block:
+        size = next((size for size in sizes if size < last - first), None)
+        if size is None:
             continue
         rows = order[first:last]
         sample = points[rows[:: max(1, len(rows) // _WIDEST_FROM)]]
         widest = np.linalg.eigh(np.cov(sample.T))[1][:, -1].astype(np.float32)
-        middle = -(-len(rows) // block) // 2 * block
+        middle = -(-len(rows) // size) // 2 * size
         order[first:last] = rows[np.argpartition(points[rows] @ widest, middle)]
         parts += [(first, first + middle), (first + middle, last)]
     return order

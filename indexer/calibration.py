@@ -4,6 +4,7 @@ The queries are photos moved as far as a finished sketch lies from its own photo
 regions tell less, and their nearest photos are scattered over more of the gallery.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
@@ -16,12 +17,14 @@ from indexer.fused import Distances
 from indexer.fusion import region_distances, region_weights
 from indexer.regions import REGIONS
 
-Ranks = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float64], int, Distances], list[npt.NDArray[np.float64]]]
+SharesUntil = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float64], int, Distances], npt.NDArray[np.float64]]
+"""From probes, region weights, k and exact distances to (queries, k, 2): the shares of the groups and of their blocks,
+nearest first, with which each of a query's k nearest photos is found, in their order."""
 
 _INKED: Final = (1, 2, 3, 5, 8, REGIONS)
 _LENGTHS: Final = (10, 100)
-_QUERIES: Final = 64
-"""Per number of inked regions: 640 of the ten nearest photos."""
+_QUERIES: Final = 256
+"""Per number of inked regions: 2,560 of the ten nearest photos."""
 
 _AWAY: Final = 0.7
 """Distance of a query from its photo, over that of two photos: 0.65 to 0.8 for the sketches of FS2K."""
@@ -29,9 +32,31 @@ _AWAY: Final = 0.7
 _SEED: Final = 20_240_100
 
 
+_BLOCKS_LOSE: Final = 0.5
+_GROUPS_LOSE: Final = 0.1
+"""Parts of the loss that is asked for: what is left is a margin, the queries were a sample. Groups cost little."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of a gallery to look at, 0 to 1.
+
+    Args:
+        groups: of the groups, to open.
+        blocks: of all blocks, to scan.
+    """
+
+    groups: float
+    blocks: float
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Number of inked regions and length of the ranking -> shares of the gallery at which true hits were found."""
+    """With which shares of the groups and of the blocks true hits were found.
+
+    Args:
+        shares: number of inked regions and length of the ranking -> (hits, 2) float64, each column ascending.
+    """
 
     shares: Mapping[tuple[int, int], npt.NDArray[np.float64]]
 
@@ -45,10 +70,8 @@ class Calibration:
         """The shares by name: regions and length, such as 14-10."""
         return {f"{inked}-{length}": shares for (inked, length), shares in self.shares.items()}
 
-    def share(self, inked: int, k: float, recall: float) -> float:
-        """The share of the blocks to look at, 1 where nothing less was measured to be enough.
-
-        Half of the loss that is asked for is kept as a margin: the queries were a sample.
+    def share(self, inked: int, k: float, recall: float) -> Share:
+        """What to look at; everything where nothing less was measured to be enough.
 
         Args:
             inked: regions with ink and weight.
@@ -58,19 +81,18 @@ class Calibration:
         lengths = [length for length in _LENGTHS if length >= k]
         counts = [count for count in _INKED if count <= inked]
         if recall >= 1 or not lengths or not counts or (counts[-1], lengths[0]) not in self.shares:
-            return 1.0
-        measured = self.shares[counts[-1], lengths[0]]
-        return float(np.quantile(measured, 1 - (1 - recall) / 2, method="higher"))
+            return Share(1.0, 1.0)
+        groups, blocks = self.shares[counts[-1], lengths[0]].T
+        return Share(_without(groups, (1 - recall) * _GROUPS_LOSE), _without(blocks, (1 - recall) * _BLOCKS_LOSE))
 
 
-def calibrated(photos: int, vectors: Vectors, ranks: Ranks) -> Calibration:
-    """Ask `ranks` for the places of the nearest photos of `_QUERIES` queries for each number of inked regions.
+def calibrated(photos: int, vectors: Vectors, shares_until: SharesUntil) -> Calibration:
+    """Ask `shares_until` for the nearest photos of `_QUERIES` queries for each number of inked regions.
 
     Args:
         photos: how many there are.
         vectors: from rows to (n, 14, dim) embeddings.
-        ranks: from probes, region weights, k and exact distances to, per query, ascending shares of the gallery by
-            which its nearest photos are found, in the order of the photos.
+        shares_until: see there.
     """
     rng = np.random.default_rng(_SEED)
     shares = {}
@@ -87,10 +109,15 @@ def calibrated(photos: int, vectors: Vectors, ranks: Ranks) -> Calibration:
         ) -> npt.NDArray[np.float64]:
             return np.asarray(region_distances(probes[query], vectors(rows)) @ weights[query])
 
-        found = ranks(probes, weights, min(max(_LENGTHS), photos), distances)
+        found = shares_until(probes, weights, min(max(_LENGTHS), photos), distances)
         for length in _LENGTHS:
-            shares[count, length] = np.concatenate([each[:length] for each in found])
+            shares[count, length] = np.sort(found[:, :length].reshape(-1, 2), axis=0)
     return Calibration(shares)
+
+
+def _without(ascending: npt.NDArray[np.float64], loss: float) -> float:
+    """The least of some numbers that no more than a share of them exceed."""
+    return float(ascending[math.ceil((1 - loss) * (len(ascending) - 1))])
 
 
 def _queries(rng: np.random.Generator, photos: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,10 +1,10 @@
 """The layout of approximate search as files in a saved index's folder, so that not every start has to make it.
 
-    index/KEY/layout/header.json     length and CRC-32 of the files below
+    index/KEY/layout/header.json     the number of this format; length and CRC-32 of the files below
     index/KEY/layout/NAME.npy        an array each of `indexer.approximate.ApproximateScan`
 
 It belongs to that index and goes with it; `indexer.index_files` says who may write there, and what checksums are for.
-A layout that is missing, cut short or altered is as good as none: it is made again, and saved again.
+A layout that is missing, cut short, altered or of another format is as good as none: it is made again, and saved again.
 """
 
 import fcntl
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from indexer.approximate import ApproximateScan
 
 _FOLDER: Final = "layout"
+
+_FORMAT: Final = 2
+"""Of the arrays: 2 since they hold groups of blocks."""
 
 
 def saved_layout(home: Path, build: Callable[[], "ApproximateScan"], threads: int | None) -> "ApproximateScan":
@@ -49,21 +52,30 @@ def saved_layout(home: Path, build: Callable[[], "ApproximateScan"], threads: in
 
 
 def layout_is_whole(home: Path) -> bool:
-    """Whether an index's layout matches its checksums; True where there is none."""
+    """Whether an index's layout matches its checksums; True where there is none of this format."""
     try:
-        return not (home / _FOLDER).is_dir() or _header(home / _FOLDER) is not None
+        return not _is_ours(home / _FOLDER) or _files(home / _FOLDER) is not None
     except UNREADABLE:
         return False
 
 
-def _header(folder: Path) -> dict[str, list[int]] | None:
-    header: dict[str, list[int]] = json.loads((folder / HEADER).read_bytes())
-    return header if checksums(folder, list(header)) == header else None
+def _header(folder: Path) -> Any:
+    return json.loads((folder / HEADER).read_bytes())
+
+
+def _is_ours(folder: Path) -> bool:
+    return folder.is_dir() and _header(folder).get("format") == _FORMAT
+
+
+def _files(folder: Path) -> list[str] | None:
+    """Names of a layout's files, None where one does not match its checksum."""
+    files: dict[str, list[int]] = _header(folder)["files"]
+    return list(files) if checksums(folder, list(files)) == files else None
 
 
 def _read(folder: Path) -> dict[str, npt.NDArray[Any]] | None:
-    header = _header(folder)
-    return None if header is None else {name.removesuffix(".npy"): np.load(folder / name) for name in header}
+    files = _files(folder) if _is_ours(folder) else None
+    return None if files is None else {name.removesuffix(".npy"): np.load(folder / name) for name in files}
 
 
 def _write(home: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -72,7 +84,8 @@ def _write(home: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     try:
         for name, array in arrays.items():
             np.save(scratch / f"{name}.npy", array)
-        (scratch / HEADER).write_text(json.dumps(checksums(scratch, [f"{name}.npy" for name in arrays]), indent=1))
+        header = {"format": _FORMAT, "files": checksums(scratch, [f"{name}.npy" for name in arrays])}
+        (scratch / HEADER).write_text(json.dumps(header, indent=1))
         whole = home / _FOLDER
         if whole.exists():  # found damaged, or just written by another process: either way ours is as good
             aside = scratch.with_suffix(".old")

@@ -26,7 +26,7 @@ each may be too large by 2^-50). The weighted roots are summed apart from the we
 times SLACK.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -206,6 +206,11 @@ class QuantisedGallery:
     def words(self, allowed: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.uint64]:
         """(blocks,) uint64 bitmap of the photos that take part: all of them, or the (photos,) bool allowed."""
         return self._everyone if allowed is None else _bitmap(allowed)
+
+    def covers(self, others: Sequence[Self]) -> None:
+        """Make the queries that it prepares fit other galleries, too, that are measured from the same centre."""
+        assert all(np.array_equal(other.centre, self.centre) for other in others)
+        self._longest = np.max([self._longest, *(other._longest for other in others)], axis=0)
 
     def prepared(self, probes: npt.NDArray[np.float32], shares: npt.NDArray[np.float32]) -> Queries:
         """Queries as the scan takes them.

@@ -59,9 +59,9 @@ def test_the_promised_recall_is_kept_on_queries_it_was_not_measured_on(
 def test_approximate_search_leaves_most_blocks_out(index: GranularIndex) -> None:
     scan = index._fused
     assert isinstance(scan, ApproximateScan)
-    half = scan._calibration.share(14, 10, 0.9)
-    assert scan._calibration.share(14, 10, 0.5) < half < 0.5
-    assert half < scan._calibration.share(2, 10, 0.9)
+    half = scan._calibration.share(14, 10, 0.9).blocks
+    assert scan._calibration.share(14, 10, 0.5).blocks < half < 0.5
+    assert half < scan._calibration.share(2, 10, 0.9).blocks
 
 
 @pytest.mark.parametrize("mode", [Approximate(0.3), Approximate(0.95), Budget(0.01), Budget(1000)])
@@ -89,7 +89,7 @@ def test_what_stands_apart_is_found_with_a_certificate() -> None:
     # A quarter of the gallery lies around the probe; the rest is ruled out by its blocks' radii.
     scan = index._fused
     assert isinstance(scan, ApproximateScan)
-    scan._calibration = Calibration({(14, 10): np.array([0.25])})
+    scan._calibration = Calibration({(14, 10): np.array([[0.25, 0.25]])})
     (rows, distances), certificate = index.search_in_mode(gallery[5], EVERY, 10, mode=Approximate(0.99))
     assert certificate.exact
     assert distances[-1] < certificate.unseen_from < math.inf
@@ -106,6 +106,30 @@ def test_all_the_time_it_takes_and_a_recall_of_one_are_exact(
         assert certificate.exact
         np.testing.assert_array_equal(rows, expected[0])
         np.testing.assert_array_equal(distances, expected[1])
+
+
+def test_groups_that_stay_closed_cost_no_more_than_the_recall_and_are_certified(
+    monkeypatch: pytest.MonkeyPatch, source: FaceLike
+) -> None:
+    monkeypatch.setattr("indexer.centres._LEAST_GROUPS", 1)
+    rng, photos, recalls = np.random.default_rng(10), source.photos(60_000), []
+    index = GranularIndex.build(photos, threads=2)
+    assert index.build_approximate()
+    scan = index._fused
+    assert isinstance(scan, ApproximateScan)
+    assert scan._calibration.share(14, 10, 0.9).groups < 1
+    for probe in source.sketches(photos[rng.integers(60_000, size=30)]):
+        expected = exact_search(photos, probe, EVERY, 10)
+        for mode in (Approximate(0.9), Budget(0.01)):
+            (rows, _), certificate = index.search_in_mode(probe, EVERY, 10, mode=mode)
+            missed = np.setdiff1d(expected[0], rows)
+            assert (exact_distances(photos[missed], probe, EVERY) >= certificate.unseen_from).all()
+            if isinstance(mode, Approximate):
+                recalls.append(1 - len(missed) / 10)
+        (rows, _), certificate = index.search_in_mode(probe, EVERY, 10, mode=Budget(60_000))
+        assert certificate.exact
+        np.testing.assert_array_equal(rows, expected[0])
+    assert np.mean(recalls) >= 0.9
 
 
 def test_exact_search_is_exact_over_the_arranged_scan_filtered_or_not(
@@ -146,7 +170,17 @@ def test_a_small_gallery_answers_exactly_and_says_so() -> None:
 
 def test_copies_of_one_photo_are_arranged_too() -> None:
     gallery = np.repeat(unit_rows(np.random.default_rng(8), 1, 4), 1000, axis=0)
-    assert sorted(arranged(1000, lambda rows: gallery[rows], 64)) == list(range(1000))
+    assert sorted(arranged(1000, lambda rows: gallery[rows], (256, 64))) == list(range(1000))
+
+
+def test_runs_of_every_size_are_alike() -> None:
+    rng = np.random.default_rng(9)
+    kinds = rng.permutation(np.arange(1024) // 64)  # sixteen, four to each of four families
+    families = unit_rows(rng, 4, 4).repeat(4, axis=0)
+    gallery = (families + unit_rows(rng, 16, 4) / 20)[kinds] + rng.normal(scale=1e-3, size=(1024, REGIONS, 4))
+    order = arranged(1024, lambda rows: gallery[rows].astype(np.float32), (256, 64))
+    assert all(len(set(run)) == 1 for run in kinds[order].reshape(16, 64))
+    assert all(len(set(run)) == 1 for run in (kinds[order] // 4).reshape(4, 256))
 
 
 @pytest.mark.parametrize("recall", [0, -0.1, 1.01, math.nan])

@@ -1,3 +1,5 @@
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -192,9 +194,25 @@ def laid_out(folder: Path) -> Gallery:
     return gallery
 
 
-def answers(gallery: Gallery, rows: Rows) -> list[tuple[list[str], float, bool]]:
+Answers = list[tuple[list[str], float, bool]]
+
+
+def answers(gallery: Gallery, rows: Rows) -> Answers:
     found = [gallery.search(row, EVERY, 10, mode=Approximate(0.9)) for row in rows[:20]]
     return [([hit.photo_id for hit in each.hits], each.unseen_from, each.exact) for each in found]
+
+
+@pytest.fixture(scope="module")
+def once_laid_out(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> tuple[Path, Answers]:
+    folder = tmp_path_factory.mktemp("laid") / "g"
+    append(folder, 0, rows[:PHOTOS])
+    return folder, answers(laid_out(folder), rows)
+
+
+@pytest.fixture
+def with_layout(once_laid_out: tuple[Path, Answers], tmp_path: Path) -> tuple[Path, Answers]:
+    """A folder with its layout, and what it answers."""
+    return shutil.copytree(once_laid_out[0], tmp_path / "copy"), once_laid_out[1]
 
 
 def test_the_layout_of_approximate_search_is_made_once(
@@ -211,13 +229,13 @@ def test_the_layout_of_approximate_search_is_made_once(
 
 
 @pytest.mark.parametrize(
-    "name", ["order.npy", "photos-codes.npy", "centres-heads.npy", "shares-14-10.npy", "header.json"]
+    "name", ["order.npy", "photos-codes.npy", "centres-blocks-heads.npy", "shares-14-10.npy", "header.json"]
 )
 @pytest.mark.parametrize("damage", ["altered", "cut", "missing"])
 def test_a_layout_that_is_not_whole_is_made_again_and_replaced(
-    folder: Path, rows: Rows, name: str, damage: str
+    with_layout: tuple[Path, Answers], rows: Rows, name: str, damage: str
 ) -> None:
-    expected = answers(laid_out(folder), rows)
+    folder, expected = with_layout
     path = saved(folder)[0] / "layout" / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1 if damage == "altered" else 0
@@ -229,12 +247,26 @@ def test_a_layout_that_is_not_whole_is_made_again_and_replaced(
     assert sorted(path.name for path in saved(folder)[0].iterdir() if path.is_dir()) == ["layout"]
 
 
-def test_a_layout_whose_header_names_too_little_is_made_again(folder: Path, rows: Rows) -> None:
-    expected = answers(laid_out(folder), rows)
+@pytest.mark.parametrize("text", ["{}", '{"format": 2, "files": {}}', "[]"])
+def test_a_layout_whose_header_names_too_little_is_made_again(
+    with_layout: tuple[Path, Answers], rows: Rows, text: str
+) -> None:
+    folder, expected = with_layout
     header = saved(folder)[0] / "layout" / "header.json"
-    header.write_text("{}")
+    header.write_text(text)
     assert answers(laid_out(folder), rows) == expected
     assert "order.npy" in header.read_text()
+
+
+def test_a_layout_of_another_format_is_no_fault_and_made_again(with_layout: tuple[Path, Answers], rows: Rows) -> None:
+    folder, expected = with_layout
+    header = saved(folder)[0] / "layout" / "header.json"
+    files = json.loads(header.read_text())["files"]
+    header.write_text(json.dumps(files))  # as the first format had it
+    (header.parent / "order.npy").write_bytes(b"what it was then")
+    assert layout_is_whole(saved(folder)[0])
+    assert answers(laid_out(folder), rows) == expected
+    assert json.loads(header.read_text())["files"] == files
 
 
 def test_new_segments_need_a_new_layout(folder: Path, rows: Rows) -> None:
