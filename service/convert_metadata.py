@@ -1,6 +1,7 @@
 """Metadata and filters: wire types to domain types and back. `service.convert` does the rest."""
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 
 from indexer.errors import QueryError
 from indexer.filters import And, Equals, Filter, HasTag, Ids, Not, OneOf, Or, Range, Scalar
@@ -23,7 +24,11 @@ def fields_from_wire(fields: Iterable[metadata_pb2.MetadataField]) -> dict[str, 
 
 
 def metadata_to_wire(metadata: Mapping[str, Value]) -> dict[str, metadata_pb2.MetadataValue]:
-    """The messages for a photo's values."""
+    """The messages for a photo's values.
+
+    Raises:
+        QueryError: one is of a type that no field has.
+    """
     return {field: _value_to_wire(value) for field, value in metadata.items()}
 
 
@@ -107,9 +112,14 @@ def _value_to_wire(value: Value) -> metadata_pb2.MetadataValue:
             return metadata_pb2.MetadataValue(flag=value)
         case int() | float():
             return metadata_pb2.MetadataValue(number=value)
-        case tuple():
+        case tuple() if all(isinstance(tag, str) for tag in value):
             return metadata_pb2.MetadataValue(tags=metadata_pb2.TagList(tags=value))
-    return metadata_pb2.MetadataValue(date=value.isoformat())
+        case date():
+            return metadata_pb2.MetadataValue(date=value.isoformat())
+    raise QueryError(
+        f"a value must be a text, a number, true or false, a date, or tags as a tuple of texts, got {str(value)[:80]} "
+        f"({type(value).__name__})"
+    )
 
 
 def _value_from_wire(message: metadata_pb2.MetadataValue) -> Value:

@@ -1,12 +1,13 @@
 """What goes over the wire comes back the same."""
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 
 from indexer.erasing import DEFAULT_RADIUS, Eraser
-from indexer.errors import SketchError
+from indexer.errors import QueryError, SketchError
 from indexer.modes import EXACT, Approximate, Budget
 from indexer.sketch import DEFAULT_WIDTH, MAX_STROKES, Stroke
 from mgrl.v1 import search_pb2, sketch_pb2
@@ -24,6 +25,7 @@ from service.convert import (
     stroke_to_wire,
     strokes_from_wire,
 )
+from service.convert_metadata import metadata_from_wire, metadata_to_wire
 
 
 @pytest.mark.parametrize("pressure", [None, np.float32([0, 0.25, 1])])
@@ -111,6 +113,14 @@ def test_erasers_survive_the_wire():
     np.testing.assert_array_equal(back.points, eraser.points)
     assert (back.radius, back.whole_strokes) == (0.125, True)
     assert eraser_from_wire(search_pb2.EraserPath(x=[0.5], y=[0.5])).radius == DEFAULT_RADIUS
+
+
+def test_values_survive_the_wire_and_others_are_refused():
+    values = {"sex": "female", "age": 31.0, "beard": False, "seen": date(2024, 2, 29), "marks": ("mole", "scar")}
+    assert metadata_from_wire(metadata_to_wire(values)) == values
+    for value, kind in ((["scar"], "list"), (None, "NoneType"), (np.int64(3), "int64"), (("scar", 1), "tuple")):
+        with pytest.raises(QueryError, match=rf"a value must be a text, .* got .* \({kind}\)"):
+            metadata_to_wire({"marks": value})
 
 
 def test_without_ink_there_is_no_ranking():
