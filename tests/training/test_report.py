@@ -180,6 +180,11 @@ def test_what_is_planned(tiny_fs2k: Path, tmp_path: Path) -> None:
     assert [(j.system, j.dim) for j in dim_jobs(sets[:1], ["b1", "mgrl-corrected"])] == [
         ("mgrl-corrected", dim) for dim in (8, 16, 32, 64)
     ]
+    # The other way round: those who are ranked in one are trained on in the other.
+    (tmp_path / "turned-fit.txt").write_text((tiny_fs2k / "val.txt").read_text())
+    (tmp_path / "turned-val.txt").write_text((tiny_fs2k / "fit.txt").read_text())
+    sets = find_data_sets(tiny_fs2k, tmp_path, ["one", "turned"], tmp_path, 20)
+    assert all(job.fit_on == job.data_set for job in main_jobs(sets, ["single-pass"], 1, 70))
 
 
 def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None:

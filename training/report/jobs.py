@@ -74,7 +74,8 @@ def main_jobs(data_sets: Sequence[DataSet], systems: Sequence[str], seeds: int, 
             for probe_set in disturbed if name in QUICK else ():
                 yield Job(name, data_set, data_set, 0, 16, probe_set, data_set.fit.stages)
             for other in data_sets if name in CROSSED else ():
-                if other != data_set:
+                # Splits may share people, as those of a cross-validation do: who was trained on says nothing here.
+                if other != data_set and not {*other.fit.names} & {*data_set.val.names}:
                     yield Job(name, data_set, other, 0, 16, "aligned", data_set.fit.stages)
 
 
