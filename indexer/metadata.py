@@ -6,6 +6,7 @@ files and end up in terminals and answers, so control characters and huge ones a
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
@@ -28,6 +29,9 @@ Value = str | float | bool | date | tuple[str, ...]
 
 Changes = Mapping[str, Mapping[str, Value | None]]
 """Photo id -> field -> value, or None to take an earlier value away."""
+
+_JOINERS: Final = "\u200c\u200d"
+"""Persian and the scripts of India cannot be written without them."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -122,9 +126,14 @@ def from_json(values: Mapping[str, Any], kinds: Mapping[str, Kind]) -> dict[str,
 def _text(value: str) -> str:
     if len(value) > MAX_TEXT:
         raise DataError(f"a text may have {MAX_TEXT} characters, got {len(value)}")
-    if not value.isprintable():
+    if not (value.isprintable() or all(map(_is_harmless, value))):
         raise DataError(f"a text must be printable, without line breaks and control characters, got {value[:80]!r}")
     return value
+
+
+def _is_harmless(character: str) -> bool:
+    """Whether a character may be in a text: Python calls all spaces but one unprintable, and the joiners of scripts."""
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 
 
 def _number(value: float) -> float:

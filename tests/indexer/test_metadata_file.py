@@ -61,6 +61,21 @@ def test_the_gallery_knows_the_kind_before_a_guess(tmp_path: Path) -> None:
         read_metadata(path, {"badge": Kind.DATE})
 
 
+def test_texts_of_all_scripts_are_kept_and_what_turns_a_line_around_is_refused(tmp_path: Path) -> None:
+    for text in (
+        "\u5c71\u7530\u3000\u592a\u90ce",
+        "Anna\u00a0B",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\u0915\u094d\u200d\u0937",
+    ):
+        path = write(tmp_path, "people.jsonl", {"photo_id": "a", "name": text})
+        assert read_metadata(path, {}).photos["a"] == {"name": text}
+    for text in ("a\u202eb", "a\u2028b", "a\x85b", "\ud800"):
+        path = write(tmp_path, "people.jsonl", {"photo_id": "a", "name": text})
+        with pytest.raises(DataError, match="field name: a text must be printable"):
+            read_metadata(path, {})
+
+
 def test_codes_are_no_numbers_unless_the_file_says_so(tmp_path: Path) -> None:
     lines = ("photo_id,badge,case,area:number,share", "a,7,12_34,04103,0.5", "b,007,5,4,0")
     read = read_metadata(write(tmp_path, "people.csv", *lines), {})
