@@ -55,7 +55,7 @@ def progress(label: str, total: int | None, unit: str = "photos") -> Iterator[Up
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout: the first column to the left, the others to the right."""
+    """A table on stdout, printable: the first column to the left, the others to the right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -64,16 +64,23 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else printable(str(cell)) for cell in row))
     # A pipe has no width of its own; tables must not be folded there.
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
-    console.print(title)  # not the table's own title, which is folded to the table's width
+    console.print(printable(title))  # not the table's own title, which is folded to the table's width
     console.print(table)
 
 
-def printable(photo_id: str) -> str:
-    """A photo id for the terminal: ids come from file names, which may hold what a terminal obeys."""
-    return "".join(character if character.isprintable() else "?" for character in photo_id)
+def printable(text: str) -> str:
+    r"""A name of somebody else's for the terminal, or what holds one: what a terminal would obey is spelled out.
+
+    Example:
+        >>> print(printable("anna\x1b[2J"))
+        anna\x1b[2J
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:

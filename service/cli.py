@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from indexer.console import printable
 from indexer.errors import GalleryHeldError, PublicError
 
 COMMANDS: Final = {
@@ -92,13 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except PublicError as error:
-        print(f"mgrl {name}: {error}", file=sys.stderr)
+        _complain(name, error)
         return _HELD if isinstance(error, GalleryHeldError) else 1
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        print(f"mgrl {name}: needs {error.name}; install it with: pip install 'mgrl[{extra}]'", file=sys.stderr)
+        _complain(name, f"needs {error.name}; install it with: pip install 'mgrl[{extra}]'")
         return 1
     except BrokenPipeError:
         # What reads our output is gone; the last flush at exit must not complain about it.
@@ -106,14 +107,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # a full disk, a folder that may not be written: the machine's, not a fault of ours
         where = f"{error.filename}: " if error.filename else ""
-        print(f"mgrl {name}: {where}{error.strerror or error}", file=sys.stderr)
+        _complain(name, f"{where}{error.strerror or error}")
         return 1
     except MemoryError as error:
-        print(f"mgrl {name}: not enough memory: {error}", file=sys.stderr)
+        _complain(name, f"not enough memory: {error}")
         return 1
     except KeyboardInterrupt:
-        print(f"mgrl {name}: interrupted", file=sys.stderr)
+        _complain(name, "interrupted")
         return 130
+
+
+def _complain(name: str, what: object) -> None:
+    # It may hold the names of files.
+    print(printable(f"mgrl {name}: {what}"), file=sys.stderr)
 
 
 def _overview() -> str:

@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from indexer.console import print_table, printable, write_json
+from indexer.console import print_table, write_json
 from indexer.errors import ConfigError
 from service.audit_chain import Head, read_records, verify
 
@@ -65,7 +65,7 @@ def _show(arguments: argparse.Namespace) -> int:
             str(record["n"]),
             str(record["at"])[:19],
             str(record["event"]) + (f" {record['state']}" if record.get("state") not in (None, "shown") else ""),
-            *(printable(str(record.get(name, ""))) for name in ("caller", "gallery", "purpose", "results")),
+            *(str(record.get(name, "")) for name in ("caller", "gallery", "purpose", "results")),
         )
         for record in read_records(arguments.file)
         if arguments.gallery in (None, record.get("gallery"))

@@ -231,7 +231,12 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
 
     from indexer.console import printable
 
-    table = Table(title=f"gallery {gallery.resolve().name}", show_header=False, title_justify="left")
+    def say(line: str) -> None:
+        # Text: file names are data, neither rich's markup nor orders to the terminal.
+        console.print(Text(printable(line)), soft_wrap=True)
+
+    title = Text(printable(f"gallery {gallery.resolve().name}"), "table.title")
+    table = Table(title=title, show_header=False, title_justify="left")
     stored = report.added + report.replaced
     rate = f" ({stored / max(report.seconds, 1e-9):.0f} photos/s)" if stored else ""
     counts = {
@@ -250,17 +255,16 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
         table.add_row("without face", f"{report.without_face}, kept whole")
     table.add_row("time", f"{report.seconds:.1f} s{rate}")
     console.print(table)
-    # Text: file names are data, not rich's markup.
     for name, reason in report.skipped[:_LISTED]:
-        console.print(Text(f"skipped {name}: {reason}"), soft_wrap=True)
+        say(f"skipped {name}: {reason}")
     if report.failed > _LISTED:
         console.print(f"... and {report.failed - _LISTED} more; --failed FILE lists all")
     for name, photo_id in report.same[:_LISTED]:
-        console.print(Text(f"duplicate {name}: the same as {printable(photo_id)}"), soft_wrap=True)
+        say(f"duplicate {name}: the same as {photo_id}")
     if report.duplicates > _LISTED:
         console.print(f"... and {report.duplicates - _LISTED} more; --outcomes FILE lists all")
     for name in report.faceless[:_LISTED]:
-        console.print(Text(f"no face found in {name}"), soft_wrap=True)
+        say(f"no face found in {name}")
     if report.without_face > _LISTED:
         console.print(f"... and {report.without_face - _LISTED} more")
     if report.failed and not report.usable:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.json, asdict(done))
     name, model = folder_name(args.gallery), encoder.model_hash[:12]
     for file, reason in done.skipped[:_LISTED]:
-        print(f"skipped {printable(file)}: {reason}")
+        print(printable(f"skipped {file}: {reason}"))
     if done.missing:
         some = ", ".join(printable(photo_id) for photo_id in done.lacks[:_LISTED])
         print(f"{done.missing} photos of gallery {name} are in none of the sources: {some}")

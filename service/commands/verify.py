@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> int:
     write_json(args.json, {"is_whole": not found.faults, **asdict(found)})
     name = folder_name(args.gallery)
     for fault in found.repaired:
-        print(f"repaired: {fault.what}")
+        print(printable(f"repaired: {fault.what}"))
     for fault in found.faults:
-        some = ", ".join(printable(photo_id) for photo_id in fault.photo_ids[:_LISTED])
+        some = ", ".join(fault.photo_ids[:_LISTED])
         more = f" and {len(fault.photo_ids) - _LISTED} more (--json FILE lists all)"
         lost = f"; photos: {some}{more if len(fault.photo_ids) > _LISTED else ''}" if some else ""
-        print(f"fault: {fault.what}{lost}")
+        print(printable(f"fault: {fault.what}{lost}"))
     if found.faults:
         print(f"gallery {name} is damaged: {len(found.faults)} faults")
         return DAMAGED

@@ -50,6 +50,24 @@ def test_ingest_makes_a_gallery_and_says_what_it_did(
     assert "... and 5 more" in said
 
 
+def test_a_file_name_cannot_command_the_terminal(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "face\x1bc\r\u202e"
+    (photos / f"{evil}.jpg").write_bytes((photos / "face0.jpg").read_bytes())
+    (photos / f"{evil}.png").write_bytes(b"no photo")
+    gallery = tmp_path / "g\x1b[31m"
+    assert main(["ingest", str(gallery), str(photos)]) == 3
+    assert main(["ingest", str(gallery), str(tmp_path / evil)]) == 1
+    said = capsys.readouterr().err
+    assert not [character for character in said if not character.isprintable() and character != "\n"]
+    spelled = r"face\x1bc\r\u202e"
+    assert f"skipped photos/{spelled}.png: not a JPEG" in said
+    assert f"duplicate photos/face0.jpg: the same as {spelled}" in said
+    assert r"gallery g\x1b[31m" in said
+    assert f"mgrl ingest: no folder or file named '{spelled}'" in said
+
+
 def test_running_it_again_is_no_failure(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ingest", str(tmp_path / "g"), str(photos)]
     assert [main(command), main(command)] == [0, 0]
