@@ -77,7 +77,8 @@ class GalleryDetails:
         aliases: further ids of its photos.
         deleted: photos whose vectors are still in its files.
         usage: bytes by kind: vectors, thumbnails, metadata, index, reclaimable, total.
-        crop: how its photos are cropped: "face", "stray" or "none"; empty as long as nobody has said it.
+        crop: how its photos are cropped: "face", "stray" or "none"; empty as long as nobody has said it, and where the
+            service names a way that this client does not know.
     """
 
     info: GalleryInfo

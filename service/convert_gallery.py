@@ -31,15 +31,20 @@ def crop_to_wire(crop: str) -> "gallery_pb2.PhotoCrop.ValueType":
 
 
 def crop_from_wire(crop: "gallery_pb2.PhotoCrop.ValueType") -> str:
-    """See `crop_to_wire`.
+    """See `crop_to_wire`; empty for a way of a later contract than ours."""
+    return next((name for name, number in _CROPS.items() if number == crop), "")
+
+
+def asked_crop(crop: "gallery_pb2.PhotoCrop.ValueType") -> str:
+    """The way in which photos shall be cropped; empty where nothing is said.
 
     Raises:
-        QueryError: a way to crop of a later contract than ours.
+        QueryError: a way of a later contract than ours.
     """
-    for name, number in _CROPS.items():
-        if number == crop:
-            return name
-    raise QueryError(f"there is no way to crop photos with the number {crop} here", field="crop")
+    name = crop_from_wire(crop)
+    if not name and crop != gallery_pb2.PHOTO_CROP_UNSPECIFIED:
+        raise QueryError(f"there is no way to crop photos with the number {crop} here", field="crop")
+    return name
 
 
 def state_to_wire(state: str) -> "gallery_pb2.GalleryVersionState.ValueType":

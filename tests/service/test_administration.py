@@ -13,6 +13,7 @@ from indexer.store import StoreWriter
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
 from service.admin_client import AdminClient
 from service.async_client import AsyncClient
+from service.calls import gallery_details
 from service.client import Client
 from service.errors import ServiceError, UnknownGalleryError
 from tests.service.conftest import line, serving
@@ -132,6 +133,14 @@ def test_a_gallery_is_described(client, gallery):
         time.sleep(0.05)
     assert (after.info.photos, after.deleted) == (23, 1)
     assert after.usage["reclaimable"] >= 14 * gallery.dim * 4
+
+
+def test_a_way_to_crop_of_a_later_contract_is_described_as_unknown():
+    response = gallery_pb2.DescribeGalleryResponse(version=7)
+    response.MergeFromString(bytes([response.DESCRIPTOR.fields_by_name["crop"].number << 3, 77]))
+    assert response.crop == 77
+    details = gallery_details(response)
+    assert (details.version, details.crop) == (7, "")
 
 
 def test_the_asyncio_client_lists_and_describes(service, gallery):
