@@ -1,6 +1,7 @@
 """The galleries that one service answers for, each with the model that made it."""
 
 import asyncio
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -38,6 +39,7 @@ class Galleries:
         self._settings = dict(settings or {})
         self.changing = asyncio.Lock()
         """Held by whoever adds galleries to those that are served, or takes some away."""
+        self._replacing = threading.Lock()  # `replace` comes from another thread than what adds and removes
         self._by_name: dict[str, Gallery] = {}
         for gallery in galleries:
             if gallery.name in self._by_name:
@@ -94,32 +96,42 @@ class Galleries:
 
     def add(self, gallery: Gallery, settings: GalleryConfig) -> None:
         """Serve one more."""
-        self._by_name[gallery.name] = gallery
-        self._settings[gallery.name] = settings
+        with self._replacing:
+            self._by_name[gallery.name] = gallery
+            self._settings[gallery.name] = settings
 
     def remove(self, name: str) -> None:
         """Serve one no longer."""
-        del self._by_name[name]
-        self._settings.pop(name, None)
+        with self._replacing:
+            del self._by_name[name]
+            self._settings.pop(name, None)
 
     def latest(self, gallery: Gallery) -> Gallery:
         """The gallery that is served under the name of this one now; the same where there is none. From any thread."""
         return self._by_name.get(gallery.name, gallery)
 
-    def replace(self, older: Gallery, newer: Gallery) -> None:
+    def replace(self, older: Gallery, newer: Gallery) -> bool:
         """Serve a newer gallery in place of an older one, if that is served still; who holds it keeps it.
 
-        Changed settings may have put another folder under its name while the newer one was being opened.
+        It may have been removed while the newer one was being opened, or changed settings may have put another folder
+        under its name.
+
+        Returns:
+            Whether the newer one is served.
         """
-        if self._by_name.get(older.name) is older:
-            self._by_name[older.name] = newer
+        with self._replacing:
+            is_served = self._by_name.get(older.name) is older
+            if is_served:
+                self._by_name[older.name] = newer
+        return is_served
 
     def change(self, add: Iterable[Gallery], remove: Iterable[str], settings: Mapping[str, GalleryConfig]) -> None:
         """Serve some more, or in place of others of their names, and some no longer; all with these settings."""
         gone = set(remove)
-        changed = {name: gallery for name, gallery in self._by_name.items() if name not in gone}
-        self._by_name = changed | {gallery.name: gallery for gallery in add}
-        self._settings = dict(settings)
+        with self._replacing:
+            changed = {name: gallery for name, gallery in self._by_name.items() if name not in gone}
+            self._by_name = changed | {gallery.name: gallery for gallery in add}
+            self._settings = dict(settings)
 
     def find(self, name: str) -> Gallery:
         """The gallery of that name; an empty name means the only one.

@@ -76,8 +76,8 @@ class GalleryWatch:
             try:
                 if gallery.is_stale():
                     newer = self._newer(gallery)
-                    self._galleries.replace(gallery, newer)
-                    logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)
+                    if self._galleries.replace(gallery, newer):
+                        logger.info("gallery %s now has %d photos, it had %d", newer.name, newer.photos, gallery.photos)
                     self._complaints.clear()
             except Exception as error:
                 # Whatever it is, the older one goes on serving; the next look tries again.

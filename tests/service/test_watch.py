@@ -249,3 +249,23 @@ def test_a_folder_that_settings_put_in_place_stays(tmp_path, encoder, monkeypatc
     assert served.find("faces") is other
     older.close()
     other.close()
+
+
+def test_what_is_removed_at_the_same_moment_does_not_come_back(tmp_path, encoder):
+    older, newer = (make_gallery(tmp_path / where / "faces", encoder) for where in ("old", "new"))
+    served = Galleries([older], encoder)
+    removing = threading.Thread(target=served.remove, args=["faces"])
+
+    class Interrupted(dict):
+        def get(self, name):
+            found = super().get(name)
+            removing.start()
+            removing.join(0.2)  # as far as it comes
+            return found
+
+    served._by_name = Interrupted(served._by_name)
+    assert served.replace(older, newer)
+    removing.join()
+    assert list(served) == []
+    older.close()
+    newer.close()
