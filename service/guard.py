@@ -85,7 +85,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
                 self._limiter.check_size(caller, asked.ByteSize())
                 self._check_opening(call, asked)
                 if "strokes" in asked.DESCRIPTOR.fields_by_name:
-                    call.take_strokes(len(asked.strokes.strokes))
+                    call.take_strokes(max(1, len(asked.strokes.strokes)))  # a picture counts as one
         return call
 
     async def _checked(self, call: Call, method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -76,6 +76,7 @@ class DrawSession:
         self._unanswered: list[_Message] = []
         self._waiting_since = time.perf_counter()
         self._changes = 0
+        self._accepted: str | None = None  # the latest message's action
         self._errors: asyncio.Queue[search_pb2.DrawResponse] = asyncio.Queue(MAX_REFUSED)
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
@@ -174,8 +175,8 @@ class DrawSession:
                     "the message was not applied",
                     field="sequence",
                 )
-            if (call := current_call()) is not None and request.WhichOneof("action") != "finish":
-                call.take_strokes(len(request.strokes.strokes), request.ByteSize())
+            if (call := current_call()) is not None:
+                call.take_strokes(self._counted_strokes(request), request.ByteSize())
             if request.HasField("deadline_ms"):
                 until = time.monotonic() + _deadline_s(request.deadline_ms)
             changed = await apply(request, self._drawing, self._workers)
@@ -188,11 +189,22 @@ class DrawSession:
         else:
             # Only now: a message that a broken stream cut short is not told to be there.
             self._ongoing.sequence = request.sequence
+            self._accepted = request.WhichOneof("action")
             if not self._unanswered:
                 self._waiting_since = time.perf_counter()
             self._changes += changed
             self._unanswered.append(_Message(request.sequence, until))
         self._wake.set()
+
+    def _counted_strokes(self, request: search_pb2.DrawRequest) -> int:
+        """How many strokes a message counts as: what leads to a ranking of its own counts as one.
+
+        But for the first extension of a stroke, which a pen that rests before it is lifted leaves over.
+        """
+        action = request.WhichOneof("action")
+        if action == "finish" or (action == "extend" and self._accepted == "strokes"):
+            return 0
+        return max(1, len(request.strokes.strokes))
 
     async def _rank(self) -> AsyncGenerator[search_pb2.DrawResponse, None]:
         """One ranking: the answers to all who wait for it now."""

@@ -67,13 +67,13 @@ class Call:
     purpose: str = ""
 
     def take_strokes(self, strokes: int, size_bytes: int = 0) -> None:
-        """Count strokes, one at least, of a message of this size.
+        """Count the strokes of a message of this size.
 
         Raises:
             LimitError: the caller drew too many, or the message is too large.
         """
         self.limiter.check_size(self.caller, size_bytes)
-        self.limiter.take_strokes(self.caller, max(1, strokes))
+        self.limiter.take_strokes(self.caller, strokes)
 
 
 ANYONE: Final = Caller("", "anyone", frozenset(ROLES))

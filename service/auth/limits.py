@@ -76,7 +76,7 @@ class Limiter:
             raise LimitError(f"a message may have {most} bytes, this one has {size_bytes}; thin it out or split it")
 
     def _take(self, caller: Caller, what: str, rate: float, amount: int) -> None:
-        if not rate:
+        if not rate or not amount:
             return
         key = caller.kind, caller.name, what, rate
         now = self._clock()

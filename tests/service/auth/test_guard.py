@@ -222,6 +222,20 @@ def test_strokes_above_the_rate_are_refused_and_the_drawing_goes_on(serve, new_k
         assert drawing.strokes([line()]).strokes == 5
 
 
+def test_a_stroke_that_is_extended_once_counts_once(serve, new_key):
+    service = serve()
+    with client_with(service, new_key("desk", strokes_per_s=2)) as client, client.draw("staff") as drawing:
+        for _ in range(4):
+            drawing.strokes([line()])
+            drawing.extend([(0.9, 0.9)])
+        # Not so what is extended again, nor what would extend a stroke that was refused.
+        for more in (lambda: drawing.extend([(0.9, 0.8)]), lambda: drawing.strokes([line()]), drawing.undo):
+            with pytest.raises(LimitError, match="key desk may ask for 2 strokes a second"):
+                more()
+        with pytest.raises(LimitError):
+            drawing.extend([(0.9, 0.8)])
+
+
 def test_a_stroke_limit_counts_finished_sketches_too(serve, new_key):
     service = serve()
     token = new_key("desk", strokes_per_s=2)
