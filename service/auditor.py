@@ -61,8 +61,8 @@ class Auditor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not gene
             account = Account(self._galleries, self._log, method, is_stream=False)
             try:
                 response = await behaviour(account.watched(asked), context)
-            except asyncio.CancelledError:
-                account.cancelled()
+            except BaseException as error:
+                account.broken_off("cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
                 raise
             async with public_errors(context):
                 account.shown(response)
@@ -172,10 +172,14 @@ class Account:
         if self._recorded_at is not None:
             self._log.post(self._record("ended"))
 
-    def cancelled(self) -> None:
-        """Put on record, soon, that the caller went away before the answer: what a change had begun is done."""
+    def broken_off(self, state: str) -> None:
+        """Put on record, soon, that a change has no answer, by its caller's will or by a fault: some of it may be done.
+
+        Args:
+            state: "cancelled" or "failed".
+        """
         if self._method not in _SEARCHES:
-            self._log.post(self._record("cancelled"))
+            self._log.post(self._record(state))
 
     @property
     def _is_required(self) -> bool:

@@ -249,6 +249,7 @@ def test_photos_that_come_and_go_are_on_record(tmp_path, encoder, path):
         ("UpsertPhotos", "begun", "staff"),
         ("UpsertPhotos", "ended", "staff"),
         ("DeletePhotos", "shown", "staff"),
+        ("DeletePhotos", "failed", "guests"),
     ]
     for gallery in galleries:
         gallery.close()

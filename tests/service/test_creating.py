@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -234,6 +235,24 @@ def test_a_full_disk_leaves_nothing(client, made, monkeypatch):
     monkeypatch.setattr(creating.os, "rename", full)
     with pytest.raises(GalleryError, match="gallery staff could not be made"):
         client.create("staff")
+    assert list(made.iterdir()) == []
+
+
+def test_files_that_cannot_be_removed_are_told_and_on_record(config, encoder, made, tmp_path, monkeypatch):
+    def busy(*_):
+        raise OSError(16, "Device or resource busy")
+
+    audited = replace(config, audit=AuditConfig(tmp_path / "audit.jsonl"))
+    with service_of(audited, encoder) as (_, client):
+        client.create("staff", crop="none")
+        with monkeypatch.context() as patched:
+            patched.setattr(creating.shutil, "rmtree", busy)
+            with pytest.raises(GalleryError, match="staff is served no longer, but some of its files could not"):
+                client.delete_gallery("staff")
+        assert client.galleries() == []
+    changes = [(record["event"], record.get("state")) for record in read_records(tmp_path / "audit.jsonl")][1:-1]
+    assert changes == [("CreateGallery", "shown"), ("DeleteGallery", "failed")]
+    sweep(audited)
     assert list(made.iterdir()) == []
 
 
