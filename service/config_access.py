@@ -235,6 +235,11 @@ class CreatedConfig(GalleryRules):
         """The settings of a gallery in the folder that has no section of its own."""
         return GalleryConfig(folder, **{rule.name: getattr(self, rule.name) for rule in fields(GalleryRules)})
 
+    def has_found(self, settings: GalleryConfig) -> bool:
+        """Whether a gallery is served because it lies in the folder, and not because somebody named it."""
+        path = settings.path
+        return path is not None and path.parent == self.folder and settings == self.gallery(path)
+
 
 def check_roles(roles: tuple[str, ...]) -> None:
     """Refuse what is no role.

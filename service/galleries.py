@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from indexer.encoding import RegionEncoder
-from indexer.errors import ConfigError, QueryError
+from indexer.errors import ConfigError, GalleryError, PublicError, QueryError
 from indexer.gallery import Gallery
 from service.auth.callers import current_call
 from service.config_access import ROLES, GalleryConfig
@@ -14,6 +15,7 @@ from service.encoders import Encoders
 from service.errors import ExistingGalleryError, ForbiddenError, UnknownGalleryError
 
 _DEFAULTS: Final = GalleryConfig()
+_NONE: Final[Mapping[str, PublicError]] = MappingProxyType({})
 
 
 class Galleries:
@@ -23,6 +25,7 @@ class Galleries:
         galleries: none, one or several; some may have no photos yet.
         encoders: the models that made them.
         settings: by name; the defaults for a gallery that is not there.
+        broken: why further galleries cannot be served, by name.
 
     Raises:
         ConfigError: two have the same name.
@@ -34,9 +37,12 @@ class Galleries:
         galleries: Iterable[Gallery],
         encoders: RegionEncoder | Encoders,
         settings: Mapping[str, GalleryConfig] | None = None,
+        broken: Mapping[str, PublicError] = _NONE,
     ) -> None:
         self.encoders = Encoders.of(encoders)
         self._settings = dict(settings or {})
+        self.broken = dict(broken)
+        """Why galleries that are there cannot be served, by name."""
         self.changing = asyncio.Lock()
         """Held by whoever adds galleries to those that are served, or takes some away."""
         self._replacing = threading.Lock()  # `replace` comes from another thread than what adds and removes
@@ -125,13 +131,19 @@ class Galleries:
                 self._by_name[older.name] = newer
         return is_served
 
-    def change(self, add: Iterable[Gallery], remove: Iterable[str], settings: Mapping[str, GalleryConfig]) -> None:
+    def change(
+        self,
+        add: Iterable[Gallery],
+        remove: Iterable[str],
+        settings: Mapping[str, GalleryConfig],
+        broken: Mapping[str, PublicError] = _NONE,
+    ) -> None:
         """Serve some more, or in place of others of their names, and some no longer; all with these settings."""
-        gone = set(remove)
+        gone = {*remove, *broken}
         with self._replacing:
             changed = {name: gallery for name, gallery in self._by_name.items() if name not in gone}
             self._by_name = changed | {gallery.name: gallery for gallery in add}
-            self._settings = dict(settings)
+            self._settings, self.broken = dict(settings), dict(broken)
 
     def find(self, name: str) -> Gallery:
         """The gallery of that name; an empty name means the only one.
@@ -139,11 +151,14 @@ class Galleries:
         Raises:
             UnknownGalleryError: no gallery of that name.
             QueryError: no name, and several galleries to choose from.
+            GalleryError: it is there and cannot be served.
             ForbiddenError: the call's caller may not do here what it is about to.
         """
         self.check_caller(name)
         mine = list(self)
         names = ", ".join(gallery.name for gallery in mine)
+        if name or not mine:
+            self._check_whole(name or next(filter(_may_use, self.broken), ""))
         if not self._by_name:
             raise UnknownGalleryError("no gallery is served yet; make one (CreateGallery)")
         if name and name not in self._by_name:
@@ -157,6 +172,13 @@ class Galleries:
         if (call := current_call()) is not None:
             call.gallery = gallery.name
         return gallery
+
+    def _check_whole(self, name: str) -> None:
+        if (reason := self.broken.get(name)) is not None:
+            raise GalleryError(
+                f"gallery {name} cannot be served: {reason}; when that is put right (`mgrl verify {name}` says more), "
+                "reload the settings or restart the service"
+            )
 
 
 def _may_use(name: str) -> bool:

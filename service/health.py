@@ -62,13 +62,13 @@ class Health:
         self._is_ready = True
 
     async def look(self) -> None:
-        """Say how the galleries are: one without photos, or that is served no longer, cannot be searched."""
+        """Say how the galleries are: one without photos, or that is not served (any longer), cannot be searched."""
         serving = {gallery.name: gallery for gallery in self._galleries}
         for name, gallery in serving.items():
             self._metrics.photos.labels(name).set(gallery.photos)
             self._metrics.version.labels(name).set(gallery.version)
             await self._statuses.set(health_name(name), _SERVING if gallery.photos else _NOT_SERVING)
-        for name in self._known - serving.keys():
+        for name in (self._known | self._galleries.broken.keys()) - serving.keys():
             self._metrics.photos.labels(name).set(0)
             await self._statuses.set(health_name(name), _NOT_SERVING)
         self._known = set(serving)

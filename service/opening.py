@@ -1,17 +1,20 @@
 """Opens what the settings name: each model file once, and every gallery with the one that made it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from indexer.device import choose_device
 from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
-from indexer.errors import ConfigError
+from indexer.errors import ConfigError, ModelMismatchError, PublicError
 from indexer.gallery import Gallery
 from indexer.ledger import folder_name
 from service.config import Config
 from service.config_access import GalleryConfig
 from service.encoders import Encoders
 from service.galleries import Galleries
+
+logger = logging.getLogger(__name__)
 
 
 class Opener:
@@ -34,15 +37,60 @@ class Opener:
         """Every gallery of the settings.
 
         Raises:
-            ConfigError, GalleryError, ModelError, ModelMismatchError: one of them cannot be served.
+            ConfigError, GalleryError, ModelError, ModelMismatchError: one of them cannot be served; see `open_each`.
         """
         if not config.galleries and config.created.folder is None:
             raise ConfigError(
                 "a service needs at least one gallery, got none; name one, or [galleries.NAME] in a file, or a folder "
                 "for new ones (--galleries DIR)"
             )
-        opened = [self.open(name, gallery) for name, gallery in config.galleries.items()]
-        return Galleries(opened, Encoders(*self.models(config).values()), config.galleries)
+        encoders = Encoders(*self.models(config).values())
+        opened, broken = self.open_each(config, config.galleries, encoders)
+        return Galleries(opened, encoders, config.galleries, broken)
+
+    def open_each(
+        self, config: Config, names: Iterable[str], encoders: Encoders
+    ) -> tuple[list[Gallery], dict[str, PublicError]]:
+        """Some galleries of the settings.
+
+        One that nobody named, that only lies in the folder for new ones, is left out where it cannot be served: the
+        others shall not go down with it.
+
+        Args:
+            config: the settings.
+            names: of the galleries.
+            encoders: one of them must have made each.
+
+        Returns:
+            The galleries; and why others were left out, by name.
+
+        Raises:
+            ConfigError, GalleryError, ModelMismatchError: one that was named cannot be served.
+        """
+        opened, broken = list[Gallery](), dict[str, PublicError]()
+        try:
+            for name in names:
+                try:
+                    opened.append(self._fitting(name, config.galleries[name], encoders))
+                except PublicError as error:
+                    if not config.created.has_found(config.galleries[name]):
+                        raise
+                    logger.warning("gallery %s cannot be served, the others are: %s", name, error)
+                    broken[name] = error
+        except BaseException:
+            for gallery in opened:
+                gallery.close()
+            raise
+        return opened, broken
+
+    def _fitting(self, name: str, settings: GalleryConfig, encoders: Encoders) -> Gallery:
+        gallery = self.open(name, settings)
+        try:
+            encoders.for_gallery(gallery)
+        except ModelMismatchError:
+            gallery.close()
+            raise
+        return gallery
 
     def own_model(self, config: Config) -> OnnxEncoder:
         """The model of the galleries that name none.

@@ -16,6 +16,7 @@ from service.access import Access
 from service.auth.authenticator import Authenticator
 from service.certificates import Certificates
 from service.config import Config
+from service.config_access import GalleryConfig
 from service.galleries import Galleries
 from service.opening import Opener
 
@@ -26,6 +27,7 @@ _KEPT_TLS: Final = ("certificate", "key", "client_ca")
 
 class _Prepared(NamedTuple):
     opened: list[Gallery]
+    broken: dict[str, PublicError]
     authenticator: Authenticator
 
 
@@ -76,24 +78,22 @@ class Reloader:
         authenticator = Authenticator.open(newer)
         for encoder in self._opener.models(newer).values():
             self._galleries.encoders.add(encoder)
-        opened: list[Gallery] = []
-        try:
-            for name, settings in newer.galleries.items():
-                before = self._galleries.all_settings.get(name)
-                if before is None or (before.path, before.model) != (settings.path, settings.model):
-                    opened.append(self._opener.open(name, settings))
-                    self._galleries.check(opened[-1])
-                    if newer.server.approximate:
-                        opened[-1].build_approximate()
-        except BaseException:
+        names = [name for name, settings in newer.galleries.items() if not self._is_served(name, settings)]
+        opened, broken = self._opener.open_each(newer, names, self._galleries.encoders)
+        if newer.server.approximate:
             for gallery in opened:
-                gallery.close()
-            raise
-        return _Prepared(opened, authenticator)
+                gallery.build_approximate()
+        return _Prepared(opened, broken, authenticator)
+
+    def _is_served(self, name: str, settings: GalleryConfig) -> bool:
+        """Whether the gallery that these settings mean is open already."""
+        before = self._galleries.all_settings.get(name)
+        is_same = before is not None and (before.path, before.model) == (settings.path, settings.model)
+        return is_same and name not in self._galleries.broken
 
     def _apply(self, newer: Config, prepared: _Prepared) -> list[str]:
         gone = self._galleries.all_settings.keys() - newer.galleries.keys()
-        self._galleries.change(prepared.opened, gone, newer.galleries)
+        self._galleries.change(prepared.opened, gone, newer.galleries, prepared.broken)
         self._access.guard.authenticator = prepared.authenticator
         if self._access.log is not None:
             self._access.log.config = newer.audit

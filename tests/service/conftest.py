@@ -96,7 +96,10 @@ class Serving:
 
 @contextmanager
 def serving(galleries, encoder, telemetry=None, access=None, reload=None, **config) -> Iterator[Serving]:
-    """A running server; `access` is a `Config` whose keys, limits, certificates and galleries' settings hold."""
+    """A running server; `access` is a `Config` whose keys, limits, certificates and galleries' settings hold.
+
+    Where `galleries` are `Galleries`, they are served as they are.
+    """
     settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **config})
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -104,7 +107,9 @@ def serving(galleries, encoder, telemetry=None, access=None, reload=None, **conf
     try:
 
         async def start():
-            served = Galleries(galleries, encoder, access.galleries if access else None)
+            served = galleries
+            if not isinstance(galleries, Galleries):
+                served = Galleries(galleries, encoder, access.galleries if access else None)
             opened = Access.open(access, served) if access else None
             maker = GalleryMaker(served, Opener(access, {DEFAULT_MODEL: encoder}), lambda: access) if access else None
             server = build_server(settings, served, telemetry, opened, reload=reload, maker=maker)

@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from indexer import versions
+from indexer.encoding import DEFAULT_MODEL
 from indexer.errors import ConfigError, GalleryError, GalleryHeldError, QueryError
 from indexer.faces import FaceDetector
 from indexer.metadata import Kind
@@ -33,6 +34,7 @@ from service.config_access import AuditConfig, CreatedConfig, GalleryConfig
 from service.creating import sweep, with_created
 from service.errors import ExistingGalleryError, UnknownGalleryError, error_from_rpc
 from service.opening import Opener
+from service.reloading import Reloader
 from service.telemetry import Telemetry
 from tests.conftest import PixelEncoder
 from tests.crash import Fatal
@@ -418,6 +420,57 @@ def test_a_service_that_is_killed_leaves_a_whole_gallery_or_none(config, made, e
         assert store.fields() == {"age": Kind.NUMBER}
         store.close()
     assert left == {1: [], 2: ["staff"], 3: ["staff"]}.get(at, [])
+
+
+def test_a_damaged_gallery_in_the_folder_keeps_the_others_from_nothing(config, encoder, made, caplog):
+    for name in ("guests", "staff"):
+        make_gallery(made / name, encoder).close()
+    (segment,) = (made / "staff" / "segments").iterdir()
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-4])
+    named = replace(config, galleries={"staff": GalleryConfig(made / "staff")})
+    opener = Opener(config, {DEFAULT_MODEL: encoder})
+    with pytest.raises(GalleryError, match="segment"):
+        opener.open_all(with_created(named))
+    found = with_created(config)
+    galleries = opener.open_all(found)
+    assert "gallery staff cannot be served, the others are: " in caplog.text
+    with (
+        serving(galleries, galleries.encoders, access=found, refresh_s=0.05) as running,
+        Client(running.address) as client,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def is_serving(name):
+            asked = health_pb2.HealthCheckRequest(service=f"gallery/{name}")
+            return health.Check(asked, timeout=5).status == health_pb2.HealthCheckResponse.SERVING
+
+        assert [info.name for info in client.galleries()] == ["guests"]
+        assert client.search("guests", strokes=[line()]).hits
+        for ask in (lambda: client.search("staff", strokes=[line()]), lambda: client.describe("staff")):
+            with pytest.raises(GalleryError, match=r"gallery staff cannot be served: .*; when that is put right \("):
+                ask()
+        with pytest.raises(ExistingGalleryError):
+            client.create("staff")
+        assert (is_serving("guests"), is_serving("staff")) == (True, False)
+        reloader = Reloader(lambda: with_created(config), opener, found, galleries, running.access)
+        assert running.on_loop(reloader.reload())
+        with pytest.raises(GalleryError, match="gallery staff cannot be served"):
+            client.describe("staff")
+        segment.write_bytes(whole)
+        assert running.on_loop(reloader.reload())
+        assert client.search("staff", strokes=[line()]).hits
+        eventually(lambda: is_serving("staff"))
+
+
+def test_where_the_only_gallery_is_damaged_its_damage_is_told(made, config, encoder):
+    make_gallery(made / "staff", encoder).close()
+    (made / "staff" / "gallery.json").write_text("{}")
+    found = with_created(config)
+    galleries = Opener(found, {DEFAULT_MODEL: encoder}).open_all(found)
+    with pytest.raises(GalleryError, match="gallery staff cannot be served"):
+        galleries.find("")
 
 
 @pytest.mark.e2e

@@ -137,6 +137,7 @@ class GalleryServiceServicer:
         OK: measured.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -151,6 +152,7 @@ class GalleryServiceServicer:
         OK: listed.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -166,6 +168,7 @@ class GalleryServiceServicer:
         INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
         gallery, or none of ours.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -179,6 +182,7 @@ class GalleryServiceServicer:
         OK: found.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name, or no photo with that id in it.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -207,8 +211,8 @@ class GalleryServiceServicer:
         or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
         are served.
         NOT_FOUND: no gallery of that name.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
-        the face and the service cannot find faces; the disk refuses.
+        FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+        writes the gallery; its photos are cropped to the face and the service cannot find faces; the disk refuses.
         RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
         DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
         store what had come.
@@ -226,7 +230,8 @@ class GalleryServiceServicer:
         OK: they are gone.
         INVALID_ARGUMENT: no id or more than 1000; no gallery named although several are served.
         NOT_FOUND: no gallery of that name, or no photo with one of the ids in it.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+        FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+        writes the gallery; the disk refuses.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """

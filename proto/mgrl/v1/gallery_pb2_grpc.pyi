@@ -72,6 +72,7 @@ class GalleryServiceStub:
     OK: measured.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -82,6 +83,7 @@ class GalleryServiceStub:
     OK: listed.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -93,6 +95,7 @@ class GalleryServiceStub:
     INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
     gallery, or none of ours.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -102,6 +105,7 @@ class GalleryServiceStub:
     OK: found.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name, or no photo with that id in it.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -126,8 +130,8 @@ class GalleryServiceStub:
     or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
     are served.
     NOT_FOUND: no gallery of that name.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
-    the face and the service cannot find faces; the disk refuses.
+    FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+    writes the gallery; its photos are cropped to the face and the service cannot find faces; the disk refuses.
     RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
     DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
     store what had come.
@@ -141,7 +145,8 @@ class GalleryServiceStub:
     OK: they are gone.
     INVALID_ARGUMENT: no id or more than 1000; no gallery named although several are served.
     NOT_FOUND: no gallery of that name, or no photo with one of the ids in it.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+    FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+    writes the gallery; the disk refuses.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -190,6 +195,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     OK: measured.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -200,6 +206,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     OK: listed.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -211,6 +218,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
     gallery, or none of ours.
     NOT_FOUND: no gallery of that name.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -220,6 +228,7 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     OK: found.
     INVALID_ARGUMENT: no gallery named although several are served.
     NOT_FOUND: no gallery of that name, or no photo with that id in it.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -244,8 +253,8 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
     are served.
     NOT_FOUND: no gallery of that name.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
-    the face and the service cannot find faces; the disk refuses.
+    FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+    writes the gallery; its photos are cropped to the face and the service cannot find faces; the disk refuses.
     RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
     DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
     store what had come.
@@ -259,7 +268,8 @@ class GalleryServiceAsyncStub(GalleryServiceStub):
     OK: they are gone.
     INVALID_ARGUMENT: no id or more than 1000; no gallery named although several are served.
     NOT_FOUND: no gallery of that name, or no photo with one of the ids in it.
-    FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+    FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+    writes the gallery; the disk refuses.
     UNAVAILABLE: the service is stopping.
     INTERNAL: a fault of the service; the message holds the id under which its log tells more.
     """
@@ -329,6 +339,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: measured.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -345,6 +356,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: listed.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -362,6 +374,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT: no gallery named although several are served; a page size out of range; a token of another
         gallery, or none of ours.
         NOT_FOUND: no gallery of that name.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -377,6 +390,7 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: found.
         INVALID_ARGUMENT: no gallery named although several are served.
         NOT_FOUND: no gallery of that name, or no photo with that id in it.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """
@@ -407,8 +421,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         or is above `may_send_through`; a field that has another kind in the gallery; no gallery named although several
         are served.
         NOT_FOUND: no gallery of that name.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; its photos are cropped to
-        the face and the service cannot find faces; the disk refuses.
+        FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+        writes the gallery; its photos are cropped to the face and the service cannot find faces; the disk refuses.
         RESOURCE_EXHAUSTED: a message is above 4 MiB; four streams of photos are open.
         DEADLINE_EXCEEDED: no first message within 30 s, or nothing for a minute that the service did not itself need to
         store what had come.
@@ -428,7 +442,8 @@ class GalleryServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: they are gone.
         INVALID_ARGUMENT: no id or more than 1000; no gallery named although several are served.
         NOT_FOUND: no gallery of that name, or no photo with one of the ids in it.
-        FAILED_PRECONDITION: the service does not take photos; another process writes the gallery; the disk refuses.
+        FAILED_PRECONDITION: the gallery is damaged and not served; the service does not take photos; another process
+        writes the gallery; the disk refuses.
         UNAVAILABLE: the service is stopping.
         INTERNAL: a fault of the service; the message holds the id under which its log tells more.
         """

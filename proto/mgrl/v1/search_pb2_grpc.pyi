@@ -57,7 +57,7 @@ class SketchSearchServiceStub:
     OK: also for a sketch without ink, which is answered with `no_ink`.
     INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
     named although several are served.
-    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -80,6 +80,7 @@ class SketchSearchServiceStub:
     OK: after `finish`.
     INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
     not fit the gallery's fields; no gallery named although several are served.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
     again and send the drawing anew.
     DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
@@ -96,7 +97,7 @@ class SketchSearchServiceStub:
     OK: every stage is answered.
     INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
     gallery named although several are served.
-    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -114,7 +115,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     OK: also for a sketch without ink, which is answered with `no_ink`.
     INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
     named although several are served.
-    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -137,6 +138,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     OK: after `finish`.
     INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
     not fit the gallery's fields; no gallery named although several are served.
+    FAILED_PRECONDITION: the gallery is damaged and not served.
     NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
     again and send the drawing anew.
     DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
@@ -153,7 +155,7 @@ class SketchSearchServiceAsyncStub(SketchSearchServiceStub):
     OK: every stage is answered.
     INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
     gallery named although several are served.
-    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+    FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
     NOT_FOUND: no gallery of that name.
     RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
     UNAVAILABLE: the service is stopping.
@@ -174,7 +176,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: also for a sketch without ink, which is answered with `no_ink`.
         INVALID_ARGUMENT: a sketch or an option out of range; a filter that does not fit the gallery's fields; no gallery
         named although several are served.
-        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
@@ -203,6 +205,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: after `finish`.
         INVALID_ARGUMENT: the first message is neither `begin` nor `resume`; an option out of range or a filter that does
         not fit the gallery's fields; no gallery named although several are served.
+        FAILED_PRECONDITION: the gallery is damaged and not served.
         NOT_FOUND: no gallery of that name; a `resume` whose token is unknown here or too old (UNKNOWN_TOKEN_ERROR): begin
         again and send the drawing anew.
         DEADLINE_EXCEEDED: nothing came for the service's idle time-out, or no first message within 30 s. A drawing can be
@@ -225,7 +228,7 @@ class SketchSearchServiceServicer(metaclass=_abc_1.ABCMeta):
         OK: every stage is answered.
         INVALID_ARGUMENT: a stroke, a stage or an option out of range; a filter that does not fit the gallery's fields; no
         gallery named although several are served.
-        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer.
+        FAILED_PRECONDITION: the gallery has no photos, not yet or no longer, or is damaged and not served.
         NOT_FOUND: no gallery of that name.
         RESOURCE_EXHAUSTED: the message is above 4 MiB; the service is in overload, and a RetryInfo says when to come back.
         UNAVAILABLE: the service is stopping.
