@@ -14,8 +14,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 import grpc
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from indexer.errors import PublicError, QueryError
@@ -91,6 +92,8 @@ def _plain(value: Any) -> Any:
     match value:
         case float():  # most of what there is
             return round(value, 6)  # a float32 has no more
+        case Status():
+            return MessageToDict(value, preserving_proto_field_name=True)  # knows what its details are
         case Message():
             return {field.name: _plain(held) for field, held in value.ListFields()}
         case bytes():

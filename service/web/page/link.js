@@ -23,7 +23,8 @@ export class Link extends EventTarget {
   #sequence = 0;
   #answered = 0;
   #wait = FIRST_WAIT_MS;
-  #timer = 0;
+  #timer = 0; // of what is tried again: the connection, or what was refused for now
+  #isHeld = false; // something was refused for now, and nothing is sent until it may be
 
   constructor(state) {
     super();
@@ -36,7 +37,7 @@ export class Link extends EventTarget {
 
   // Whether the latest answer is the ranking of what is wanted.
   get isCurrent() {
-    return this.#isOpen && this.#answered === this.#sequence;
+    return this.#isOpen && !this.#isHeld && this.#answered === this.#sequence;
   }
 
   // Begins a new stream, which the drawing is sent on again; `options` is the JSON form of SearchOptions.
@@ -61,13 +62,13 @@ export class Link extends EventTarget {
 
   #want(changes) {
     this.#wanted = { ...this.#wanted, ...changes };
-    if (this.#isOpen) this.#catchUp();
+    if (this.#isOpen && !this.#isHeld) this.#catchUp();
     else if (this.#isAsleep) this.#connect();
   }
 
   #connect() {
     clearTimeout(this.#timer);
-    this.#isOpen = this.#isOver = this.#isAsleep = false;
+    this.#isOpen = this.#isOver = this.#isAsleep = this.#isHeld = false;
     const { options } = this.#wanted;
     const isResumed = Boolean(this.#token);
     const first = () => (isResumed ? { resume: { token: this.#token, answered: this.#answered } } : { begin: { gallery: this.#gallery, options } });
@@ -85,13 +86,7 @@ export class Link extends EventTarget {
         if (!this.#isOpen) this.#open(sequence);
         this.#tell("result", result);
       },
-      error: (sequence, message) => {
-        // Refused: what the service has is no longer known, and the next change sends all.
-        this.#answered = Math.max(this.#answered, sequence);
-        this.#has = null;
-        this.#sent = [];
-        this.#tell("refused", { message });
-      },
+      error: (sequence, message, retry_ms) => this.#refused(sequence, message, retry_ms),
       ended: (how) => this.#ended(how),
     }, this.#sequence);
   }
@@ -105,6 +100,7 @@ export class Link extends EventTarget {
   }
 
   #ended({ message, then }) {
+    clearTimeout(this.#timer);
     this.#isOpen = false;
     this.#isOver = then === "stop";
     this.#isAsleep = then === "draw";
@@ -116,6 +112,27 @@ export class Link extends EventTarget {
     if (then !== "again") return;
     this.#timer = setTimeout(() => this.#connect(), this.#wait);
     this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);
+  }
+
+  // A message that may be sent again has changed nothing, and what the service has is known if none came after it. Else
+  // it is not, and all is sent.
+  #refused(sequence, message, retry_ms) {
+    const isRetried = retry_ms !== null;
+    const isKnown = isRetried && sequence === this.#sequence;
+    this.#has = (isKnown && this.#sent.findLast(([number]) => number < sequence)?.[1]) || null;
+    this.#sent = this.#has ? [[sequence, this.#has]] : [];
+    this.#answered = Math.max(this.#answered, sequence);
+    if (isRetried) {
+      this.#isHeld = true;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#release(), retry_ms);
+    }
+    this.#tell("refused", { message, isRetried });
+  }
+
+  #release() {
+    this.#isHeld = false;
+    if (this.#isOpen) this.#catchUp();
   }
 
   // The messages that lead from what the service has to what is wanted.

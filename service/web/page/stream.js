@@ -9,8 +9,8 @@ export class Stream {
   #hasEnded = false;
 
   // first(): the first action, asked for when the connection stands
-  // handlers: open(sequence of the first message), result(sequence, result), error(sequence, message),
-  // ended({message, then}), see bridge.py
+  // handlers: open(sequence of the first message), result(sequence, result), error(sequence, message, ms after which it
+  // may be sent again or null), ended({message, then}), see bridge.py
   // sequence: the messages' numbers are above it
   constructor(first, handlers, sequence = 0) {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
@@ -25,7 +25,7 @@ export class Stream {
       if (this.#hasEnded) return;
       const reply = JSON.parse(data);
       if (reply.ended) end(reply.ended);
-      else if (reply.error) handlers.error(reply.sequence, reply.error.message);
+      else if (reply.error) handlers.error(reply.sequence, reply.error.message, retryDelay(reply.error));
       else handlers.result(reply.sequence, complete(reply.result));
     };
     this.#socket.onclose = () => end({ message: "The sketchpad's command has stopped.", then: "again" });
@@ -71,6 +71,12 @@ export const rasterAction = (picture) => ({ raster: { image: picture.base64 } })
 export function extension({ points, pressure }, from = 0) {
   const tail = points.slice(from);
   return { x: tail.map(([x]) => x), y: tail.map(([, y]) => y), ...(pressure && { pressure: pressure.slice(from) }) };
+}
+
+// The milliseconds of an error's RetryInfo; null without one.
+function retryDelay({ details = [] }) {
+  const retry = details.find((detail) => detail["@type"].endsWith("/google.rpc.RetryInfo"));
+  return retry ? 1000 * parseFloat(retry.retry_delay) : null;
 }
 
 // What is left out of a message has its default.

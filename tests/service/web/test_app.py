@@ -67,6 +67,7 @@ def test_a_refused_stroke_is_answered_and_the_drawing_goes_on(page):
         say(drawing, 1, begin={})
         outside = say(drawing, 2, strokes={"strokes": [{"x": [2.0], "y": [0.5]}]})
         assert "canvas units run from 0 to 1" in outside["error"]["message"]
+        assert outside["error"]["details"][0]["reason"] == "SKETCH_ERROR"
         assert say(drawing, 3, **message(line()))["result"]["strokes"] == 1
 
 

@@ -8,7 +8,7 @@ from indexer.ingest import ingest
 from indexer.store import StoreWriter
 from service.client import Client
 from service.config import Config
-from service.config_access import CreatedConfig
+from service.config_access import CreatedConfig, LimitsConfig
 from service.demo.sample import make_sample
 from service.demo.subject import invented_subject
 from tests.service.conftest import serving
@@ -114,6 +114,24 @@ def test_a_broken_connection_is_resumed_and_only_what_is_new_is_sent(browser, ga
         pad.settled(5)
         assert actions(messages)[2] == "begin"
         assert pad.ranked() == found
+
+
+def test_what_is_refused_for_now_is_sent_again_when_it_may_be(browser, galleries, model, address, episode):
+    strokes = episode.episode.strokes[:5]
+    config = Config(limits=LimitsConfig(strokes_per_s=1.0))  # two at once
+    with (
+        serving(galleries, model, access=config) as running,
+        page_for(running.address) as page,
+        opened(browser, page.address) as pad,
+        opened(browser, address) as unlimited,
+    ):
+        for one in (pad, unlimited):
+            choose(one.tab, "people")
+            one.draw(strokes)
+        pad.tab.wait_for_selector("#toast:has-text('Your drawing is kept, and sent then.')")
+        for one in (pad, unlimited):
+            one.settled(5)
+        assert pad.ranked() == unlimited.ranked()
 
 
 def test_among_a_thousand_strokes_an_edit_sends_what_it_changed(browser, address, episode):
