@@ -68,10 +68,10 @@ class Sketchpad:
         return int(self.tab.inner_text("#stroke-count").split()[0])
 
     def settled(self, strokes):
-        """Wait until so many strokes are on the sheet and ranked."""
+        """Wait until so many strokes are on the sheet and ranked; not asked in every frame, which would be one more."""
         script = """n => parseInt(document.querySelector('#stroke-count').textContent) === n
             && document.querySelector('#ranking').getAttribute('aria-busy') === 'false'"""
-        self.tab.wait_for_function(script, arg=strokes, timeout=15_000)
+        self.tab.wait_for_function(script, arg=strokes, timeout=15_000, polling=50)
 
     def ranked(self):
         return self.tab.eval_on_selector_all("#ranking > li", "cards => cards.map((card) => card.dataset.id)")

@@ -39,7 +39,7 @@ def measured(pad, strokes, rest_ms):
     for number, stroke in enumerate(strokes, 1):
         pad.draw([stroke], rest_ms=rest_ms)
         pad.settled(number)
-        pad.tab.wait_for_function("() => document.querySelector('#timing').dataset.shown !== ''")
+        pad.tab.wait_for_function("() => document.querySelector('#timing').dataset.shown !== ''", polling=50)
         pad.tab.wait_for_timeout(400)  # cards have moved, pictures are fetched: as between two strokes of a hand
         rows.append([float(pad.tab.get_attribute("#timing", f"data-{name}")) for name in ("own", "shown")])
     return np.array(rows)
