@@ -25,6 +25,7 @@ from service.calls import (
     ReplayedStage,
     VersionInfo,
     create_request,
+    delete_request,
     draw_begin,
     gallery_details,
     gallery_info,
@@ -206,7 +207,7 @@ class AsyncClient:
 
     async def delete(self, photo_ids: Iterable[str], gallery: str = "") -> int:
         """Delete photos, at most 1000, all or none; how many there were."""
-        request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
+        request = delete_request(gallery, photo_ids)
         return int((await self._asked(self._galleries.DeletePhotos, request)).deleted)
 
     async def close(self) -> None:

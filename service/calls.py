@@ -302,6 +302,13 @@ def create_request(gallery: str, fields: Mapping[str, Kind], crop: str) -> galle
     return gallery_pb2.CreateGalleryRequest(gallery=gallery, fields=fields_to_wire(fields), crop=crop_to_wire(crop))
 
 
+def delete_request(gallery: str, photo_ids: Iterable[str]) -> gallery_pb2.DeletePhotosRequest:
+    """The message that has photos deleted."""
+    if isinstance(photo_ids, str):  # which iterates, too: of "12" the photos 1 and 2 would go
+        raise TypeError(f"delete takes several ids, such as [{photo_ids!r}], got one text")
+    return gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
+
+
 def version_info(version: gallery_pb2.GalleryVersion) -> VersionInfo:
     """A version as the service lists it."""
     state = state_from_wire(version.state)

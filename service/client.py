@@ -27,6 +27,7 @@ from service.calls import (
     ReplayedStage,
     VersionInfo,
     create_request,
+    delete_request,
     draw_begin,
     gallery_details,
     gallery_info,
@@ -299,7 +300,7 @@ class Client:
             UnknownPhotoError: one of them is not there.
             ConfigError, GalleryError, QueryError, UnknownGalleryError, ServiceError: as `upsert`.
         """
-        request = gallery_pb2.DeletePhotosRequest(gallery=gallery, photo_ids=photo_ids)
+        request = delete_request(gallery, photo_ids)
         return int(self._asked(self._galleries.DeletePhotos, request).deleted)
 
     def close(self) -> None:

@@ -434,6 +434,16 @@ def test_deleted_photos_are_gone_from_the_very_next_answer(writer, gallery) -> N
             writer.delete([f"n{number}" for number in range(count)])
 
 
+def test_one_id_is_not_taken_for_its_letters(writer, gallery) -> None:
+    """The text "12" iterates as "1" and "2" do, and both are photos."""
+    assert writer.upsert([Upload("1", jpeg(1)), Upload("2", jpeg(2))]).stored == 2
+    with pytest.raises(TypeError, match=r"delete takes several ids, such as \['12'\], got one text"):
+        writer.delete("12")
+    store = Store.open(gallery.folder)
+    assert store.count() == 26
+    store.close()
+
+
 def test_the_example_of_the_page_runs(writable, gallery, tmp_path, monkeypatch, capsys) -> None:
     page = (Path(__file__).parents[2] / "docs" / "ingestion.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
