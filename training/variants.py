@@ -1,6 +1,7 @@
 """Drawings as people make them: moved, incomplete, shaky, in another order. Augmentation and robustness sets alike."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -45,7 +46,9 @@ def move(
     moved: list[Stroke] = []
     for stroke in strokes:
         points = (stroke.points.astype(np.float64) - 0.5) @ turn.T + 0.5 + np.asarray(shift)
-        moved += [Stroke(run.astype(np.float32), stroke.width) for run in _inside_runs(points)]
+        for run in _inside_runs(points):
+            pressure = None if stroke.pressure is None else stroke.pressure[run]
+            moved.append(Stroke(points[run].astype(np.float32), stroke.width, pressure))
     return moved
 
 
@@ -59,10 +62,10 @@ def wobble(strokes: Sequence[Stroke], rng: np.random.Generator, amount: float = 
     """
     shaky = []
     for stroke in strokes:
-        points = _resample(stroke.points.astype(np.float64))
+        points, pressure = _resample(stroke)
         detour = rng.normal(size=(len(points) + 4, 2))
         smooth = sum(detour[lag : lag + len(points)] for lag in range(5)) / np.sqrt(5)
-        shaky.append(Stroke(np.clip(points + amount * smooth, 0, 1).astype(np.float32), stroke.width))
+        shaky.append(Stroke(np.clip(points + amount * smooth, 0, 1).astype(np.float32), stroke.width, pressure))
     return shaky
 
 
@@ -120,18 +123,19 @@ def _restage(strokes: list[Stroke], stages: int) -> Stages:
     return [strokes[start:end] for start, end in zip((0, *ends), ends, strict=False)]
 
 
-def _inside_runs(points: Points) -> list[Points]:
-    inside = ((points >= 0) & (points <= 1)).all(axis=1)
+def _inside_runs(points: Points) -> list[slice]:
+    """The stretches of a path that lie on the canvas."""
+    inside = np.asarray(((points >= 0) & (points <= 1)).all(axis=1))
     if inside.all():
-        return [points]
-    edges = np.flatnonzero(np.diff(inside.astype(int))) + 1
-    return [run for run, within in zip(np.split(points, edges), np.split(inside, edges), strict=True) if within[0]]
+        return [slice(len(points))]
+    edges = [0, *(np.flatnonzero(np.diff(inside.astype(int))) + 1).tolist(), len(points)]
+    return [slice(first, end) for first, end in pairwise(edges) if inside[first]]
 
 
-def _resample(points: Points) -> Points:
-    """Points every hundredth of the canvas along the path, ends kept."""
+def _resample(stroke: Stroke) -> tuple[Points, npt.NDArray[np.float32] | None]:
+    """Points every hundredth of the canvas along the path, ends kept, and their pressure."""
+    points = stroke.points.astype(np.float64)
     run = np.concatenate([[0.0], np.hypot(*np.diff(points, axis=0).T).cumsum()])
-    if run[-1] == 0:
-        return points[:1]
-    at = np.linspace(0, run[-1], max(2, round(run[-1] / _STEP) + 1))
-    return np.stack([np.interp(at, run, points[:, 0]), np.interp(at, run, points[:, 1])], axis=1)
+    at = np.linspace(0, run[-1], max(2, round(run[-1] / _STEP) + 1)) if run[-1] else np.zeros(1)
+    pressure = None if stroke.pressure is None else np.interp(at, run, stroke.pressure).astype(np.float32)
+    return np.stack([np.interp(at, run, points[:, 0]), np.interp(at, run, points[:, 1])], axis=1), pressure

@@ -54,6 +54,16 @@ def test_a_quarter_turn_is_clockwise_and_scale_is_about_the_centre() -> None:
     assert smaller.points == pytest.approx(np.array([[0.65, 0.5], [0.7, 0.5]]), abs=1e-5)
 
 
+def test_a_pen_presses_as_hard_wherever_the_drawing_goes() -> None:
+    path = np.stack([np.linspace(0.1, 0.9, 17), np.full(17, 0.5)], axis=1).astype(np.float32)
+    stroke = Stroke(path, 0.05, np.linspace(0.1, 0.5, 17).astype(np.float32))
+    (same,), (cut,) = move([stroke], (0, 0), 0, 1), move([stroke], (0.5, 0), 0, 1)
+    np.testing.assert_array_equal(same.pressure, stroke.pressure)
+    np.testing.assert_array_equal(cut.pressure, stroke.pressure[: len(cut.points)])
+    (shaky,) = wobble([stroke], np.random.default_rng(0), 0.0)
+    assert shaky.pressure == pytest.approx(0.1 + 0.4 * (shaky.points[:, 0] - 0.1) / 0.8, abs=1e-5)
+
+
 def test_what_leaves_the_canvas_is_cut_off() -> None:
     path = np.stack([np.linspace(0.1, 0.9, 17), np.full(17, 0.5)], axis=1).astype(np.float32)
     (rest,) = move([Stroke(path)], (0.5, 0), 0, 1)
