@@ -2,8 +2,8 @@
 
 The ledger is copied at one moment by SQLite itself, then the segments that it names, which never change. Where
 compaction takes one of them away meanwhile, the ledger is copied again. gallery.json comes last: a copy that was
-interrupted is no gallery yet, and the same command goes on with it. The index is not copied; it is made anew where the
-copy is opened.
+interrupted is no gallery yet, and the same command goes on with it. What is derived is not copied; it is made anew
+where the copy is opened.
 """
 
 import os
@@ -20,7 +20,7 @@ from indexer.contents import read_segments
 from indexer.errors import GalleryError, StaleSnapshotError
 from indexer.ledger import LEDGER, fsync_folder, manifest_path, megabytes, refusal
 from indexer.locks import make_folder, take_lock
-from indexer.segments import path_of, read_segment, segment_bytes
+from indexer.segments import open_segment, path_of
 from indexer.store import Store
 from indexer.verification import verify
 
@@ -89,7 +89,7 @@ def _copied(store: Store, target: Path, links: bool, on_progress: Callable[[int,
     for _ in range(_COMPACTIONS):
         segments = _copy_ledger(store, target)
         written += (target / LEDGER).stat().st_size
-        missing = [segment for segment in segments if not _is_there(target, segment)]
+        missing = [segment for segment in segments if not _is_there(target, segment, store.manifest.dim)]
         if not links:
             _check_room(store, target, missing)
         live = {path_of(target, segment) for segment in segments}
@@ -132,10 +132,10 @@ def _copy_ledger(store: Store, target: Path) -> Sequence[Any]:
             os.fsync(file.fileno())
 
 
-def _is_there(target: Path, segment: Any) -> bool:
+def _is_there(target: Path, segment: Any, dim: int) -> bool:
     """Whether an interrupted copy has this segment already."""
-    with suppress(GalleryError, ValueError):
-        read_segment(target, segment, target.name)
+    with suppress(GalleryError):
+        open_segment(target, segment, dim, target.name)
         return True
     return False
 
@@ -151,12 +151,12 @@ def _check_room(store: Store, target: Path, missing: Sequence[Any]) -> None:
 
 def _copy_segment(store: Store, target: Path, segment: Any, links: bool) -> int:
     """The bytes that were written; 0 for a link."""
-    embeddings = store.read_segment(segment)  # verified
+    data = store.open_segment(segment).data  # verified
     path = path_of(target, segment)
     if links:
         with suppress(OSError):  # another file system, or one without links
             path.unlink(missing_ok=True)
             os.link(path_of(store.folder, segment), path)
             return 0
-    ledger.replace_file(path, segment_bytes(embeddings)[0])
+    ledger.replace_file(path, data.data)
     return int(segment.bytes)

@@ -1,13 +1,15 @@
 """Lower bounds of Eq. (3) over the float32 rows themselves, and the constants that every bound shares."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from indexer.errors import ShapeError
 from indexer.regions import REGION_IDS
+from indexer.stored_rows import StoredRows
 
 _BLOCK: Final = 4096
 """Photos a step of a pass: a granularity's rows of a block stay in the cache while its regions pass over them."""
@@ -69,26 +71,24 @@ class Bounds:
         base = (least + square - error).astype(np.float32)
         return cls(regions, base, shares.astype(np.float32), unit, gap)
 
-    def lower(
-        self, rows: Mapping[int, npt.NDArray[np.float32]], probe: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def lower(self, stored: StoredRows, probe: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(photos,) float32 lower bounds over `unit`; regions without weight are never read.
 
         Args:
-            rows: granularity -> (photos, regions x dim) float32.
+            stored: of all photos.
             probe: (14, dim) float32, the one of `of`.
         """
-        photos, dim = len(rows[1]), probe.shape[1]
+        photos, dim = len(stored), probe.shape[1]
         total = np.zeros(photos, np.float32)
         turned = probe * np.float32(-2)  # exact: a power of two
         for block in blocks_of(photos):
-            for granularity, stored in rows.items():
+            for granularity, rows in stored.between(block.start, block.stop).items():
                 first = REGION_IDS[granularity].start
                 for region in self.regions:
                     if region not in REGION_IDS[granularity]:
                         continue
                     column = (region - first) * dim
-                    term = stored[block, column : column + dim] @ turned[region]
+                    term = rows[:, column : column + dim] @ turned[region]
                     term += self.base[region]
                     np.maximum(term, 0, out=term)
                     np.sqrt(term, out=term)
@@ -101,3 +101,15 @@ def blocks_of(photos: int) -> Iterator[slice]:
     """The photos in pieces that a cache holds."""
     for start in range(0, photos, _BLOCK):
         yield slice(start, start + _BLOCK)
+
+
+def norm_range(embeddings: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(14,) float64 least and greatest squared norm of each region of (photos, 14, dim) embeddings, one at least.
+
+    Raises:
+        ShapeError: a row holds NaN or infinity.
+    """
+    squares = np.einsum("prd,prd->pr", embeddings, embeddings, dtype=np.float64)
+    if not np.isfinite(squares).all():
+        raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
+    return squares.min(axis=0), squares.max(axis=0)

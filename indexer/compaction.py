@@ -1,13 +1,13 @@
 """Takes what was deleted out of a gallery's files for good, while it is served.
 
-Deleted photos leave rows in their segments that nothing names. Compaction writes such segments anew without them, and
-many small segments as one: the new files first, each synced; then one commit that makes them the gallery's; then the
-old files go. Rows keep their order, so no ranking changes. A crash before the commit leaves files that the next writer
-removes, one after it leaves old ones that the next writer removes.
+Deleted photos leave rows in their segments that nothing names. Compaction writes such segments anew without them, many
+small segments as one, and those of older formats as files are written now: the new files first, each synced; then one
+commit that makes them the gallery's; then the old files go. Rows keep their order, so no ranking changes. A crash
+before the commit leaves files that the next writer removes, one after it leaves old ones that the next writer removes.
 
-A reader in the middle of the old files gets `StaleSnapshotError` and reads again; a gallery that is open needs them no
-longer. Derived indices go before the commit, for they hold the same vectors. The ledger is written anew (VACUUM): its
-pages may hold copies of what has moved to other pages before it was deleted.
+A reader in the middle of the old files gets `StaleSnapshotError` and reads again; a gallery that is open has them
+mapped, and keeps what it has mapped. A saved layout goes before the commit, for it tells of the same vectors. The
+ledger is written anew (VACUUM): its pages may hold copies of what has moved to other pages before it was deleted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ import sqlalchemy as sa
 from indexer import edits, ledger, versions
 from indexer.contents import read_segments
 from indexer.errors import GalleryError, unknown_photo
-from indexer.index_files import no_index
-from indexer.segments import row_bytes, write_segment
+from indexer.layout_files import no_layout
+from indexer.segments import is_raw, row_bytes, write_segment
 from indexer.store import StoreWriter
 from indexer.tables import DELETED, PHOTOS, SEGMENTS
 
@@ -39,7 +39,7 @@ class Compaction:
         segments_before: how many files the vectors were in.
         segments_after: how many they are in now.
         removed: photos whose vectors were taken away.
-        freed_bytes: by which segments and ledger are smaller now; the derived index is gone besides.
+        freed_bytes: by which segments and ledger are smaller now; the derived layout is gone besides.
     """
 
     segments_before: int
@@ -81,7 +81,7 @@ def compact(writer: StoreWriter) -> Compaction:
 def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
     """Delete photos, by any of their names, and leave no byte of them in the folder; all or, after a crash, none.
 
-    Vectors, thumbnails, metadata, ids, sources and content hashes are gone from segments, ledger, its log and the index
+    Vectors, thumbnails, metadata, ids, sources and content hashes are gone from segments, ledger, its log and layout
     of every version of the gallery when this returns. What was deleted before from the same segments goes as well.
     Only these segments are written anew, but all of the ledger.
 
@@ -140,7 +140,8 @@ def _rewrite(
     writer: StoreWriter, runs: Sequence[_Run], also: Callable[[sa.Connection], object] = lambda _: None
 ) -> Compaction:
     """Write these runs anew, and do something else in the same commit; then erase what is gone."""
-    changed = [run for run in runs if run.is_changed]
+    dim = writer.manifest.dim
+    changed = [run for run in runs if run.is_changed or is_raw(run.segments[0].bytes, run.rows, dim)]
     size_before = _size(writer)
     before = len(_runs(writer))
     if changed:
@@ -154,7 +155,7 @@ def _commit(writer: StoreWriter, runs: Sequence[_Run], also: Callable[[sa.Connec
     needs = sum(run.rows for run in runs) * row_bytes(writer.manifest.dim)
     try:
         written = [_write(writer, run) for run in runs]
-        with no_index(writer.folder), writer.writing("the gallery could not be compacted", needs) as connection:
+        with no_layout(writer.folder), writer.writing("the gallery could not be compacted", needs) as connection:
             also(connection)
             for run, row in zip(runs, written, strict=True):
                 _put_in_place(connection, run, row)
@@ -172,7 +173,9 @@ def _write(writer: StoreWriter, run: _Run) -> dict[str, Any] | None:
         return None
     # A segment of which nothing stays is not read: it may be deleted because it is damaged.
     parts = [
-        writer.read_segment(segment)[kept] for segment, kept in zip(run.segments, run.kept, strict=True) if len(kept)
+        writer.open_segment(segment).embeddings()[kept]
+        for segment, kept in zip(run.segments, run.kept, strict=True)
+        if len(kept)
     ]
     first = run.segments[0]
     return write_segment(writer.folder, np.concatenate(parts), first.segment, first.generation + 1)

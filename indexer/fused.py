@@ -23,9 +23,10 @@ from indexer.bounds import SLACK, shares_of
 from indexer.encoding import default_threads
 from indexer.gathered import candidates
 from indexer.kernels import BLOCK
-from indexer.quantised import BATCH, MakeArray, QuantisedGallery, Queries
+from indexer.quantised import BATCH, QuantisedGallery, Queries
 from indexer.regions import GRANULARITIES, REGIONS
 from indexer.sharing import Helpers
+from indexer.stored_rows import StoredRows
 
 Distances = Callable[[int, Rows], npt.NDArray[np.float64]]
 """From a query's place in the batch and some rows to their exact distances."""
@@ -71,10 +72,11 @@ class FusedScan:
         """A scan over `QuantisedGallery.arrays`, ready to run; if they are mapped it can take in no more rows."""
         return cls(QuantisedGallery.of_arrays(arrays), threads or default_threads())._ready()
 
-    @staticmethod
-    def quantised_on(first: npt.NDArray[np.float32], photos: int, make: MakeArray) -> QuantisedGallery:
-        """An empty copy for rows of which `first` are the first, see `QuantisedGallery.on`."""
-        return QuantisedGallery.on(first[:_SAMPLE].mean(axis=0, dtype=np.float64).astype(np.float32), photos, make)
+    def grown(self, photos: int, vectors: Vectors) -> Self:
+        """A scan of its own over this one's photos and those that follow; searches may run on this one meanwhile."""
+        grown = type(self)(self.quantised.copied(photos), self.helpers.threads)
+        grown.update(len(self.quantised), photos, vectors)
+        return grown
 
     def _ready(self) -> Self:
         # The first call compiles, or loads what an earlier process compiled: here and not under the first stroke.
@@ -82,14 +84,21 @@ class FusedScan:
         nothing = self.quantised.prepared(np.zeros((1, *shape), np.float32), np.zeros((1, REGIONS), np.float32))
         self.quantised.bounds(nothing, np.arange(1))
         one = {g: np.zeros((1, g * g * shape[1]), np.float32) for g in GRANULARITIES}
-        candidates(one, np.arange(1), np.zeros(shape, np.float32), np.ones(REGIONS), 1, self.helpers)
+        candidates(StoredRows([one]), np.arange(1), np.zeros(shape, np.float32), np.ones(REGIONS), 1, self.helpers)
         return self
 
     def update(self, first: int, photos: int, vectors: Vectors) -> None:
         """Take in the rows from `first` on; `photos` is the size of the gallery with them."""
+        starts = range(first - first % BLOCK, photos, _CHUNK)
+        longest = np.zeros((len(starts), REGIONS))
         self.quantised.reserve(photos)
-        for start in range(first - first % BLOCK, photos, _CHUNK):
-            self.quantised.write(start, vectors(np.arange(start, min(start + _CHUNK, photos))))
+
+        def encode(part: int) -> None:
+            rows = np.arange(starts[part], min(starts[part] + _CHUNK, photos))
+            longest[part] = self.quantised.encode(starts[part], vectors(rows))
+
+        self.helpers.share(len(starts), encode)
+        self.quantised.end_at(photos, longest.max(axis=0, initial=0))
 
     def candidates(
         self,

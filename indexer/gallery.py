@@ -1,10 +1,10 @@
 """Gallery: vectors, photo ids and thumbnails, searchable as one thing."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,12 +18,13 @@ from indexer.errors import GalleryError, QueryError, StaleSnapshotError, unknown
 from indexer.exact import Found
 from indexer.filters import Filter, check_fields, check_size
 from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
-from indexer.granular import FUSED_FROM, GranularIndex
-from indexer.index_files import build_index, index_key, load_index
+from indexer.gallery_index import Earlier, index_of
+from indexer.granular import GranularIndex
+from indexer.layout_files import saved_layout
 from indexer.ledger import Manifest, check_model, read_manifest
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
-from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+from indexer.regions import GRANULARITIES, REGION_IDS
 from indexer.store import Photo, Store
 from indexer.versions import home_of
 
@@ -91,8 +92,7 @@ class Gallery:
     def open(cls, folder: Path, *, device: str = "cpu") -> Self:
         """Load a gallery made by `mgrl ingest`, verifying every checksum. An empty one opens, but finds nothing.
 
-        A large gallery's index is saved beside its segments the first time, if the disk lets it, and mapped from then
-        on: see `indexer.index_files`.
+        A large gallery's vectors are mapped, see `indexer.gallery_index`.
 
         Args:
             folder: the gallery's folder.
@@ -148,11 +148,15 @@ class Gallery:
     def build_approximate(self) -> bool:
         """Lay the index out so that searches may leave photos out, and those of `reopened`; before searches run.
 
+        The layout is saved beside the segments, if the disk lets it, and read from then on: see `indexer.layout_files`.
+
         Returns:
             False, changing nothing, for a gallery below 10,000 photos and without numba: all modes are then exact.
         """
         self._wants_layout = True
-        return self._index.build_approximate()
+        store, segments = self._store, self._contents.segments
+        is_live = partial(store.has_segments, segments)
+        return self._index.build_approximate(partial(saved_layout, store.folder, segments, store.manifest.dim, is_live))
 
     @property
     def name(self) -> str:
@@ -351,44 +355,13 @@ def _loaded(store: Store, device: str, older: Gallery | None = None) -> tuple[Co
     Where compaction takes the segments away meanwhile, they are looked up again: what is returned is of one moment.
     """
     for _ in range(_COMPACTIONS):
-        contents, segments = store.snapshot()
+        contents = store.snapshot().contents
         if older is not None and contents.segments == older._contents.segments:
             return contents, older._index
+        earlier = None if older is None else Earlier(older._contents.segments, older._index)
         with suppress(StaleSnapshotError):
-            return contents, _index_of(store, contents, segments, device)
+            return contents, index_of(store, contents, device, earlier)
     raise StaleSnapshotError(f"gallery {store.name} was compacted {_COMPACTIONS} times while it was opened; try again")
-
-
-def _index_of(
-    store: Store, contents: Contents, segments: Iterable[npt.NDArray[np.float32]], device: str
-) -> GranularIndex:
-    """The saved index of these segments, or one built from them, saved for the next time."""
-    key, dim = index_key(contents.segments, store.manifest.dim), store.manifest.dim
-    rows = sum(segment.rows for segment in contents.segments)
-    try:
-        if device == "cpu" and rows >= FUSED_FROM:
-            # Derived: where it cannot be written it is made in memory at every start, and nothing else changes.
-            with suppress(OSError):
-                saved = load_index(store.folder, key) or build_index(
-                    store.folder, key, segments, rows, dim, lambda: store.has_segments(contents.segments)
-                )
-                if saved is not None:
-                    return saved
-            segments = store.embeddings(contents)
-        index = GranularIndex(dim, device=device)
-        for embeddings in segments:
-            index.add(embeddings)
-        return index
-    except MemoryError as error:
-        raise GalleryError(
-            f"gallery {store.name} does not fit into memory: its {rows} photos take about "
-            f"{rows * _bytes_a_photo(dim) >> 20} MB; free some or serve it from a larger machine"
-        ) from error
-
-
-def _bytes_a_photo(dim: int) -> int:
-    """Float32 rows and their copy in one byte a number."""
-    return REGIONS * (4 * dim + dim + 1)
 
 
 def _per_granularity(regions: npt.NDArray[np.float64], ink: npt.NDArray[np.bool_]) -> dict[int, float]:

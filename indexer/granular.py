@@ -1,23 +1,24 @@
 """One FAISS index per granularity, searched exactly: the same rows in the same order as `indexer.exact`.
 
-FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x dim and 9 x dim for the grids. It never
-ranks, because its float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which
-photos can be left out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are five ways to ask:
-a scan over the stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them
-(`indexer.fused`; needs the `fast` extra) or, where a filter leaves few, over their rows alone (`indexer.gathered`), the
-scan on GPUs (`indexer.device_scan`; needs torch), and inner-product lists with a stop certificate (`indexer.lists`;
-FAISS on a GPU). `indexer.device` says which of them a GPU gets.
+FAISS holds the vectors, one row a photo: `dim` numbers for the whole face, 4 x dim and 9 x dim for the grids; those of
+a large gallery lie in its segments, which are flat FAISS indices (`indexer.segments`). FAISS never ranks, because its
+float32 distances lose digits near 0 and its fused lists would miss photos. A search only asks which photos can be left
+out, by a proven lower bound of Eq. (3), and ranks the rest in float64. There are five ways to ask: a scan over the
+stored rows (`indexer.bounds`), for large galleries a compiled scan over a quantised copy of them (`indexer.fused`;
+needs the `fast` extra) or, where a filter leaves few, over their rows alone (`indexer.gathered`), the scan on GPUs
+(`indexer.device_scan`; needs torch), and inner-product lists with a stop certificate (`indexer.lists`; FAISS on a GPU).
+`indexer.device` says which of them a GPU gets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from indexer.bounds import SLACK, Bounds, blocks_of
+from indexer.bounds import SLACK, Bounds, blocks_of, norm_range
 from indexer.device import build_scan, torch_gpus
 from indexer.errors import ShapeError
 from indexer.exact import Found, check_query
@@ -26,11 +27,14 @@ from indexer.lists import FaissLists
 from indexer.modes import EXACT, Certificate, Exact, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 from indexer.sharing import Helpers
+from indexer.stored_rows import Part, StoredRows
 
 if TYPE_CHECKING:
     from indexer.approximate import ApproximateScan
     from indexer.device_scan import DeviceScan
     from indexer.fused import FusedScan
+
+    Keep = Callable[[Callable[[], ApproximateScan]], ApproximateScan]
 
 FUSED_FROM: Final = 10_000
 """Photos from which on the compiled scan is used. It is the faster one from 3,000 on, but below this it saves no more
@@ -81,7 +85,7 @@ class GranularIndex:
         self.dim = dim
         self.device = device
         self._indices: dict[int, Any] = {g: faiss.IndexFlatIP(dim * g * g) for g in GRANULARITIES}
-        self._rows = {g: np.empty((0, dim * g * g), np.float32) for g in GRANULARITIES}
+        self._rows = StoredRows.of_indices(self._indices)
         self._least = np.full(REGIONS, np.inf)
         self._most = np.zeros(REGIONS)
         self._shards = shards or (torch_gpus() if device == "cuda" and not use_lists else ())
@@ -90,7 +94,6 @@ class GranularIndex:
         self._lists = FaissLists.build(self._indices, device) if wants_lists else None
         self._fused: FusedScan | ApproximateScan | DeviceScan | None = None
         self._fused_from, self._threads = fused_from, threads
-        self._home: Path | None = None
 
     @classmethod
     def build(cls, embeddings: npt.NDArray[np.float32], **options: Any) -> Self:
@@ -100,20 +103,42 @@ class GranularIndex:
         return index
 
     @classmethod
-    def of_parts(
-        cls, indices: Mapping[int, Any], arrays: Mapping[str, npt.NDArray[Any]], threads: int | None, home: Path
-    ) -> Self:
-        """An index mapped from the files in `home`: FAISS's, and the other arrays by name. It cannot grow."""
+    def of_rows(cls, rows: StoredRows, older: Self | None = None, threads: int | None = None) -> Self:
+        """An index, with the compiled scan, over rows that lie in a gallery's files; FAISS holds none. It cannot grow.
+
+        Args:
+            rows: of all photos.
+            older: such an index of the first ones of them: the copy that it scans is taken over, not made again.
+            threads: that share a scan, and now make the copy; by default as many as there are cores.
+        """
         from indexer.fused import FusedScan
 
-        index = cls(indices[1].d, threads=threads)
-        index._indices, index._rows = dict(indices), {g: _stored(one) for g, one in indices.items()}
-        index._least, index._most = arrays["least"], arrays["most"]
-        index._fused, index._home = FusedScan.of_arrays(arrays, threads), home
+        index = cls(rows.dim, threads=threads)
+        index._indices, index._rows = {}, rows
+        known = None if older is None else older._fused
+        extremes = [] if older is None else [(older._least, older._most)]
+
+        def measured(some: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            embeddings = rows.vectors(some)
+            extremes.append(norm_range(embeddings))
+            return embeddings
+
+        if isinstance(known, FusedScan):
+            scan = known.grown(len(rows), measured)
+        else:
+            scan = FusedScan.build(len(rows), measured, threads)
+        least, most = zip(*extremes, strict=True)
+        index._least, index._most = np.min(least, axis=0), np.max(most, axis=0)
+        index._fused = scan if index._most.max() <= LONGEST**2 else None
         return index
 
     def __len__(self) -> int:
-        return len(self._rows[1])
+        return len(self._rows)
+
+    @property
+    def file_parts(self) -> Sequence[Part]:
+        """The rows, where they lie in a gallery's files; nothing for an index that FAISS holds."""
+        return () if self._indices else self._rows.parts
 
     @property
     def compiled(self) -> bool:
@@ -131,39 +156,38 @@ class GranularIndex:
         Raises:
             ShapeError: another shape, or NaN or infinity.
         """
-        assert self._home is None, "FAISS ends the process when an index that is mapped from a file grows"
+        assert self._indices, "rows that lie in files are not added to"
         if embeddings.ndim != 3 or embeddings.shape[1:] != (REGIONS, self.dim):
             raise ShapeError(f"embeddings must be (photos, {REGIONS}, {self.dim}), got {embeddings.shape}")
         if not len(embeddings):
             return
-        squares = squared_norms(embeddings)
-        self._least = np.minimum(self._least, squares.min(axis=0))
-        self._most = np.maximum(self._most, squares.max(axis=0))
+        least, most = norm_range(embeddings)
+        self._least, self._most = np.minimum(self._least, least), np.maximum(self._most, most)
         for granularity, index in self._indices.items():
             ids = REGION_IDS[granularity]
             rows = np.ascontiguousarray(embeddings[:, ids.start : ids.stop], np.float32).reshape(len(embeddings), -1)
             index.add(rows)
             if self._lists is not None:
                 self._lists.add(granularity, rows)
-            # FAISS may have moved its storage: the views must follow.
-            self._rows[granularity] = _stored(index)
+        # FAISS may have moved its storage: the views must follow.
+        self._rows = StoredRows.of_indices(self._indices)
         self._update_fused(len(self) - len(embeddings))
 
-    def build_approximate(self) -> bool:
+    def build_approximate(self, keep: "Keep | None" = None) -> bool:
         """Lay the compiled scan out for approximate search; False, changing nothing, where there is no such scan.
 
-        It takes half a minute for a million photos, once where the index is saved in a gallery's folder. Photos added
-        later are found as well, by every search. GPUs have no such scan: theirs is exact in less time.
+        It takes half a minute for a million photos. Photos added later are found as well, by every search. GPUs have
+        no such scan: theirs is exact in less time.
+
+        Args:
+            keep: is given what makes the layout and gives one, maybe an earlier one of the same rows.
         """
         if self._fused is None or self._shards or len(self) < _APPROXIMATE_FROM:
             return False
         from indexer.approximate import ApproximateScan
-        from indexer.layout_files import saved_layout
 
-        def build() -> ApproximateScan:
-            return ApproximateScan.build(len(self), self.vectors, self._threads)
-
-        self._fused = build() if self._home is None else saved_layout(self._home, build, self._threads)
+        build = partial(ApproximateScan.build, len(self), self.vectors, self._threads)
+        self._fused = build() if keep is None else keep(build)
         return True
 
     def _update_fused(self, first: int) -> None:
@@ -179,8 +203,7 @@ class GranularIndex:
 
     def vectors(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, 14, dim) float32 embeddings of some photos."""
-        parts = [self._rows[g][rows].reshape(len(rows), g * g, self.dim) for g in GRANULARITIES]
-        return np.concatenate(parts, axis=1)
+        return self._rows.vectors(rows)
 
     def search(
         self,
@@ -375,21 +398,3 @@ class GranularIndex:
         distances = self._distances(candidates, probe, ink, weights)
         best = np.argsort(distances, kind="stable")[:k]
         return candidates[best], distances[best]
-
-
-def squared_norms(embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(photos, 14) float64.
-
-    Raises:
-        ShapeError: a row holds NaN or infinity.
-    """
-    squares = np.einsum("prd,prd->pr", embeddings, embeddings, dtype=np.float64)
-    if not np.isfinite(squares).all():
-        raise ShapeError("embeddings must hold finite numbers, got NaN or infinity; the encoder is broken")
-    return np.asarray(squares)
-
-
-def _stored(index: Any) -> npt.NDArray[np.float32]:
-    """(photos, width) float32, the rows of a flat FAISS index where they lie."""
-    rows: npt.NDArray[np.float32] = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
-    return rows.reshape(index.ntotal, index.d)

@@ -15,7 +15,7 @@ encodes them.
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -25,8 +25,6 @@ from typing import Final
 from indexer.encoding import RegionEncoder
 from indexer.errors import ConfigError, GalleryError, ImageError
 from indexer.framing import framing_of
-from indexer.gallery import Gallery
-from indexer.granular import FUSED_FROM
 from indexer.ingest_report import LISTED, IngestProgress, IngestReport
 from indexer.ledger import is_disk_full, manifest_path, megabytes
 from indexer.loading import Decoded, Loaded, face_content, face_item, load_ahead
@@ -282,19 +280,7 @@ def ingest(
                     job.write(encoder)
         if len(job):
             job.write(encoder)
-        photos = store.count()
-    if job.fates[Fate.ADDED] and photos >= FUSED_FROM:
-        save_index(gallery)
     return _report(job, time.monotonic() - started)
-
-
-def save_index(gallery: Path) -> None:
-    """A large gallery's first opening saves its index: better here than when it is served.
-
-    A failure would come again there, and be said there.
-    """
-    with suppress(GalleryError):
-        Gallery.open(gallery).close()
 
 
 def declared_fields(gallery: Path) -> Mapping[str, Kind]:

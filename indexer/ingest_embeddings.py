@@ -16,8 +16,7 @@ from typing import Final, TypeVar
 
 from indexer.embeddings_file import EmbeddedPhotos, EmbeddingsFile
 from indexer.errors import ConfigError, DataError
-from indexer.granular import FUSED_FROM
-from indexer.ingest import declared_fields, save_index
+from indexer.ingest import declared_fields
 from indexer.ingest_report import IngestProgress, IngestReport
 from indexer.store import NewPhoto, StoreWriter
 
@@ -70,9 +69,6 @@ def ingest_embeddings(
         with closing(_read_ahead(file.parts(batch))) as parts:
             for part in parts:
                 job.store(part)
-        photos = store.count()
-    if job.added + job.replaced and photos >= FUSED_FROM:
-        save_index(gallery)
     skipped, elapsed = tuple(job.skipped), time.monotonic() - started
     return IngestReport(
         job.added,

@@ -24,7 +24,7 @@ from indexer.errors import ConfigError, GalleryError, ModelMismatchError
 
 Faces = Literal["largest", "all", "reject-many"]
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """See `indexer.tables.layout`. Older ones are read as they are; the first writer brings them to this one."""
 LEDGER: Final = "ledger.sqlite"
 _READER_S: Final = 30.0
@@ -68,7 +68,7 @@ def folder_name(folder: Path) -> str:
     return folder.resolve().name
 
 
-def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
+def replace_file(path: Path, data: bytes | memoryview, mode: int | None = None) -> None:
     """Write a file that survives a crash: the old bytes or the new, never a mixture.
 
     Args:

@@ -26,7 +26,7 @@ each may be too large by 2^-50). The weighted roots are summed apart from the we
 times SLACK.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -40,8 +40,6 @@ from indexer.sharing import Helpers
 
 BATCH: Final = 32
 """Queries that share a scan: their partial sums and a block's rows fit into 32 KB of cache together."""
-
-MakeArray = Callable[[str, tuple[int, ...], type], npt.NDArray[Any]]
 
 _LEVELS: Final = 127
 _LEAST_STEP: Final = 2.0**-60
@@ -99,14 +97,6 @@ class QuantisedGallery:
         return self._photos
 
     @classmethod
-    def on(cls, centre: npt.NDArray[np.float32], photos: int, make: MakeArray) -> Self:
-        """An empty copy with room for so many photos in two arrays that `make` makes, by name, shape and type."""
-        quantised, blocks = cls(centre), -(-photos // BLOCK)
-        quantised._codes = make("codes", (REGIONS, blocks, (quantised._width + 1) * BLOCK), np.uint8)
-        quantised._heads = make("heads", (REGIONS, blocks, 4), np.float32)
-        return quantised
-
-    @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The copy that gave its `arrays`; they may be mapped from files, and then it must not be written to."""
         quantised = cls(arrays["centre"])
@@ -125,6 +115,12 @@ class QuantisedGallery:
             "longest": self._longest,
             "photos": np.array(self._photos),
         }
+
+    def copied(self, photos: int) -> Self:
+        """A copy that has room for so many photos in all; searches may run on this one meanwhile."""
+        copy, blocks = type(self).of_arrays(self.arrays()), -(-photos // BLOCK)
+        copy._codes, copy._heads = _widened(copy._codes, blocks), _widened(copy._heads, blocks)
+        return copy
 
     @property
     def nbytes(self) -> int:
@@ -145,23 +141,38 @@ class QuantisedGallery:
 
         A last block that is not full is written anew when photos are added to it.
         """
-        assert first % BLOCK == 0, first
         assert first <= self._photos, (first, self._photos)
         self.reserve(first + len(embeddings))
-        self._encode(first // BLOCK, embeddings)
-        self._set_photos(first + len(embeddings))
+        self.end_at(first + len(embeddings), self.encode(first, embeddings))
+
+    def encode(self, first: int, embeddings: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Encode rows `first` and following, where room is reserved; others may be encoded at the same time.
+
+        Args:
+            first: a multiple of 64.
+            embeddings: (photos, 14, dim) float32; as many as whole blocks hold, or up to the gallery's last.
+
+        Returns:
+            (14,) what `end_at` is to know of them.
+        """
+        assert first % BLOCK == 0, first
+        rows, into = np.ascontiguousarray(embeddings), (self._codes, self._heads)
+        squares = [
+            encode(rows, self.centre, region, first // BLOCK, _LEVELS, _LEAST_STEP, _LARGER, *into)
+            for region in range(REGIONS)
+        ]
+        return np.sqrt(squares)
+
+    def end_at(self, photos: int, longest: npt.NDArray[np.float64]) -> None:
+        """Let so many photos, all encoded, be the gallery; `longest` is the greatest that `encode` gave, by region."""
+        self._longest = np.maximum(self._longest, longest)
+        self._set_photos(photos)
 
     def _set_photos(self, photos: int) -> None:
         self._photos = photos
         self._everyone = np.full(-(-self._photos // BLOCK), ~np.uint64(0))
         if last := self._photos % BLOCK:
             self._everyone[-1] = (1 << last) - 1
-
-    def _encode(self, block: int, embeddings: npt.NDArray[np.float32]) -> None:
-        rows = np.ascontiguousarray(embeddings)
-        for region in range(REGIONS):
-            longest = encode(rows, self.centre, region, block, _LEVELS, _LEAST_STEP, _LARGER, self._codes, self._heads)
-            self._longest[region] = max(self._longest[region], np.sqrt(longest))
 
     def bounds(
         self,

@@ -3,7 +3,7 @@
     gallery.json          format, model hash and dim; written last when a gallery is made: a folder with it is whole
     ledger.sqlite         which segments are live, their photos and which of their rows were deleted: `indexer.tables`
     segments/000001.vec   embeddings, never changed: `indexer.segments`
-    index/                derived from the segments: `indexer.index_files`
+    index/                derived from the segments: `indexer.layout_files`
     lock                  held by the one writer: `indexer.locks`
 
 A segment is on disk, renamed into place and synced, before the ledger transaction that makes it live. A crash in
@@ -40,7 +40,7 @@ from indexer.ledger import Framing, Manifest, check_model, folder_name, manifest
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Changes, Kind, Value
 from indexer.rows import check_rows
-from indexer.segments import path_of, read_segment, write_segment
+from indexer.segments import OpenSegment, open_segment, path_of, write_segment
 from indexer.tables import PHOTOS
 from indexer.versions import home_of
 
@@ -132,7 +132,7 @@ class Store:
 
     def embeddings(self, contents: Contents) -> Iterator[npt.NDArray[np.float32]]:
         """A snapshot's embeddings once more, see `Snapshot`."""
-        return (self.read_segment(segment) for segment in contents.segments)
+        return (self.open_segment(segment).embeddings() for segment in contents.segments)
 
     def version(self) -> int:
         """Grows with every change to the ledger."""
@@ -195,15 +195,15 @@ class Store:
         except sa.exc.DBAPIError as error:
             raise GalleryError(f"gallery {self.name}: its ledger cannot be read ({error.orig})") from error
 
-    def read_segment(self, segment: Any) -> npt.NDArray[np.float32]:
-        """(photos, 14, dim) float32 of one row of the ledger's table of segments, verified.
+    def open_segment(self, segment: Any) -> OpenSegment:
+        """One row of the ledger's table of segments, verified.
 
         Raises:
             GalleryError: it is missing or altered.
             StaleSnapshotError: it was the gallery's, and is no longer.
         """
         try:
-            return read_segment(self.folder, segment, self.name)
+            return open_segment(self.folder, segment, self.manifest.dim, self.name)
         except GalleryError as error:
             if self.has_segments([segment]):
                 raise

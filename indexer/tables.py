@@ -83,10 +83,10 @@ def photo_checksum(photo_id: str, source: str, content_hash: bytes, thumbnail: b
 
 
 def layout(connection: sa.Connection) -> int:
-    """The format that the tables have; gallery.json says so too, but only after an upgrade is done.
+    """The format that the tables have, at most 4; gallery.json says it too, but only after an upgrade is done.
 
     1 has neither metadata nor deletions, 2 no aliases; neither has the checksums of photos or what compaction needs.
-    3 does not know when photos were stored.
+    3 does not know when photos were stored. Format 5 has the tables of 4, and other segments: `indexer.segments`.
     """
     tables = sa.inspect(connection)
     if tables.has_table(ALIASES.name):

@@ -26,14 +26,14 @@ class Usage:
         photos: how many there are.
         aliases: further names of theirs.
         deleted: photos whose vectors are still there.
-        vectors: of the photos.
+        vectors: of the photos, and the few bytes by which their files are longer.
         deleted_vectors: of those that were deleted; `mgrl compact` gives them back.
         thumbnails: in the ledger.
         metadata: in the ledger, what is known about the photos, as text.
         ledger: the rest of the ledger: ids, sources, content hashes and its own indices.
         ledger_free: pages of the ledger that hold nothing; `mgrl compact` gives them back.
         log: the ledger's log, part of it not yet in the ledger.
-        index: derived from the vectors; made anew where it is removed.
+        index: layouts of approximate search, derived from the vectors; made anew where they are removed.
         strays: files that jobs which were killed have left; the next writer removes them.
         superseded: versions that other models made before; `mgrl compact` gives them back.
         unfinished: versions that `mgrl reindex` is making.

@@ -1,7 +1,7 @@
-"""Is a gallery whole: every checksum, every count, every file, and the index against the segments.
+"""Is a gallery whole: every checksum, every count, every file.
 
 A gallery may be served and written while it is looked at: what is said is of one moment. What can be made whole again
-is: the index and the ledger's own indices follow from the rest, and a segment is in the index a second time.
+is: the ledger's own indices and a saved layout follow from the rest.
 """
 
 import zlib
@@ -13,15 +13,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from indexer import ledger
 from indexer.contents import read_fields, read_segments
 from indexer.errors import DataError, GalleryError, ShapeError, StaleSnapshotError
-from indexer.gallery import Gallery
-from indexer.index_files import SavedRows, index_fault, no_index
+from indexer.layout_files import layout_is_whole, no_layout
 from indexer.locks import is_being_written
 from indexer.metadata import from_json
 from indexer.rows import check_rows
-from indexer.segments import path_of, segment_bytes
+from indexer.segments import path_of
 from indexer.store import Store, StoreWriter
 from indexer.tables import ALIASES, DELETED, PHOTO_METADATA, PHOTOS, layout
 
@@ -64,8 +62,8 @@ def verify(folder: Path, *, repair: bool = False, wait_s: float = 0.0) -> Verifi
 
     Args:
         folder: the gallery's.
-        repair: make whole what can be: remove stray files, build indices anew, take segments from the index. Nothing
-            that somebody ingested is removed.
+        repair: make whole what can be: remove stray files and a damaged layout, build the ledger's indices anew.
+            Nothing that somebody ingested is removed.
         wait_s: seconds that a repair waits for another writer to end.
 
     Raises:
@@ -106,8 +104,8 @@ def _look_once(store: Store, *, is_ours: bool) -> Verification:
         photos = connection.execute(sa.select(sa.func.count()).select_from(PHOTOS)).scalar_one()
         ids = {segment.segment: tuple(_ids_in(connection, segment.segment)) for segment in segments}
     damaged = [fault for segment in segments if (fault := _segment_fault(store, segment, ids[segment.segment]))]
-    if not damaged and (what := index_fault(store.folder, segments, store.manifest.dim, store.read_segment)):
-        damaged.append(Fault(what))
+    if not layout_is_whole(store.folder, segments, store.manifest.dim):
+        damaged.append(Fault("the saved layout of approximate search does not match its checksums, it was altered"))
     # What a writer has begun is not the ledger's yet.
     strays = [] if not is_ours and is_being_written(store.folder) else list(_stray_faults(store))
     return Verification(photos, len(segments), tuple(faults + damaged + strays))
@@ -175,10 +173,10 @@ def _ids_in(connection: sa.Connection, segment: int) -> Iterator[str]:
 
 def _segment_fault(store: Store, segment: Any, photo_ids: tuple[str, ...]) -> Fault | None:
     try:
-        check_rows(store.read_segment(segment), segment.rows, store.manifest.dim)
+        check_rows(store.open_segment(segment).embeddings(), segment.rows, store.manifest.dim)
     except StaleSnapshotError:
         raise
-    except (GalleryError, ShapeError, ValueError) as error:
+    except (GalleryError, ShapeError) as error:
         return Fault(str(error), photo_ids)
     return None
 
@@ -197,18 +195,6 @@ def _repair(writer: StoreWriter) -> None:
         connection.exec_driver_sql("REINDEX")
     with writer.reading() as connection:
         segments = read_segments(connection)
-    start, lost = 0, 0
-    saved = SavedRows.open(writer.folder, segments, writer.manifest.dim)
-    for segment in segments:
-        if _segment_fault(writer, segment, ()) is not None:
-            data, sha256 = segment_bytes(saved.rows(start, segment.rows)) if saved is not None else (b"", "")
-            if sha256 == segment.sha256:
-                ledger.replace_file(path_of(writer.folder, segment), data)
-            else:
-                lost += 1
-        start += segment.rows
-    # Where vectors are lost, the index is all that is left of them.
-    if not lost and index_fault(writer.folder, segments, writer.manifest.dim, writer.read_segment):
-        with no_index(writer.folder):
+    if not layout_is_whole(writer.folder, segments, writer.manifest.dim):
+        with no_layout(writer.folder):
             pass
-        Gallery.open(writer.root).close()

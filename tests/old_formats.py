@@ -1,8 +1,13 @@
 """Makes galleries what older versions of mgrl wrote, tables included."""
 
+import hashlib
 import json
 import sqlite3
 from pathlib import Path
+
+from indexer.contents import read_segments
+from indexer.segments import path_of
+from indexer.store import Store
 
 PHOTOS = """CREATE TABLE photos_old (
 	"row" INTEGER NOT NULL,
@@ -21,12 +26,16 @@ PHOTOS = """CREATE TABLE photos_old (
 
 
 def age_back(folder: Path, version: int) -> None:
-    """Format 3 did not know when photos were stored; 2 had no aliases and checksums, 1 no metadata and deletions."""
+    """Format 4 had raw vectors in its segments, 3 did not know when photos were stored; 2 had no aliases and checksums.
+
+    Format 1 had neither metadata nor deletions.
+    """
     ledger = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
+    _make_raw(folder, ledger)
     if version == 3:
         ledger.execute("DROP INDEX photos_by_age")
         ledger.execute("ALTER TABLE photos DROP COLUMN stored_s")
-    else:
+    elif version < 3:
         _age_to_2(ledger)
     if version == 1:
         for table in ("photo_metadata", "fields", "deleted", "state"):
@@ -34,6 +43,19 @@ def age_back(folder: Path, version: int) -> None:
     ledger.close()
     manifest = json.loads((folder / "gallery.json").read_text())
     (folder / "gallery.json").write_text(json.dumps(manifest | {"format_version": version}))
+
+
+def _make_raw(folder: Path, ledger: sqlite3.Connection) -> None:
+    store = Store.open(folder)
+    with store.reading() as connection:
+        segments = read_segments(connection)
+    for segment in segments:
+        data = store.open_segment(segment).embeddings().astype("<f4").tobytes()
+        path_of(folder, segment).unlink()
+        path_of(folder, segment).write_bytes(data)
+        row = len(data), hashlib.sha256(data).hexdigest(), segment.segment
+        ledger.execute("UPDATE segments SET bytes = ?, sha256 = ? WHERE segment = ?", row)
+    store.close()
 
 
 def _age_to_2(ledger: sqlite3.Connection) -> None:

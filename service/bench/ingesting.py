@@ -22,6 +22,7 @@ from indexer.errors import ConfigError
 from indexer.face_like import FaceLike
 from indexer.faces import FaceDetector
 from indexer.framing import FaceFraming
+from indexer.gallery import Gallery
 from indexer.ingest import ingest
 from indexer.photos import read_photo
 from indexer.preparing import Encoding, EncodingProcesses, Preparer
@@ -258,8 +259,8 @@ def embeddings_cost(scratch: Path, photos: int, dim: int) -> dict[str, Any]:
     """Ingest so many embeddings in a process of its own.
 
     Returns:
-        seconds, photos_per_s, peak_mb of the process, and the gallery's bytes over those of vectors and metadata,
-        without and with the index that is derived from them.
+        seconds, photos_per_s, peak_mb of the process, and over_vectors_and_metadata: the bytes of all files of the
+        gallery, once it was opened to be searched, over those of vectors, ids and metadata.
     """
     path, gallery = scratch / "faces.npz", scratch / "faces"
     given = write_embeddings(path, photos, dim)
@@ -275,13 +276,12 @@ def embeddings_cost(scratch: Path, photos: int, dim: int) -> dict[str, Any]:
     seconds = time.monotonic() - started
     if job.returncode:
         raise ServiceError(f"mgrl ingest --embeddings ended with status {job.returncode}")
-    held, index = size_of(gallery), size_of(gallery / "index")
+    Gallery.open(gallery).close()
     return {
         "seconds": seconds,
         "photos_per_s": photos / seconds,
         "peak_mb": int(job.stdout) / (1024 if sys.platform == "linux" else 1024**2),
-        "over_vectors_and_metadata": (held - index) / given,
-        "with_index": held / given,
+        "over_vectors_and_metadata": size_of(gallery) / given,
     }
 
 

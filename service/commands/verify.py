@@ -1,9 +1,9 @@
-"""Read all of a gallery and say whether it is whole: every checksum, every count, every file, the index.
+"""Read all of a gallery and say whether it is whole: every checksum, every count, every file.
 
-It may be served and written meanwhile. --repair removes what killed jobs have left and makes the index and the ledger's
-own indices anew; a damaged segment is taken from the index where that is whole. Nothing that was ingested is removed.
-Where vectors are lost for good their photos are listed: restore the gallery from a backup, or `mgrl delete` them, `mgrl
-compact`, and ingest them again.
+It may be served and written meanwhile. --repair removes what killed jobs have left, and a damaged layout of approximate
+search, and makes the ledger's own indices anew. Nothing that was ingested is removed. Where vectors are damaged their
+photos are listed, for they are nowhere else: restore the gallery from a backup, or `mgrl delete` them, `mgrl compact`,
+and ingest them again.
 
 Exit status: 0 the gallery is whole, or was made so; 1 it could not be looked at; 3 something is wrong with it.
 

@@ -193,9 +193,10 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(tmp_path: Path, monkeypatch: p
 
 
 def make_large(folder: Path, monkeypatch: pytest.MonkeyPatch) -> npt.NDArray[np.float32]:
-    """A gallery whose index is saved, thumbnails that take several pages, and names that moved between them."""
-    pytest.importorskip("numba", reason="only the compiled scan's index is saved; it needs the `fast` extra")
-    monkeypatch.setattr("indexer.gallery.FUSED_FROM", 1)
+    """A gallery that saves a layout, thumbnails that take several pages, and names that moved between them."""
+    pytest.importorskip("numba", reason="only the compiled scan has a layout; it needs the `fast` extra")
+    monkeypatch.setattr("indexer.gallery_index.FUSED_FROM", 1)
+    monkeypatch.setattr("indexer.granular._APPROXIMATE_FROM", 1)
     rows = unit_rows(np.random.default_rng(0), 400)
     order = np.random.default_rng(1).permutation(400)
     with StoreWriter.open_or_create(folder, "ab" * 32, 16) as writer:
@@ -230,6 +231,8 @@ def test_a_forgotten_photo_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
     folder = tmp_path / "g"
     rows = make_large(folder, monkeypatch)
     served = Gallery.open(folder)  # a service that goes on
+    assert served.build_approximate()
+    assert list((folder / "index").iterdir())
     with StoreWriter.open(folder) as writer:
         writer.add_aliases([Alias(f"alias of {n}.", f"alias/{n}.jpg", of=f"person {n} of many") for n in (7, 8)])
         assert traces(folder, 7, rows[7]) == [
@@ -238,13 +241,14 @@ def test_a_forgotten_photo_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
         done = forget(writer, ["alias of 7.", "person 300 of many"])
         assert (done.removed, done.segments_before, done.segments_after) == (2, 20, 20)
         assert traces(folder, 7, rows[7]) == traces(folder, 300, rows[300]) == []
+        assert list((folder / "index").iterdir()) == [], "a layout tells of every photo's vectors"
         assert len(traces(folder, 8, rows[8])) == 8
         with pytest.raises(UnknownPhotoError):
             forget(writer, ["person 7 of many"])
     newer = served.reopened()
     assert newer.photos == 398
     assert [hit.photo_id for hit in newer.search(rows[8], EVERY, 1).hits] == ["person 8 of many"]
-    assert (folder / "index").is_dir()
+    assert list((folder / "index").iterdir())
     assert traces(folder, 7, rows[7]) == []
 
 
@@ -263,34 +267,33 @@ def test_what_was_deleted_long_ago_leaves_no_byte_after_compaction(
             assert traces(folder, number, rows[number]) == []
 
 
-def test_an_index_that_is_being_built_of_old_vectors_is_not_left_behind(
+def test_a_layout_of_old_vectors_that_is_being_saved_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "g"
-    rows = make_large(folder, monkeypatch)
-    building, go_on = threading.Event(), threading.Event()
-    read = Store.read_segment
+    make_large(folder, monkeypatch)
+    gallery = Gallery.open(folder)
+    saving, go_on = threading.Event(), threading.Event()
+    save = np.save
 
-    def slowly(store: Store, segment: object) -> object:
-        building.set()
+    def slowly(path: Path, array: npt.NDArray[np.float32]) -> None:
+        saving.set()
         assert go_on.wait(30)
-        return read(store, segment)
+        save(path, array)
 
-    monkeypatch.setattr(Store, "read_segment", slowly)
-    reader = threading.Thread(target=lambda: Gallery.open(folder).close())
-    reader.start()
-    assert building.wait(30)
-    monkeypatch.undo()
-    monkeypatch.setattr("indexer.gallery.FUSED_FROM", 1)
+    monkeypatch.setattr("indexer.layout_files.np.save", slowly)
+    saver = threading.Thread(target=gallery.build_approximate)
+    saver.start()
+    assert saving.wait(30)
     with StoreWriter.open(folder) as writer:
         forgetting = threading.Thread(target=forget, args=(writer, ["person 7 of many"]))
         forgetting.start()
         forgetting.join(0.3)
-        assert forgetting.is_alive(), "it waits for who builds"
+        assert forgetting.is_alive(), "it waits for who saves"
         go_on.set()
-        reader.join()
+        saver.join()
         forgetting.join()
-    assert traces(folder, 7, rows[7]) == []
+    assert list((folder / "index").iterdir()) == []
 
 
 def test_a_reader_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

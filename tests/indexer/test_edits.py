@@ -27,7 +27,7 @@ def test_an_old_gallery_is_read_as_it_is_and_upgraded_by_its_first_writer(tmp_pa
     np.testing.assert_array_equal(np.concatenate(list(segments)), rows)
     assert (reader.fields(), reader.photo("p4").metadata, len(list(reader.names()))) == ({}, {}, 5)
     with StoreWriter.open(tmp_path / "g") as writer:
-        assert writer.manifest.format_version == 4
+        assert writer.manifest.format_version == 5
         assert reader.version() == 1, "what was open before sees the change"
         writer.declare_fields({"age": Kind.NUMBER})
         writer.describe({"p1": {"age": 30.0}})
@@ -35,7 +35,7 @@ def test_an_old_gallery_is_read_as_it_is_and_upgraded_by_its_first_writer(tmp_pa
         writer.append(new_photos(5, 1), rows[:1])
     assert reader.photo("p1").metadata == {"age": 30.0}
     assert reader.snapshot().contents.photo_ids == ["", "p1", "p2", "p3", "p4", "p5"]
-    assert Store.open(tmp_path / "g").manifest.format_version == 4
+    assert Store.open(tmp_path / "g").manifest.format_version == 5
     assert Store.open(tmp_path / "g").manifest.created == reader.manifest.created
 
 

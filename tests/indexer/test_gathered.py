@@ -6,22 +6,27 @@ from indexer.fusion import region_weights
 from indexer.gathered import candidates
 from indexer.granular import GranularIndex
 from indexer.modes import Approximate
-from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
+from indexer.regions import REGION_IDS, REGIONS
 from indexer.sharing import Helpers
+from indexer.stored_rows import StoredRows
 from tests.conftest import unit_rows
 
 ALL = np.ones(REGIONS, bool)
 HELPERS = Helpers(2, "test")
 
 
-def stored(gallery):
-    parts = ((g, REGION_IDS[g]) for g in GRANULARITIES)
-    return {g: np.ascontiguousarray(gallery[:, ids.start : ids.stop]).reshape(len(gallery), -1) for g, ids in parts}
+def stored(gallery, edges=()):
+    """The rows of a gallery in one part, or in several that end at these edges."""
+    parts = np.split(gallery, edges)
+    return StoredRows([
+        {g: np.ascontiguousarray(part[:, i.start : i.stop]).reshape(len(part), -1) for g, i in REGION_IDS.items()}
+        for part in parts
+    ])  # fmt: skip
 
 
-def agrees(gallery, rows, probe, ink, k, weights) -> int:
+def agrees(gallery, rows, probe, ink, k, weights, edges=()) -> int:
     """Brute force over the rows finds its k among the candidates; how many those are."""
-    found = candidates(stored(gallery), rows, probe, region_weights(ink, weights), k, HELPERS)
+    found = candidates(stored(gallery, edges), rows, probe, region_weights(ink, weights), k, HELPERS)
     assert (np.diff(found) > 0).all()
     every = exact_search(gallery[rows], probe, ink, k, weights)
     among = exact_search(gallery[found], probe, ink, k, weights)
@@ -42,7 +47,8 @@ def test_random_queries_lose_none_of_the_nearest() -> None:
         ink = rng.random(REGIONS) < 0.6
         ink[rng.integers(REGIONS)] = True
         weights = dict(zip((1, 2, 3), (rng.random(3) + 1e-3).tolist(), strict=True))
-        agrees(gallery, rows, unit_rows(rng, 1, dim)[0], ink, int(rng.integers(1, len(rows) + 1)), weights)
+        edges = np.unique(rng.integers(1, photos, size=rng.integers(20)))
+        agrees(gallery, rows, unit_rows(rng, 1, dim)[0], ink, int(rng.integers(1, len(rows) + 1)), weights, edges)
 
 
 def test_distances_that_differ_by_less_than_float32_tells_are_all_kept() -> None:

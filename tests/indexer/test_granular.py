@@ -198,8 +198,9 @@ def test_regions_without_ink_are_never_read() -> None:
     ink[[0, 2, 9]] = True
     index = GranularIndex.build(gallery)
     expected = index.search(probe, ink, 30)
-    index._rows[2][:, :16] = np.nan
-    index._rows[3][:, : 4 * 16] = np.nan
+    (part,) = index._rows.parts
+    part[2][:, :16] = np.nan
+    part[3][:, : 4 * 16] = np.nan
     total = _bounds(index, probe, ink).lower(index._rows, probe)
     assert np.isfinite(total).all()
     assert np.argmin(total) == expected[0][0]

@@ -63,24 +63,6 @@ def test_photos_become_what_the_encoder_makes_of_them(tmp_path: Path, photos: Pa
     assert (small.format, small.size) == ("JPEG", (60, 80))
 
 
-def test_a_gallery_that_has_grown_large_is_opened_once_so_that_its_index_is_saved(
-    tmp_path: Path, photos: Path, encoder: PixelEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[int] = []
-
-    def open_and_fail(folder: Path) -> None:
-        opened.append(len(contents(folder)[0]))
-        raise GalleryError("does not fit into memory")
-
-    monkeypatch.setattr("indexer.ingest.Gallery.open", open_and_fail)
-    ingest(tmp_path / "g", [photos / "set0"], encoder)
-    assert opened == []
-    monkeypatch.setattr("indexer.ingest.FUSED_FROM", 10)
-    for _ in range(2):
-        ingest(tmp_path / "g", [photos], encoder)
-    assert opened == [10]
-
-
 def test_thumbnails_are_at_most_96_px(tmp_path: Path, encoder: PixelEncoder) -> None:
     for name, size in (("wide", (480, 120)), ("line", (1000, 1)), ("dot", (1, 1))):
         paint(tmp_path / "photos" / f"{name}.png", 1, size)

@@ -1,7 +1,8 @@
 """Children that change a gallery are killed (SIGKILL) at random moments, again and again, on one gallery.
 
 After each: what was acknowledged is there, in order and whole; what was being done was done or was not; what was erased
-is in no byte of the folder; and a gallery that is open all the while, as a service's is, finds the same.
+is in no byte of the folder; and a gallery that is open all the while, as a service's is, finds the same: a large one,
+whose segments are mapped where numba is installed.
 """
 
 import multiprocessing
@@ -103,14 +104,16 @@ def kill_again_and_again(folder: Path, times: int, seed: int) -> tuple[Counter[s
     return killed, slowest_s
 
 
-def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
+def test_twenty_kills_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.gallery_index.FUSED_FROM", 1)
     killed, slowest_s = kill_again_and_again(tmp_path / "g", 20, seed=5)
     print(f"killed during {dict(killed)}; slowest reopening {slowest_s * 1e3:.0f} ms")
     assert len(killed) >= 3
 
 
 @pytest.mark.long
-def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+def test_two_hundred_kills_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.gallery_index.FUSED_FROM", 1)
     killed, slowest_s = kill_again_and_again(tmp_path / "g", 200, seed=6)
     print(f"killed during {dict(killed)}; slowest reopening {slowest_s * 1e3:.0f} ms")
     assert {"ingest", "upsert", "delete", "compact", "forget"} <= killed.keys()

@@ -65,8 +65,10 @@ def as_nobody() -> Iterator[None]:
 def look(folder: Path, scratch: Path) -> None:
     """All that can be done with a gallery without changing it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("indexer.gallery.FUSED_FROM", 1)  # its index, where it cannot be saved, is made in memory
+        patch.setattr("indexer.gallery_index.FUSED_FROM", 1)
+        patch.setattr("indexer.granular._APPROXIMATE_FROM", 1)
         gallery = Gallery.open(folder)
+        gallery.build_approximate()  # its layout cannot be saved
     row = unit_rows(np.random.default_rng(0), 300)[7]
     assert gallery.search(row, EVERY, 1).hits[0].photo_id == "p7"
     assert gallery.photo("p1").metadata == {"age": 3.0}
@@ -151,23 +153,26 @@ def test_any_change_on_a_full_disk_is_refused_whole(tmp_path: Path, call: str, m
 
 
 def test_no_change_depends_on_a_clock_that_goes_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("numba", reason="only the compiled scan's index is saved; it needs the `fast` extra")
-    monkeypatch.setattr("indexer.gallery.FUSED_FROM", 1)
+    pytest.importorskip("numba", reason="only the compiled scan has a layout; it needs the `fast` extra")
+    monkeypatch.setattr("indexer.gallery_index.FUSED_FROM", 1)
+    monkeypatch.setattr("indexer.granular._APPROXIMATE_FROM", 1)
     now = time.time()
-    rows = unit_rows(np.random.default_rng(0), 20)
+    rows = unit_rows(np.random.default_rng(0), 500)
     versions = []
     for number in range(5):
         # A day back each time, before what the files say of themselves.
         monkeypatch.setattr("time.time", lambda number=number: now - 86_400 * number)
+        first = 100 * number
         with StoreWriter.open_or_create(tmp_path / "g", "ab" * 32, 16) as writer:
-            writer.append(new_photos(4 * number, 4), rows[4 * number : 4 * number + 4])
-            writer.delete([f"p{4 * number}"])
+            writer.append(new_photos(first, 100), rows[first : first + 100])
+            writer.delete([f"p{first}"])
             if number % 2:
                 compact(writer)
             versions.append(writer.version())
         gallery = Gallery.open(tmp_path / "g")
-        assert gallery.photos == 3 * number + 3
-        assert gallery.search(rows[4 * number + 1], EVERY, 1).hits[0].photo_id == f"p{4 * number + 1}"
+        assert gallery.build_approximate()
+        assert gallery.photos == 99 * (number + 1)
+        assert gallery.search(rows[first + 1], EVERY, 1).hits[0].photo_id == f"p{first + 1}"
         gallery.close()
         assert [path.suffix for path in (tmp_path / "g" / "index").iterdir()] == [""], "older ones are removed"
     assert versions == sorted(set(versions))

@@ -37,6 +37,7 @@ def test_usage_is_a_table_and_json(tmp_path, encoder, capsys):
     assert "gallery faces: 23 photos, 0 further names, 1 deleted" in said
     assert "`mgrl compact` would give back 0.0 MB" in said
     used = json.loads((tmp_path / "used.json").read_text())
-    assert (used["vectors"], used["deleted_vectors"]) == (23 * 896, 896)
+    assert used["deleted_vectors"] == 896
+    assert used["vectors"] == (tmp_path / "faces" / "segments" / "000001.vec").stat().st_size - 896 > 23 * 896
     kinds = "vectors", "deleted_vectors", "thumbnails", "metadata", "ledger", "ledger_free", "log", "index", "strays"
     assert used["total"] == sum(used[kind] for kind in kinds)
