@@ -204,15 +204,15 @@ class Opening:
 
     def unseen_from(self) -> float:
         """What no photo of the blocks that were not looked at is nearer than, over the greatest weight."""
-        opened = np.sort(self._nearest_groups[: self._opened])
         to_groups = np.full(len(self._centres.groups.radii) * BLOCK, np.inf, np.float32)
         closed = self._nearest_groups[self._opened :]
         to_groups[closed] = self._to_groups[closed]
         every, shares = np.arange(len(self._centres.groups.radii)), self._query.shares[0]
-        return min(
-            self._centres.groups.unseen_from(to_groups.reshape(-1, BLOCK), every, shares),
-            self._centres.blocks.unseen_from(self._to_blocks[opened], opened, shares),
-        )
+        closed_from = self._centres.groups.unseen_from(to_groups.reshape(-1, BLOCK), every, shares)
+        if closed_from == 0:  # what a closed group may hold, no block makes worse
+            return 0.0
+        opened = np.sort(self._nearest_groups[: self._opened])
+        return min(closed_from, self._centres.blocks.unseen_from(self._to_blocks[opened], opened, shares))
 
     def shares_until(self, blocks: Rows) -> npt.NDArray[np.float64]:
         """(n, 2): the shares of the groups and of their blocks, nearest first, with which some blocks are found."""

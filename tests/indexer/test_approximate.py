@@ -158,6 +158,19 @@ def test_photos_added_later_are_always_looked_at(gallery: npt.NDArray[np.float32
         assert rows.tolist() == [row]
 
 
+@pytest.mark.parametrize("mode", [Approximate(0.5), Budget(0.01), Budget(1000)])
+def test_a_filter_may_leave_only_photos_that_were_added_later(
+    gallery: npt.NDArray[np.float32], mode: Approximate | Budget
+) -> None:
+    index = GranularIndex.build(gallery[:11_520], threads=1)  # whole blocks
+    assert index.build_approximate()
+    index.add(gallery[11_520:])
+    allowed = np.arange(PHOTOS) >= 11_520
+    (rows, _), certificate = index.search_in_mode(gallery[3], EVERY, 10, allowed=allowed, mode=mode)
+    assert certificate.exact
+    np.testing.assert_array_equal(rows, 11_520 + exact_search(gallery[11_520:], gallery[3], EVERY, 10)[0])
+
+
 def test_a_small_gallery_answers_exactly_and_says_so() -> None:
     gallery = unit_rows(np.random.default_rng(7), 300)
     index = GranularIndex.build(gallery)
