@@ -24,7 +24,7 @@ from service.convert import strokes_to_wire
 from tests.conftest import PixelEncoder
 from tests.service.conftest import ids, line, make_gallery, png, serving
 
-PHOTOS = 20_000
+PHOTOS = 30_000
 STROKES = [line(), line(0.5, 0.1, 0.5, 0.9)]
 
 
