@@ -10,9 +10,11 @@ table of segments, and the length tells which of the two a file is.
 import hashlib
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
+from weakref import WeakSet
 
 import faiss
 import numpy as np
@@ -28,6 +30,9 @@ _HEADER: Final = struct.Struct("<4siqqq?iQ")
 it is trained, the metric, how many numbers follow."""
 _UNUSED: Final = 1 << 20
 _LINE: Final = 64
+_MOST_MAPPED: Final = 16_384
+"""Files that a process maps at a time; it reads what comes beyond. Linux allows 65,530 mappings, and without one left
+neither a thread starts nor is code compiled."""
 _ADVICE: Final = "restore the folder from a copy or ingest its photos anew"
 
 
@@ -151,12 +156,15 @@ class _Mapping:
         }
 
 
+_MAPPINGS: Final[WeakSet[_Mapping]] = WeakSet()
+
+
 def _mapped(path: Path) -> npt.NDArray[np.uint8]:
-    with path.open("rb") as file:
-        try:
-            return np.asarray(_Mapping(file))
-        except RuntimeError:  # an empty file, or more mappings than the system allows
-            return np.fromfile(file, np.uint8)
+    with path.open("rb") as file, suppress(RuntimeError):  # an empty file, or a system that maps no more
+        if len(_MAPPINGS) < _MOST_MAPPED:
+            _MAPPINGS.add(mapping := _Mapping(file))
+            return np.asarray(mapping)
+    return np.fromfile(path, np.uint8)
 
 
 def _places(rows: int, dim: int) -> Iterator[tuple[int, bytes, int, int]]:

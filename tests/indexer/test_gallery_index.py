@@ -21,6 +21,7 @@ from indexer.fused import FusedScan
 from indexer.gallery import Gallery
 from indexer.metadata import Kind
 from indexer.regions import REGIONS
+from indexer.segments import _MAPPINGS
 from indexer.store import Store, StoreWriter
 from tests.conftest import unit_rows
 from tests.indexer.test_store import MODEL, new_photos
@@ -255,6 +256,21 @@ def test_where_the_system_maps_no_more_files_are_read(
 
     monkeypatch.setattr("indexer.segments.faiss.MmappedFileMappingOwner", refuses)
     assert_right(Gallery.open(folder), rows[:PHOTOS])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_gallery_of_very_many_files_leaves_mappings_for_the_rest_of_the_process(
+    folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Gallery.open(folder)
+    monkeypatch.setattr("indexer.segments._MOST_MAPPED", len(_MAPPINGS) + 3)
+    second = Gallery.open(folder)
+    assert mapped(folder) == len(SIZES) + 3
+    assert_right(second, rows[:PHOTOS])
+    del first  # and what it had mapped may be again
+    third = Gallery.open(folder)
+    assert mapped(folder) == 3 + len(SIZES)
+    assert_right(third, rows[:PHOTOS])
 
 
 def test_rows_too_long_for_the_compiled_scan_are_searched_without(
