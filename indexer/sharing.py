@@ -28,7 +28,8 @@ class Helpers:
     def __init__(self, threads: int, name: str) -> None:
         self.threads = threads
         self._ids: list[int] = []
-        self._pool = ThreadPoolExecutor(max(1, threads - 1), name, lambda: self._ids.append(threading.get_native_id()))
+        ids = self._ids  # a thread keeps what it began with: were it these helpers, they and it would never go
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), name, lambda: ids.append(threading.get_native_id()))
 
     def share(self, parts: int, work: Callable[[int], object]) -> None:
         """Call `work` once for each part, by the caller and, as long as parts are left, by the helpers.

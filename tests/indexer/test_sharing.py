@@ -25,6 +25,18 @@ def test_the_caller_and_a_helper_work_at_the_same_time() -> None:
     assert both.broken is False
 
 
+def test_threads_end_with_their_helpers() -> None:
+    """A service makes new ones with every batch that it takes in."""
+    helpers, all_three = Helpers(3, "passing"), threading.Barrier(3, timeout=20)
+    helpers.share(3, lambda part: all_three.wait())
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("passing")]
+    assert len(threads) == 2
+    del helpers
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_the_caller_does_everything_while_the_helpers_are_busy() -> None:
     helpers, begun, end, names = Helpers(2, "test"), threading.Barrier(2, timeout=20), threading.Event(), []
 
