@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -37,14 +38,23 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def stopped(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_a_report_is_written_and_goes_on_where_it_was(
-    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits(tiny_fs2k)
     out = tmp_path / "report"
     command = ["report", "--data", str(tiny_fs2k), "--out", str(out), "--data-sets", "tiny", "--systems", "single-pass"]
     command += ["--seeds", "2", "--stages", "6", "--model-stages", "8", "--fit-stages", "3"]
+    with monkeypatch.context() as patched:
+        patched.setattr("training.report.jobs.dim_jobs", stopped)
+        assert main(command) == 130
+    assert len(table(out / "table1.csv")) == 4
+    assert not (out / "table2.csv").exists()
     assert main([*command, "--json", str(tmp_path / "copy.json")]) == 0
     result = json.loads((out / "result.json").read_text())
     assert json.loads((tmp_path / "copy.json").read_text()) == result

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from indexer.console import print_table
 from indexer.page import page
 from training.metrics import METRICS, bootstrap, found_by_share
 from training.report.figures import calibration, curves, rank_distribution, rank_strips, weight_sweep, worst_cases
@@ -53,8 +52,6 @@ def write_report(
     }
     (folder / "result.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for table in tables[:1]:
-        print_table(table.title, table.columns, table.rows)
     return content
 
 
