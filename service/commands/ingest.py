@@ -68,6 +68,10 @@ if TYPE_CHECKING:
     from indexer.ingest_report import IngestProgress, IngestReport
 
 _LISTED: Final = 20
+
+_MANY_FILES: Final = 1000
+"""Of vectors, worth putting together: each is opened, checked and mapped on its own."""
+
 parse = argparse.ArgumentParser.parse_intermixed_args
 """Options may stand between GALLERY and SOURCE."""
 
@@ -225,6 +229,12 @@ def _summary(report: "IngestReport", status: int) -> dict[str, object]:
     }
 
 
+def _vector_files(gallery: Path) -> int:
+    from indexer.versions import home_of
+
+    return sum(1 for _ in (home_of(gallery) / "segments").iterdir())
+
+
 def _print_report(console: "Console", gallery: Path, report: "IngestReport", crop: str) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -269,3 +279,5 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
         console.print(f"... and {report.without_face - _LISTED} more")
     if report.failed and not report.usable:
         console.print("Nothing was usable: no file is a readable photo.")
+    if (files := _vector_files(gallery)) >= _MANY_FILES:
+        say(f"The vectors lie in {files} files; `mgrl compact {gallery}` puts them together, also while it is served.")

@@ -50,6 +50,18 @@ def test_ingest_makes_a_gallery_and_says_what_it_did(
     assert "... and 5 more" in said
 
 
+def test_many_small_files_of_vectors_are_worth_putting_together(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = tmp_path / "g"
+    monkeypatch.setattr("service.commands.ingest._MANY_FILES", 3)
+    assert main(["ingest", str(gallery), str(photos), "--batch", "2"]) == 0
+    assert f"The vectors lie in 3 files; `mgrl compact {gallery}` puts them" in capsys.readouterr().err
+    assert main(["compact", str(gallery)]) == 0
+    assert main(["ingest", str(gallery), str(photos)]) == 0
+    assert "mgrl compact" not in capsys.readouterr().err
+
+
 def test_a_file_name_cannot_command_the_terminal(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
