@@ -4,6 +4,7 @@ A part holds a list or an array a column. Nothing is mapped and nothing is read 
 memory; the rows of a Parquet file's groups are read page by page.
 """
 
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -185,7 +186,15 @@ class _Array:
 
 
 def _plain(values: npt.NDArray[Any]) -> Sequence[Any] | npt.NDArray[Any]:
-    """Python's own values of a column of single ones."""
+    """Python's own values of a column of single ones.
+
+    Raises:
+        DataError: a text holds numbers that are no characters, which NumPy would make a str of that Python cannot use.
+    """
+    if values.dtype.kind == "U" and values.size:
+        codes = np.ascontiguousarray(values).view(f"{values.dtype.byteorder}u4")
+        if codes.max() > sys.maxunicode:
+            raise DataError("a text holds what is no character; the file is damaged")
     if values.dtype.kind == "M":
         values = values.astype("M8[D]")  # finer ones would come out as integers
     return values.tolist() if values.ndim == 1 else values

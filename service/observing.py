@@ -104,8 +104,15 @@ class CallObserver(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
 
 
 async def _tell_request_id(context: Context) -> None:
-    """In the initial metadata: a call that ends with an error has it, too."""
-    await context.send_initial_metadata(((REQUEST_ID_KEY, request_id()),))
+    """In the initial metadata: a call that ends with an error has it, too.
+
+    Raises:
+        CancelledError: the client is gone already. gRPC would log that as a fault of the service.
+    """
+    try:
+        await context.send_initial_metadata(((REQUEST_ID_KEY, request_id()),))
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _short(method: str) -> str:

@@ -186,6 +186,15 @@ def test_a_file_cut_short_or_altered_is_an_error_and_no_crash(write: Any, tmp_pa
     assert failures >= 30  # all that were cut
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_what_is_no_character_is_no_text(order: str, tmp_path: Path) -> None:
+    texts = np.array(["anna", "ben"], f"{order}U4")
+    texts.view(f"{order}u4")[0] = 0xFF0061
+    path = npz(tmp_path, {"photo_id": texts, "embeddings": ROWS[:2]})
+    with pytest.raises(DataError, match="what is no character"):
+        list(EmbeddingsFile.open(path, {}).parts(2))
+
+
 def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
     path = tmp_path / "faces.npz"
     with zipfile.ZipFile(path, "w") as archive:

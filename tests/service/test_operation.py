@@ -1,5 +1,6 @@
 """What a service tells whoever runs it: metrics, probes, health, logs and traces."""
 
+import asyncio
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ from service.galleries import Galleries
 from service.health import health_name
 from service.logs import set_up_logging
 from service.metrics import PHASES
+from service.observing import _tell_request_id
 from service.server import build_server
 from service.telemetry import Telemetry, exported_traces
 from tests.service.conftest import line, make_gallery, serving
@@ -297,3 +299,12 @@ def test_a_collector_without_the_extra_is_an_error_that_says_what_to_install(mon
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError, match=r"pip install 'mgrl\[traces\]'"), exported_traces():
         pass
+
+
+def test_a_client_that_is_gone_before_the_call_begins_is_no_fault_of_the_service():
+    class Gone:
+        async def send_initial_metadata(self, _metadata):
+            raise grpc.aio.InternalError('Failed "execute_batch"')
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_tell_request_id(Gone()))
