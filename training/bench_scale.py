@@ -58,7 +58,7 @@ class Scale:
         index: over files.
         laid_out: the same photos, for approximate search.
         probes: (queries, 14, dim) sketches of some of them.
-        bytes_a_photo: of the files, which both map.
+        bytes_a_photo: of the files, which both map, and of what the approximate search scans, in memory.
     """
 
     index: GranularIndex
@@ -75,14 +75,17 @@ class Scale:
         """
         if compiled_scan() is None:
             raise ConfigError("the compiled scan needs numba; install it with: pip install 'mgrl[fast]'")
+        from indexer.approximate import ApproximateScan
+
         source = FaceLike(dim)
         (folder / "segments").mkdir()
         written = [SimpleNamespace(**write_segment(folder, part, n)) for n, part in enumerate(_parts(source, photos))]
         index = GranularIndex.of_rows(StoredRows([open_segment(folder, row, dim, "bench").part() for row in written]))
-        size = sum(row.bytes for row in written)
         asked = np.sort(np.random.default_rng(0).integers(photos, size=_QUERIES))
         laid_out = copy(index)
         laid_out.build_approximate()
+        scanned = laid_out._fused.arrays() if isinstance(laid_out._fused, ApproximateScan) else {}
+        size = sum(row.bytes for row in written) + sum(array.nbytes for array in scanned.values())
         return cls(index, laid_out, source.sketches(index.vectors(asked)), size / photos)
 
     def recall(self, wanted: float) -> float:

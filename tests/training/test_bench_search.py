@@ -10,6 +10,7 @@ from indexer.device import choose_device
 from indexer.errors import ConfigError
 from indexer.exact import exact_search
 from service.cli import main
+from training.bench_scale import Scale
 from training.bench_search import SearchBench, ratios
 from training.exactness import differences
 
@@ -84,6 +85,13 @@ def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.Captu
     assert all(14 * 8 * 4 < of["bytes_a_photo"] < 14 * 8 * 4 + 1 for of in written["sizes"].values())
     assert all(ms > 0 for ms in written["rows"].values())
     assert "0 searches of 30 and 4 differ from brute force" in capsys.readouterr().out
+
+
+def test_memory_is_that_of_the_vectors_and_of_what_is_scanned(tmp_path: Path) -> None:
+    scale = Scale.build(tmp_path, 12_000, 16)
+    # In one byte a number, with a byte a region and its photo's place; the centres of blocks, and what calibration took.
+    least = 14 * 16 * 4 + 14 * (16 + 1) + 8
+    assert least < scale.bytes_a_photo < 1.05 * least + 3_000_000 / 12_000
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ rows: milliseconds of a search with 14 and with --inked regions inked, alone, fi
 a whole batch of --batch searches. recalls: share of the true ten of each row that is not exact.
 
 --larger times exact and approximate search of so many photos in turn with those of --photos, both over files in the
-temporary folder (ten million take 15 GB there). --open makes a gallery folder and times opening it (5 GB for a
+temporary folder (ten million take 9 GB there). --open makes a gallery folder and times opening it (5 GB for a
 million). --check compares so many random queries with brute force, over galleries of 1 to 100,000 photos.
 """
 
