@@ -89,7 +89,7 @@ def test_the_command_writes_rows_and_ratios(tmp_path: Path, capsys: pytest.Captu
 
 def test_memory_is_that_of_the_vectors_and_of_what_is_scanned(tmp_path: Path) -> None:
     scale = Scale.build(tmp_path, 12_000, 16)
-    # In one byte a number, with a byte a region and its photo's place; the centres of blocks, and what calibration took.
+    # In one byte a number, with a byte a region and its photo's place; block centres, and what calibration took.
     least = 14 * 16 * 4 + 14 * (16 + 1) + 8
     assert least < scale.bytes_a_photo < 1.05 * least + 3_000_000 / 12_000
 
