@@ -7,6 +7,7 @@ What a running process cannot change is named, and waits for a restart.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Final, NamedTuple
 
@@ -80,9 +81,13 @@ class Reloader:
             self._galleries.encoders.add(encoder)
         names = [name for name, settings in newer.galleries.items() if not self._is_served(name, settings)]
         opened, broken = self._opener.open_each(newer, names, self._galleries.encoders)
-        if newer.server.approximate:
+        with ExitStack() as unless_all_are_ready:
             for gallery in opened:
-                gallery.build_approximate()
+                unless_all_are_ready.callback(gallery.close)
+            if newer.server.approximate:
+                for gallery in opened:
+                    gallery.build_approximate()
+            unless_all_are_ready.pop_all()
         return _Prepared(opened, broken, authenticator)
 
     def _is_served(self, name: str, settings: GalleryConfig) -> bool:

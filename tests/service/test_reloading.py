@@ -12,6 +12,7 @@ import pytest
 
 from indexer.encoding import OnnxEncoder
 from indexer.errors import ConfigError
+from indexer.gallery import Gallery
 from service.auth.keys import add_key, changing_keys
 from service.client import Client
 from service.config import Config, ServerConfig
@@ -91,6 +92,21 @@ def test_galleries_come_and_go_without_a_restart(running, folder, caplog):
             client.search("staff", strokes=[line()])
     assert "settings: gallery guests is served, 24 photos" in caplog.text
     assert "settings: gallery staff is served no longer" in caplog.text
+
+
+def test_what_was_opened_for_settings_that_fail_is_closed(running, folder, monkeypatch):
+    def full(gallery):
+        raise MemoryError(gallery.name)
+
+    closed = []
+    monkeypatch.setattr(Gallery, "build_approximate", full)
+    monkeypatch.setattr(Gallery, "close", lambda gallery: closed.append(gallery.name))
+    more = {**running.before.galleries, "guests": GalleryConfig(folder / "guests")}
+    newer = replace(running.before, galleries=more, server=replace(running.before.server, approximate=True))
+    with pytest.raises(MemoryError, match="guests"):
+        running.reloader._prepare(newer)
+    assert closed == ["guests"]
+    monkeypatch.undo()
 
 
 def test_a_gallery_of_another_model_brings_its_model(running, folder):
