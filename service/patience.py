@@ -73,7 +73,11 @@ class Patience:
                 self._sending_since = math.inf
 
     def stop(self) -> None:
-        """The stream is over."""
+        """The stream is over: whoever's functions were to be called is let go of.
+
+        Both know each other. Unless that ends, a drawing stays in memory until Python looks for cycles, minutes later.
+        """
+        self._limits = ()
         if self._timer is not None:
             self._timer.cancel()
 

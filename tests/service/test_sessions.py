@@ -1,6 +1,7 @@
 """Drawings that outlast their streams, and streams that misbehave."""
 
 import asyncio
+import gc
 import shutil
 import threading
 import time
@@ -373,3 +374,19 @@ def test_a_gallery_deleted_while_it_is_drawn_at_goes_on_answering(tmp_path, enco
             assert again.gallery_version == before.gallery_version
         assert len(client.search(strokes=[line()]).hits) == 10
     assert "Traceback" not in caplog.text
+
+
+def test_a_finished_drawing_is_gone_before_python_looks_for_cycles(service):
+    def sessions():
+        return sum(isinstance(found, session.DrawSession) for found in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = sessions()
+        with Client(service.address) as client, client.draw() as drawing:
+            drawing.stroke([(0.2, 0.2), (0.8, 0.8)])
+            assert sessions() == before + 1
+        until(lambda: sessions() == before)
+    finally:
+        gc.enable()
