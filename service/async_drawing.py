@@ -88,7 +88,11 @@ class AsyncClientDrawing(BaseDrawing):
 
     async def __aenter__(self) -> Self:
         self._connect()
-        await self.answer(await self._send(self._outbox.begin(self._begin)))
+        try:
+            await self.answer(await self._send(self._outbox.begin(self._begin)))
+        except BaseException:
+            self._call.cancel()
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -113,8 +117,13 @@ class AsyncClientDrawing(BaseDrawing):
         self._call = self._stub.Draw(metadata=self._metadata)
 
     async def _receive(self) -> None:
+        self._check_goes_on()
         try:
-            await self._take()
+            if self._call.cancelled():
+                # gRPC cancels the stream of an edit that its caller stops waiting for; the drawing goes on.
+                await self._resume()
+            else:
+                await self._take()
         except grpc.aio.AioRpcError as error:
             await self._come_back(error)
 

@@ -44,6 +44,15 @@ class BaseDrawing:
         self._journal = Journal()
         self._has_ended = False
 
+    def _check_goes_on(self) -> None:
+        """Refuse to read on.
+
+        Raises:
+            ServiceError: the drawing has ended; what a stream might still say is not about all of it.
+        """
+        if self._has_ended:
+            raise ServiceError("the drawing has ended; begin another")
+
     def _take_in(self, response: search_pb2.DrawResponse) -> search_pb2.DrawResponse:
         try:
             self._journal.receive(response)

@@ -13,6 +13,7 @@ from indexer.metadata import Kind, Value
 from indexer.sketch import Stroke, as_float32
 from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
 from service.answers import Answer, SearchOptions
+from service.config_access import MAX_MESSAGE_BYTES
 from service.convert import (
     answer_from_draw_result,
     eraser_to_wire,
@@ -213,8 +214,15 @@ class Outbox:
     def _request(self, **action: Any) -> search_pb2.DrawRequest:
         if self._is_finished:
             raise ServiceError("the drawing is finished; begin another")
+        request = search_pb2.DrawRequest(sequence=self._sequence + 1, deadline_ms=self._deadline_ms, **action)
+        if (size := request.ByteSize()) > MAX_MESSAGE_BYTES:
+            # Sent, it would end the stream, and with it the drawing.
+            raise SketchError(
+                f"a message may have {MAX_MESSAGE_BYTES} bytes, this one has {size}; scale the picture down, or send "
+                "the strokes in several messages"
+            )
         self._sequence += 1
-        return search_pb2.DrawRequest(sequence=self._sequence, deadline_ms=self._deadline_ms, **action)
+        return request
 
 
 class Inbox:

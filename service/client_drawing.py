@@ -116,7 +116,11 @@ class ClientDrawing(BaseDrawing):
 
     def __enter__(self) -> Self:
         self._connect([])
-        self._answered(self._outbox.begin(self._begin))
+        try:
+            self._answered(self._outbox.begin(self._begin))
+        except BaseException:
+            self._hang_up()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -145,6 +149,7 @@ class ClientDrawing(BaseDrawing):
         self._call.cancel()
 
     def _receive(self) -> None:
+        self._check_goes_on()
         try:
             self._take_in(next(self._call))
         except StopIteration:

@@ -186,7 +186,9 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
         if key == DETAILS_KEY and isinstance(value, bytes):
             return error_from_status(status_pb2.Status.FromString(value))
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
-        return SketchError(f"the message is above the service's limit; split or thin out the strokes ({message})")
+        return SketchError(
+            f"the message is above the service's limit; scale the picture down, or thin out the strokes ({message})"
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServiceError(f"no service answers at {target}; start one with: mgrl serve GALLERY ({message})")
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")

@@ -5,7 +5,8 @@ another one, or the same started anew, is sent the whole drawing again.
 """
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -32,10 +33,11 @@ _REFUSED: Final = (grpc.StatusCode.INVALID_ARGUMENT.value[0], grpc.StatusCode.RE
 
 
 class Journal:
-    """The messages of one drawing; of what a `clear` made irrelevant, nothing."""
+    """The messages of one drawing; of what an accepted `clear` made irrelevant, nothing."""
 
     def __init__(self) -> None:
         self._sent: list[search_pb2.DrawRequest] = []
+        self._clears: list[int] = []  # sent, and neither accepted nor refused yet
         self._answered = self._told_again = 0
         self._token = ""
 
@@ -57,8 +59,7 @@ class Journal:
     def send(self, request: search_pb2.DrawRequest) -> None:
         """A message was sent, or will be."""
         if request.HasField("clear"):
-            options = [earlier for earlier in self._sent if earlier.HasField("options")]
-            self._sent[1:] = options[-1:]
+            self._clears.append(request.sequence)
         self._sent.append(request)
 
     def receive(self, response: search_pb2.DrawResponse) -> None:
@@ -78,6 +79,9 @@ class Journal:
                     f"the service was started anew and takes the drawing no longer ({why}); begin another"
                 )
             self._sent = [request for request in self._sent if request.sequence != response.sequence]
+            self._clears = [sequence for sequence in self._clears if sequence != response.sequence]
+        while response.HasField("result") and self._clears and self._clears[0] <= response.sequence:
+            self._forget_before(self._clears.pop(0))
 
     def resume(self) -> search_pb2.DrawRequest | None:
         """The message that asks for the drawing; None where no service keeps it."""
@@ -88,6 +92,12 @@ class Journal:
     def after(self, sequence: int) -> list[search_pb2.DrawRequest]:
         """What a service that accepted the messages up to this one has not seen."""
         return [request for request in self._sent if request.sequence > sequence]
+
+    def _forget_before(self, clear: int) -> None:
+        """An empty canvas is as good as new, but for the options."""
+        begin, *rest = self._sent
+        options = [request for request in rest if request.sequence < clear and request.HasField("options")]
+        self._sent = [begin, *options[-1:], *(request for request in rest if request.sequence >= clear)]
 
     def is_forgotten(self, error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> bool:
         """Whether the service does not keep the drawing; from now on it is not asked for it."""
@@ -108,11 +118,12 @@ def may_come_back(error: grpc.RpcError | grpc.aio.AioRpcError) -> bool:
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL)
 
 
-def pauses(limit_s: float) -> Iterator[float]:
-    """Seconds to wait before each attempt, doubling, a random half of each, until they add up to the limit."""
-    pause_s, spent_s = _FIRST_PAUSE_S, 0.0
-    while spent_s < limit_s:
-        pause = min(pause_s * random.uniform(0.5, 1.0), limit_s - spent_s)
-        yield pause
-        spent_s += pause
+def pauses(limit_s: float, clock: Callable[[], float] = time.monotonic) -> Iterator[float]:
+    """Seconds to wait before each attempt, doubling, a random half of each, until the limit is over.
+
+    The attempts count, too: one at a machine that does not answer takes 20 s.
+    """
+    pause_s, until = _FIRST_PAUSE_S, clock() + limit_s
+    while (left_s := until - clock()) > 0:
+        yield min(pause_s * random.uniform(0.5, 1.0), left_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

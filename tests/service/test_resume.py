@@ -18,7 +18,8 @@ from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.async_client import AsyncClient
 from service.client import Client
 from service.config import Config
-from service.config_access import LimitsConfig
+from service.config_access import MAX_MESSAGE_BYTES, LimitsConfig
+from service.drawing import Drawing
 from service.errors import LateError, LimitError, ServiceError, status_of
 from service.journal import Journal, pauses
 from tests.service.conftest import GatedEncoder, ids, line, make_gallery, serving
@@ -173,6 +174,24 @@ def test_the_async_drawing_goes_on_too(cable, client):
     assert ids(answer) == ids(client.search(strokes=DRAWN, k=24))
 
 
+def test_an_edit_that_its_caller_stops_waiting_for_is_made_and_the_drawing_goes_on(tmp_path):
+    encoder = GatedEncoder()
+    gallery = make_gallery(tmp_path / "faces", encoder)
+
+    async def draw(address):
+        async with AsyncClient(address) as client, client.draw() as drawing:
+            await drawing.strokes(DRAWN[:1])
+            encoder.gate.clear()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(drawing.strokes(DRAWN[1:2]), 0.2)
+            encoder.gate.set()
+            assert (await drawing.strokes(DRAWN[2:])).strokes == 3
+            assert (await drawing.undo()).strokes == 2
+
+    with serving([gallery], encoder) as running:
+        asyncio.run(draw(running.address))
+
+
 def test_a_connection_that_stays_broken_is_given_up(cable):
     with Client(cable.address) as far, far.draw(resume_s=0.3) as drawing:
         cable.pull()
@@ -217,10 +236,12 @@ def test_a_drawing_that_a_service_takes_no_longer_ends_and_is_not_ranked_in_part
     with (
         serving([gallery], encoder, access=Config(limits=LimitsConfig(strokes_per_s=1)), address=address),
         client,
-        pytest.raises(ServiceError, match=r"takes the drawing no longer \(anyone may ask for 1 strokes a second"),
     ):
-        drawing.strokes([line()])
-    drawing.__exit__(None, None, None)
+        with pytest.raises(ServiceError, match=r"takes the drawing no longer \(anyone may ask for 1 strokes a second"):
+            drawing.strokes([line()])
+        with pytest.raises(ServiceError, match="the drawing has ended; begin another"):
+            drawing.options(k=3)
+        drawing.__exit__(None, None, None)
 
 
 @pytest.mark.e2e
@@ -277,8 +298,37 @@ def test_a_drawing_whose_last_answer_is_late_leaves_no_thread(tmp_path):
         assert not sender.is_alive()
 
 
+def test_a_drawing_that_cannot_begin_leaves_no_thread_and_no_stream(service, client, monkeypatch):
+    def fail(*_):
+        raise OSError("the disk is gone")
+
+    with client.draw():
+        before = set(threading.enumerate())
+    monkeypatch.setattr(Drawing, "rank", fail)
+    with pytest.raises(ServiceError, match="internal error"), client.draw():
+        pass
+    monkeypatch.undo()
+    limit = time.monotonic() + 5
+    while service.server._sketches._sessions or any(
+        thread.name.endswith("(_run)") for thread in set(threading.enumerate()) - before
+    ):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def test_a_message_above_the_limit_is_not_sent_and_the_drawing_goes_on(client):
+    with client.draw() as drawing:
+        with pytest.raises(SketchError, match=r"a message may have 4194304 bytes, .* scale the picture down"):
+            drawing.raster(bytes(MAX_MESSAGE_BYTES))
+        assert drawing.strokes([line()]).strokes == 1
+
+
 def request(sequence, **action):
     return search_pb2.DrawRequest(sequence=sequence, **action)
+
+
+def accepted(sequence):
+    return search_pb2.DrawResponse(sequence=sequence, result=search_pb2.DrawResult())
 
 
 def test_a_journal_forgets_what_a_clear_made_irrelevant():
@@ -289,8 +339,23 @@ def test_a_journal_forgets_what_a_clear_made_irrelevant():
     clear = request(7, clear=search_pb2.DrawClear())
     for message in sorted([begin, few, many, clear, *strokes], key=lambda message: message.sequence):
         journal.send(message)
+    assert [message.sequence for message in journal.sent] == list(range(1, 9)), "the clear may be refused"
+    journal.receive(accepted(6))
+    assert [message.sequence for message in journal.sent] == list(range(1, 9))
+    journal.receive(accepted(7))
     assert [message.sequence for message in journal.sent] == [1, 5, 7, 8]
     assert [message.sequence for message in journal.after(5)] == [7, 8]
+
+
+def test_a_clear_that_was_refused_makes_nothing_irrelevant():
+    journal = Journal()
+    strokes = [request(n, strokes=search_pb2.DrawStrokes()) for n in (2, 4)]
+    for message in (request(1, begin=search_pb2.DrawBegin()), strokes[0], request(3, clear=search_pb2.DrawClear())):
+        journal.send(message)
+    journal.receive(search_pb2.DrawResponse(sequence=3, error=status_of(LimitError("too many"))))
+    journal.send(strokes[1])
+    journal.receive(accepted(4))
+    assert [message.sequence for message in journal.sent] == [1, 2, 4]
 
 
 @pytest.mark.parametrize(
@@ -304,9 +369,13 @@ def test_a_journal_forgets_what_was_refused(error, left):
     assert [message.sequence for message in journal.sent] == left
 
 
-def test_pauses_grow_and_end():
-    waits = list(pauses(20.0))
-    assert sum(waits) == pytest.approx(20.0)
+@pytest.mark.parametrize("attempt_s", [0.0, 8.0])
+def test_pauses_grow_and_end(attempt_s):
+    waits, now = [], [100.0]
+    for wait in pauses(20.0, lambda: now[-1]):
+        waits.append(wait)
+        now.append(now[-1] + wait + attempt_s)
+    assert 120.0 <= now[-1] <= 120.0 + attempt_s + 1e-6, "what the attempts take counts, too"
     assert 0.02 <= waits[0] <= 0.05
     assert max(waits) <= 5.0
     assert len(waits) < 20
