@@ -4,6 +4,7 @@ Only commands use this file; library code reports through callbacks and never pr
 """
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ def printable(text: str) -> str:
 
 
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
-    """The result as JSON, where a file was asked for.
+    """The result as JSON, where a file was asked for; NaN and infinity, which JSON has not, as null.
 
     Raises:
         DataError: the file cannot be written.
@@ -93,11 +94,22 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except FileExistsError as error:
         raise DataError(f"cannot write {path}: {path.parent} is no folder") from error
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case Mapping():
+            return {key: _finite(held) for key, held in value.items()}
+        case list() | tuple():
+            return [_finite(held) for held in value]
+    return value
 
 
 class _Lines:

@@ -128,7 +128,11 @@ class Crowd:
         return outcome
 
     async def let_in(self) -> float:
-        """When, by `time.monotonic`, one more drawing is let in; it is given up at once."""
+        """When, by `time.monotonic`, one more drawing is let in; it is given up at once.
+
+        Raises:
+            PublicError: it is refused for another reason than overload, or nobody answers.
+        """
         while True:
             call = self._open(0)
             try:
@@ -136,8 +140,9 @@ class Crowd:
                 await call.read()
                 return time.monotonic()
             except grpc.aio.AioRpcError as error:
-                if not isinstance(error_from_rpc(error, self._address), LimitError):
-                    raise
+                refused = error_from_rpc(error, self._address)
+                if not isinstance(refused, LimitError):
+                    raise refused from error
                 await asyncio.sleep(_ASK_AGAIN_S)
             finally:
                 call.cancel()
@@ -146,15 +151,21 @@ class Crowd:
         """Drawings with three strokes each, at which nobody draws any more; cancel them.
 
         The service must not turn them away: its limits are for people who go on drawing.
+
+        Raises:
+            PublicError: it does, or nobody answers.
         """
         calls = []
         for number in range(sessions):
             call = self._open(number)
-            await call.write(self._begin(number))
             strokes = search_pb2.DrawStrokes(strokes=self._drawings.first(number, 3))
-            await call.write(search_pb2.DrawRequest(sequence=2, strokes=strokes))
-            while (await call.read()).sequence < 2:
-                pass
+            try:
+                await call.write(self._begin(number))
+                await call.read()  # before more is written: into a call that is refused nothing may be
+                await call.write(search_pb2.DrawRequest(sequence=2, strokes=strokes))
+                await call.read()
+            except grpc.aio.AioRpcError as error:
+                raise error_from_rpc(error, self._address) from error
             calls.append(call)
         return calls
 
@@ -221,7 +232,10 @@ async def _read(call: Any, unanswered: deque[tuple[int, float]], outcome: Outcom
     while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in its stubs
         if response.HasField("error"):
             outcome.errors[f"code {response.error.code}"] += 1
-        else:
-            outcome.skipped += response.result.skipped
+            # Refused, it has no ranking, and no latency; those before it still wait for theirs.
+            for refused in [one for one in unanswered if one[0] == response.sequence]:
+                unanswered.remove(refused)
+            continue
+        outcome.skipped += response.result.skipped
         while unanswered and unanswered[0][0] <= response.sequence:
             outcome.answered(unanswered.popleft()[1])

@@ -9,7 +9,9 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import numpy as np
@@ -53,7 +55,7 @@ class Target:
         address: HOST:PORT.
         galleries: their names.
         photos: in the first of them.
-        metrics: URL of its metrics page; empty when not known.
+        metrics: URL of its metrics page; empty when not known, and then nobody may ask for its memory.
         ready_s: seconds from starting its process to the line that says it answers; None for one that ran already.
         folder: of its first gallery; None for one that ran already.
     """
@@ -69,12 +71,14 @@ class Target:
         """Resident memory of the process, as its metrics tell.
 
         Raises:
-            ConfigError: its metrics are not known.
+            ConfigError: its metrics cannot be read, or do not tell.
         """
-        if not self.metrics:
-            raise ConfigError("memory is read from the service's metrics; give their URL (--metrics)")
-        with urllib.request.urlopen(self.metrics, timeout=10) as page:
-            found = re.search(r"^process_resident_memory_bytes (\S+)$", page.read().decode(), re.MULTILINE)
+        try:
+            with urllib.request.urlopen(self.metrics, timeout=10) as page:
+                text = page.read().decode()
+        except (OSError, ValueError, HTTPException) as error:
+            raise ConfigError(f"the metrics page {self.metrics} cannot be read: {error}") from error
+        found = re.search(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
         if found is None:
             raise ConfigError(f"{self.metrics} does not tell process_resident_memory_bytes; is it a service on Linux?")
         return float(found[1])
@@ -96,11 +100,13 @@ def running_target(address: str, metrics: str, credentials: Credentials) -> Targ
     """A service that is there.
 
     Raises:
-        ConfigError: see `Credentials.channel`.
+        ConfigError: see `Credentials.channel`; or it serves no gallery.
         PublicError: what the service answered, or that nobody does.
     """
     with Client(address, credentials=credentials) as client:
         found = client.galleries()
+    if not found:
+        raise ConfigError(f"the service at {address} serves no gallery that could be searched; let it serve one")
     return Target(address, tuple(gallery.name for gallery in found), found[0].photos, metrics)
 
 
@@ -152,13 +158,17 @@ def own_target(folders: Sequence[Path], photos: int, options: Sequence[str] = ()
     sides = ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--grace", "0.5"]
     command = [sys.executable, "-m", "service.cli", "serve", *map(str, folders), *sides, *options]
     started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        TemporaryFile("w+") as complaints,  # no pipe: nobody would read it while the service is measured
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             ready = process.stdout.readline()
             took_s = time.monotonic() - started
             if not ready.startswith("serving"):
-                raise ServiceError(f"mgrl serve did not start; see what it says: mgrl serve {folders[0].name}")
+                complaints.seek(0)
+                raise ServiceError(f"mgrl serve did not start; it says: {complaints.read().strip()[-500:]}")
             metrics = process.stdout.readline().strip().rpartition(" ")[2]
             names = tuple(folder.name for folder in folders)
             yield Target(ready.strip().rpartition(" ")[2], names, photos, metrics, took_s, folders[0])

@@ -187,5 +187,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--idle-sessions lifts the limits that --overload tests; measure one after the other")
     if not args.address and (args.ca or args.certificate or args.key_file or args.purpose):
         raise ConfigError("keys, certificates and a purpose are for a service that runs; give its --address")
+    if args.address and not args.metrics and (args.idle_sessions or args.soak):
+        raise ConfigError("memory is read from the service's metrics; give their URL (--metrics)")
     if args.address and args.while_ingesting:
         raise ConfigError("--while-ingesting adds photos to galleries that the bench has made; leave --address out")

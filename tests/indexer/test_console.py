@@ -1,4 +1,6 @@
 import io
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,12 @@ def test_json_is_written_where_a_file_was_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "a.json").read_text() == '{\n  "a": 1\n}\n'
     with pytest.raises(DataError, match=r"cannot write .*a\.json/b\.json: .*a\.json is no folder"):
         write_json(tmp_path / "new" / "a.json" / "b.json", {"a": 1})
+
+
+def test_json_has_null_for_what_it_cannot_spell(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"never": math.inf, "rows": [{"p99": math.nan, "p50": 1.5}], "on": (True, "x")})
+    assert json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail) == {
+        "never": None,
+        "rows": [{"p99": None, "p50": 1.5}],
+        "on": [True, "x"],
+    }

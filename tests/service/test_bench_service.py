@@ -3,17 +3,25 @@
 import asyncio
 import json
 import xml.etree.ElementTree as ET
+from collections import deque
+from unittest.mock import AsyncMock, Mock
 
+import grpc
 import numpy as np
 import pytest
 
 from indexer.errors import ConfigError
+from mgrl.v1 import search_pb2
+from service.bench import load as load_module
 from service.bench import measure
-from service.bench.load import Crowd, Load
+from service.bench.load import Crowd, Load, Outcome
 from service.bench.people import SCHEDULES, Drawings, timeline
 from service.bench.picture import picture
-from service.bench.target import make_galleries
+from service.bench.target import make_galleries, own_target
 from service.cli import main
+from service.config import Config
+from service.config_access import CreatedConfig
+from service.errors import LimitError, OverloadedError, ServiceError, status_of
 from tests.service.conftest import GatedEncoder, make_gallery, serving
 
 
@@ -244,6 +252,7 @@ def test_the_command_measures_any_address(service, capsys):
         (("--overload", "1"), "--overload must be above 1, got 1.0"),
         (("--overload", "3", "--idle-sessions", "9"), "--idle-sessions lifts the limits that --overload tests"),
         (("--soak", "0"), "--soak must be at least 1, got 0"),
+        (("--address", "127.0.0.1:1", "--soak", "9"), "give their URL (--metrics)"),
         (("--address", "127.0.0.1:1", "--while-ingesting"), "leave --address out"),
         (("--address", "127.0.0.1:1"), "no service answers at 127.0.0.1:1"),
     ],
@@ -253,10 +262,52 @@ def test_options_out_of_range_are_named(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_memory_of_a_running_service_needs_its_metrics(service, capsys):
-    options = ["--address", service.address, "--sessions", "1", "--seconds", "0.3", "--idle-sessions", "2"]
+def test_metrics_that_cannot_be_read_are_named(service, capsys):
+    options = ["--address", service.address, "--sessions", "1", "--seconds", "0.3", "--soak", "1", "--metrics", "here"]
     assert main(["bench", "service", *options]) == 1
-    assert "give their URL (--metrics)" in capsys.readouterr().err
+    assert "the metrics page here cannot be read" in capsys.readouterr().err
+
+
+def test_drawings_that_are_turned_away_cannot_be_held(tmp_path, encoder, drawings):
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with serving([gallery], encoder, max_drawings=2) as running:
+
+        async def hold():
+            crowd = Crowd(running.address, ("faces",), drawings)
+            try:
+                await crowd.hold(3)
+            finally:
+                await crowd.close()
+
+        with pytest.raises(OverloadedError, match="2 drawings are open"):
+            asyncio.run(hold())
+    gallery.close()
+
+
+def test_a_service_without_galleries_is_no_target(tmp_path, encoder, capsys):
+    with serving([], encoder, access=Config(created=CreatedConfig(folder=tmp_path))) as running:
+        assert main(["bench", "service", "--address", running.address]) == 1
+    assert "serves no gallery that could be searched" in capsys.readouterr().err
+
+
+def test_a_service_of_our_own_that_does_not_start_says_why(tmp_path):
+    with (
+        pytest.raises(ServiceError, match=r"did not start; it says: .*nowhere is no gallery"),
+        own_target([tmp_path / "nowhere"], 9),
+    ):
+        pass
+
+
+def test_a_refused_stroke_is_an_error_and_no_answer(drawings):
+    """Of three strokes the second is refused, before the ranking that the first has to wait for."""
+
+    refused = search_pb2.DrawResponse(sequence=3, error=status_of(LimitError("too many")))
+    ranked = search_pb2.DrawResponse(sequence=4, result=search_pb2.DrawResult(skipped=1))
+    call = Mock(read=AsyncMock(side_effect=[refused, ranked, grpc.aio.EOF]))
+    outcome, unanswered = Outcome(), deque([(2, 100.0), (3, 101.0), (4, 102.0)])
+    asyncio.run(load_module._read(call, unanswered, outcome))
+    assert [due for due, _ in outcome.samples] == [100.0, 102.0]
+    assert (sum(outcome.errors.values()), outcome.skipped, len(unanswered)) == (1, 1, 0)
 
 
 @pytest.mark.long
