@@ -102,7 +102,8 @@ class Episode:
             raise SketchError(f"this version reads drawings of the format {FORMAT}, got {raw['format']!r}")
         if raw.get("picture"):
             raise SketchError(
-                "this drawing lies on a picture; only the sketchpad opens it, others see its strokes alone"
+                'this drawing lies on a picture, which only the sketchpad opens; take "picture" out of the file to '
+                "have its strokes alone"
             )
         if len(raw["strokes"]) > MAX_STROKES:
             raise SketchError(f"a drawing may have {MAX_STROKES} strokes, got {len(raw['strokes'])}")

@@ -47,14 +47,15 @@ export class Options extends EventTarget {
 }
 
 const texts = (value) => value.split(",").map((text) => text.trim()).filter(Boolean);
-const range = (field, least, most, key) =>
-  least || most ? [{ range: { field, ...(least && { least: { [key]: least } }), ...(most && { most: { [key]: most } }) } }] : [];
+// `least` and `most` are what stands in the form: "0" is an end, "" is none.
+const range = (field, least, most, value) =>
+  least || most ? [{ range: { field, ...(least && { least: value(least) }), ...(most && { most: value(most) }) } }] : [];
 
 const PREDICATES = {
   string: (field, { is }) => (is ? [{ one_of: { field, values: texts(is).map((text) => ({ text })) } }] : []),
-  number: (field, { least, most }) => range(field, least && Number(least), most && Number(most), "number"),
+  number: (field, { least, most }) => range(field, least, most, (text) => ({ number: Number(text) })),
   bool: (field, { is }) => (is ? [{ equals: { field, value: { flag: is === "yes" } } }] : []),
-  date: (field, { least, most }) => range(field, least, most, "date"),
+  date: (field, { least, most }) => range(field, least, most, (date) => ({ date })),
   tags: (field, { is }) => texts(is).map((tag) => ({ has_tag: { field, tag } })),
 };
 

@@ -213,6 +213,19 @@ def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_pat
         tab.wait_for_function("() => !document.querySelectorAll('#ranking > li').length")
 
 
+def test_a_range_may_end_at_zero(browser, address, episode):
+    with opened(browser, address) as pad:
+        tab = pad.tab
+        choose(tab, "people")
+        pad.draw(episode.episode.strokes[:1])
+        pad.settled(1)
+        tab.click("summary:has-text('Filters')")
+        for end, words in (("least", "40 photos"), ("most", "0 photos")):
+            tab.fill(f"[data-field=age][data-part={end}]", "0")
+            tab.wait_for_function("words => document.querySelector('#how').textContent.startsWith(words)", arg=words)
+            assert tab.inner_text("#filter-count") == " (1 on)"
+
+
 def test_hostile_names_are_text_and_broken_thumbnails_have_a_place(browser, address):
     with opened(browser, address) as pad:
         tab = pad.tab
