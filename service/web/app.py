@@ -1,14 +1,13 @@
 """The sketchpad's addresses: the page, its drawing socket, galleries, photos, and the cleaning of a scan."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
@@ -29,22 +28,13 @@ _THUMBNAIL_AGE_S: Final = 300
 """Rankings show the same photos over and over; a deleted one is gone from the browser after this long."""
 
 
-def build_app(open_client: Callable[[], AsyncClient], hosts: Sequence[str]) -> Starlette:
+def build_app(client: AsyncClient, hosts: Sequence[str]) -> Starlette:
     """The page and its bridge.
 
     Args:
-        open_client: makes the client, on the event loop that serves the page.
+        client: of the service, made on the event loop that serves the page.
         hosts: HOST:PORT by which the page may be opened.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with open_client() as client:
-            app.state.client = client
-            # A scan of 64 megapixels takes 200 MB and a core for a second.
-            app.state.scanning = asyncio.Semaphore(1)
-            yield
-
     routes = [
         Route("/api/galleries", _galleries),
         Route("/api/photo", _photo),
@@ -53,12 +43,15 @@ def build_app(open_client: Callable[[], AsyncClient], hosts: Sequence[str]) -> S
         WebSocketRoute("/api/draw", _draw),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, hosts=hosts)],
-        lifespan=lifespan,
-        exception_handlers={PublicError: _refused},
+        exception_handlers={PublicError: _refused, ClientDisconnect: _unheard},
     )
+    app.state.client = client
+    # A scan of 64 megapixels takes 200 MB and a core for a second.
+    app.state.scanning = asyncio.Semaphore(1)
+    return app
 
 
 async def _galleries(request: Request) -> Response:
@@ -109,3 +102,8 @@ async def _refused(_: Request, error: Exception) -> Response:
     elif isinstance(error, ServiceError):
         status = 503
     return JSONResponse({"message": str(error)}, status)
+
+
+async def _unheard(_: Request, __: Exception) -> Response:
+    """A tab that is closed or loaded anew while it sends a scan is no fault to report."""
+    return Response(status_code=400)

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Final
 
 import uvicorn
@@ -30,27 +29,36 @@ async def serving_page(service: str, port: int, credentials: Credentials = NO_CR
         credentials: the page's own, by which the service knows it.
 
     Raises:
-        ConfigError: the port cannot be had.
+        ConfigError: the port cannot be had; or see `Credentials.channel`.
     """
     with _listening(port) as listener:
-        port = listener.getsockname()[1]
-        hosts = [f"{name}:{port}" for name in (_HOST, "localhost")]
-        app = build_app(partial(AsyncClient, service, credentials=credentials), hosts)
-        config = uvicorn.Config(
-            app, http="h11", ws="websockets-sansio", lifespan="on",
-            # Access logs would hold photo ids.
-            log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            ws_max_size=_MAX_MESSAGE_BYTES, ws_per_message_deflate=False, timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = _Server(config)
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            while not server.started and not running.done():
-                await asyncio.sleep(0.01)
-            yield f"http://{_HOST}:{port}/"
-        finally:
-            server.should_exit = True
-            await running
+        async with AsyncClient(service, credentials=credentials) as client:
+            port = listener.getsockname()[1]
+            config = uvicorn.Config(
+                build_app(client, hosts_of(port)), http="h11", ws="websockets-sansio", lifespan="off",
+                # Access logs would hold photo ids.
+                log_config=None, access_log=False, server_header=False, proxy_headers=False,
+                ws_max_size=_MAX_MESSAGE_BYTES, ws_per_message_deflate=False, timeout_graceful_shutdown=1,
+            )  # fmt: skip
+            server = _Server(config)
+            running = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                while not server.started and not running.done():
+                    await asyncio.sleep(0.01)
+                yield f"http://{_HOST}:{port}/"
+            finally:
+                server.should_exit = True
+                await running
+
+
+def hosts_of(port: int) -> list[str]:
+    """How a browser calls who serves a page on a port of this machine: port 80 goes without saying.
+
+    Example:
+        >>> hosts_of(8642), hosts_of(80)
+        (['127.0.0.1:8642', 'localhost:8642'], ['127.0.0.1', 'localhost'])
+    """
+    return [name if port == 80 else f"{name}:{port}" for name in (_HOST, "localhost")]
 
 
 class _Server(uvicorn.Server):

@@ -259,6 +259,31 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys)
     assert "install it with: pip install 'mgrl[web]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--service", "search.example:50051", "--key-file", "KEY"], "the key would travel to search.example:50051"),
+        (["--service", "127.0.0.1:1", "--ca", "roots.pem"], "roots.pem cannot be read"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_told_before_a_page_is_served(options, message, tmp_path, capsys):
+    (tmp_path / "desk.key").write_text("a key")
+    named = [str(tmp_path / "desk.key") if option == "KEY" else option for option in options]
+    assert cli.main(["sketchpad", *named, "--port", "0"]) == 1
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+
+
+def test_an_upload_that_is_given_up_is_no_fault(page, caplog):
+    host, _, port = page.host.rpartition(":")
+    with socket.create_connection((host, int(port))) as half:
+        head = f"POST /api/scan HTTP/1.1\r\nHost: {page.host}\r\nOrigin: {page.origin}\r\nContent-Length: 999\r\n\r\n"
+        half.sendall(head.encode() + b"the beginning")
+    assert httpx.post(page.origin + "/api/scan", content=png(), headers={"Origin": page.origin}).status_code == 200
+    assert caplog.records == []
+
+
 def test_the_command_wants_galleries_or_a_service(capsys):
     assert cli.main(["sketchpad"]) == 1
     assert "name galleries, or a running service with --service" in capsys.readouterr().err
