@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from indexer.encoding import default_threads
 from indexer.episode import render_stages
 from training.batches import Augmentation, Move, PairSet, disturb
 from training.encoder.aligner import REACH, Aligner, look
+from training.stopping import leave_to_parent
 
 _STAGES = 3
 """Moments a moved drawing is looked at: one after the other on one canvas, so the further ones cost little."""
@@ -69,6 +71,7 @@ def fit_aligner(
     seed: int,
     batch: int = 256,
     rate: float = 2e-3,
+    on_drawn: Callable[[int, int], None] = lambda done, total: None,
     on_progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> None:
     """Train an aligner in place; it is left in evaluation mode and takes no further part in training.
@@ -82,11 +85,12 @@ def fit_aligner(
         seed: of moves, disturbances and order.
         batch: looks a step.
         rate: peak learning rate.
+        on_drawn: called with the moved drawings made so far and in all; the steps come after them.
         on_progress: called with step, steps in all and the loss, in units of the probe set's reach.
     """
     if not epochs:
         return
-    looks, moves = _gather(MovedLooks(sets, rounds, augmentation, seed))
+    looks, moves = _gather(MovedLooks(sets, rounds, augmentation, seed), on_drawn)
     torch.manual_seed(seed)
     aligner.train().requires_grad_(True)
     steps = epochs * max(1, len(looks) // batch)
@@ -107,11 +111,20 @@ def fit_aligner(
     aligner.eval().requires_grad_(False)
 
 
-def _gather(made: MovedLooks) -> tuple[Tensor, Tensor]:
+def _gather(made: MovedLooks, on_drawn: Callable[[int, int], None]) -> tuple[Tensor, Tensor]:
     """(n, 64, 64) uint8 looks and (n, 4) float32 moves, in the order of people and rounds."""
-    loader = torch.utils.data.DataLoader(made, batch_size=None, num_workers=2, prefetch_factor=16)
-    # Copied, for what a worker sends is a shared file that stays open: one each would be too many.
-    items = [(looks.clone(), moves.clone()) for looks, moves in loader]
+    loader = torch.utils.data.DataLoader(
+        made,
+        batch_size=None,
+        num_workers=min(2, default_threads()),
+        worker_init_fn=leave_to_parent,
+        prefetch_factor=16,
+    )
+    items = []
+    for looks, moves in loader:
+        # Copied, for what a worker sends is a shared file that stays open: one each would be too many.
+        items.append((looks.clone(), moves.clone()))
+        on_drawn(len(items), len(made))
     return torch.cat([looks for looks, _ in items]), torch.cat([moves for _, moves in items])
 
 

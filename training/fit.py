@@ -17,7 +17,7 @@ from training.average import WeightAverage
 from training.batches import Batch, EpochBatches, PairSet, batch_sizes
 from training.data import split_hash
 from training.encoder.single_pass import SPREADS, SinglePassEncoder
-from training.encoder.start import build_encoder, calibrate
+from training.encoder.start import build_encoder, calibrate, weights_name
 from training.hardware import Precision
 from training.losses import in_batch_softmax
 from training.pairs import check_people
@@ -34,6 +34,9 @@ class Watcher:
 
     Of a team only the first process's watcher is told anything; each is asked.
     """
+
+    def moved(self, done: int, total: int) -> None:
+        """A drawing, moved, that the aligner will learn from: so many of so many."""
 
     def aligned(self, step: int, steps: int, loss: float) -> None:
         """A step of the aligner, which is trained before the first step."""
@@ -76,13 +79,14 @@ def fit(
 
     Raises:
         DataError: the data cannot be trained on (see `check_people`), or a checkpoint cannot be written.
-        ConfigError: the folder holds a run with another configuration or other data, a batch is too small to share, or
-            the rates are so high that the loss is no number.
+        ConfigError: the folder holds a run with another configuration, other data or other weights to start from, a
+            batch is too small to share, or the rates are so high that the loss is no number.
         ModelError: the weights or the folder's checkpoint cannot be read.
     """
     check_people([pairs.names for pairs in fit_sets], [validation.probes.names for validation in validations])
     run = Run(config, fit_sets, folder, setup or Setup(), team or Team(torch.device("cpu")), watcher or Watcher())
-    run.begin(weights, {"config": asdict(config), "data": _fingerprint(fit_sets, validations)})
+    identity = {"config": asdict(config), "data": _fingerprint(fit_sets, validations), "weights": weights_name(weights)}
+    run.begin(weights, identity)
     while run.state.epoch < config.epochs and not (config.patience and run.state.without_gain() >= config.patience):
         if not run.train_epoch():
             return None
@@ -154,6 +158,7 @@ class Run:
                 rounds=self.config.align_rounds,
                 epochs=self.config.align_epochs,
                 seed=self.config.seed,
+                on_drawn=self.watcher.moved,
                 on_progress=self.watcher.aligned,
             )
             calibrate(self.model, *_sample(self.config, self._fit_sets), trained_heads=exported)

@@ -103,10 +103,10 @@ def open_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Args:
         path: `checkpoint.pt`.
-        run: this call's `config` and `data`.
+        run: this call's `config`, `data` and `weights`.
 
     Raises:
-        ConfigError: the checkpoint is of a run with other settings or other data.
+        ConfigError: the checkpoint is of a run with other settings, other data or another start.
         ModelError: it cannot be read.
     """
     if not path.exists():
@@ -123,6 +123,12 @@ def open_run(path: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     if content.get("data", run["data"]) != run["data"]:
         raise ConfigError(
             f"{path.parent} holds a run on other people or stages; repeat its data, or use another folder"
+        )
+    # Checkpoints of earlier versions do not say where they began.
+    if (began := content.get("weights", run["weights"])) != run["weights"]:
+        raise ConfigError(
+            f"{path.parent} holds a run that began from other weights ({began} there, {run['weights']} now); name "
+            "those with --weights, or use another folder"
         )
     return content
 

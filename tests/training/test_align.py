@@ -1,14 +1,21 @@
 """The aligner: a move is undone exactly, an untrained one moves nothing, a trained one finds a move back."""
 
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from indexer.episode import Episode
 from indexer.sketch import Stroke, rasterise
+from service.cli import main
 from training.align import MovedLooks, fit_aligner
 from training.batches import Augmentation, Move
 from training.encoder.aligner import Aligner, look, undo_move
+from training.stopping import StopSignals
 
 CROSS = [
     Stroke(np.float32([[0.3, 0.4], [0.7, 0.4]]), 0.03),
@@ -79,6 +86,45 @@ def test_looks_are_the_same_for_the_same_seed_and_know_their_move() -> None:
     # The vertical line of the cross, drawn last but one, is where its shift took it.
     columns = looks[-1].astype(float).sum(axis=0)
     assert abs((columns * np.arange(64)).sum() / columns.sum() / 64 - 0.5 - moves[0, 0]) < 0.03
+
+
+def test_signals_to_the_whole_group_leave_the_drawing_of_looks_to_the_run() -> None:
+    told, steps = [], []
+
+    def terminate_workers(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 4:  # each of them has begun
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGTERM)
+
+    fit_aligner(
+        Aligner(width=8),
+        [OnePerson()],
+        STILL,
+        rounds=60,
+        epochs=1,
+        seed=0,
+        on_drawn=terminate_workers,
+        on_progress=lambda step, of, loss: steps.append(step),
+    )
+    assert told == [(done, 60) for done in range(1, 61)]
+    assert steps == [1]
+
+
+def test_a_stop_is_heeded_before_the_first_step(
+    tiny_fs2k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked_at_once(signals: StopSignals) -> StopSignals:
+        signals.asked = True
+        return signals
+
+    def never(*given: object) -> None:
+        raise AssertionError("all drawings of the aligner were made first")
+
+    monkeypatch.setattr(StopSignals, "__enter__", asked_at_once)
+    monkeypatch.setattr("training.align.torch.cat", never)
+    splits = ["--fit", str(tiny_fs2k / "fit.txt"), "--val", str(tiny_fs2k / "val.txt"), "--stages", "8"]
+    assert main(["train", "--data", str(tiny_fs2k), *splits, "--out", str(tmp_path / "run")]) == 130
 
 
 def test_a_trained_aligner_finds_most_of_a_move() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.encoding import OnnxEncoder
+from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
 from indexer.errors import ConfigError, DataError, ModelError
 from service.cli import main
 
@@ -127,6 +127,7 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     record = json.loads((out / "run.json").read_text())
     assert record["validations"] == first["state"]["history"]
     assert (record["data"]["val"][0]["split"], record["data"]["val"][0]["pairs"], record["stages"]) == ("val", 2, 8)
+    assert record["weights"] == "random"
     assert list((out / "tensorboard").glob("events*"))
     assert main([*arguments, "--epochs", "2"]) == 0  # nothing is left to do, and nothing is trained again
     again = torch.load(out / "checkpoint.pt", weights_only=True)
@@ -209,6 +210,12 @@ def test_a_run_of_other_settings_or_data_is_not_gone_on_with(
         ConfigError, match=r"other settings \(epochs 3 there, 4 now; seed 0 there, 1 now\); repeat them"
     ):
         fit(replace(SMALL, epochs=4, seed=1), *data, tmp_path, None)
+    with pytest.raises(ConfigError, match=r"began from other weights \(random there, default now\); name those with"):
+        fit(SMALL, *data, tmp_path, DEFAULT_MODEL)
+    older = checkpoint(tmp_path)
+    del older["weights"]
+    torch.save(older, tmp_path / "checkpoint.pt")
+    assert fit(SMALL, *data, tmp_path, DEFAULT_MODEL, Stopper(2)) is None
     data[0][0].names.reverse()
     with pytest.raises(ConfigError, match="holds a run on other people or stages"):
         fit(SMALL, *data, tmp_path, None)
@@ -322,6 +329,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
         (["--moved-share", "nan"], "moved_share must be a share from 0 to 1, got nan"),
         (["--moved-share", "1.5"], "moved_share must be a share from 0 to 1, got 1.5"),
         (["--stages", "0"], "a drawing must have at least 1 stage, got 0"),
+        (["--weights", "imagenett"], "there is no file imagenett to start from; --weights takes default, imagenet, "),
         (["--val", "a/val.txt", "b/val.txt"], "--fit and --val must name as many split files, got 1 and 2"),
         (["--fit", "a", "b", "--val", "a/v.txt", "b/v.txt"], "the --val files must differ in name"),
     ],

@@ -42,6 +42,20 @@ def test_what_is_no_exported_model_is_refused(tmp_path: Path) -> None:
         build_encoder(16, 192, tmp_path / "missing.onnx")
 
 
+def test_a_model_without_our_heads_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(ModelError, match="is no export of a run of `mgrl train`: it has no heads"):
+        build_encoder(16, 192, tmp_path / "empty.onnx")
+
+
+@pytest.mark.parametrize("content", [None, [1, 2], {"other": 1}, {"Conv2d_1a_3x3.conv.weight": 3}])
+def test_pth_files_of_something_else_are_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "x.pth"
+    path.touch() if content is None else torch.save(content, path)
+    with pytest.raises(ModelError, match=r"does not hold Inception-V3 in torchvision's names: ."):
+        inception_v3(path)
+
+
 def test_an_untrained_export_is_read_back(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = SinglePassEncoder(dim=8).eval()

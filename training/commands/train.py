@@ -7,11 +7,12 @@ batch, as in one process.
 
 Without --fit and --val all pairs of --data are used: photos/NAME.jpg with sketches/NAME.png, or FS2K's layout; about
 one person in ten is kept apart to select on. The folder --out keeps checkpoint.pt (after every epoch), best.pt (the
-best validation), run.json (data, splits, settings, versions, validations) and splits/. The defaults are the shipped
-model's: under an hour on two CPU cores.
+best validation), run.json (data, splits, start, settings, versions, validations) and splits/. The defaults are the
+shipped model's: under an hour on two CPU cores.
 
 --weights says where to start: `default` is the model that comes with mgrl, `imagenet` is torchvision's Inception-V3
 where it is on this machine, `random` learns little; a file is an exported .onnx, or Inception-V3 as .safetensors.
+`default` has learnt FS2K's fit people: to select on any of them, start from another.
 
 examples:
   mgrl train --data faces
@@ -53,7 +54,7 @@ _SETTINGS: Final = {
     "patience": "validations without improvement that end the run; 0 for none",
     "ema": "average of the weights that is validated and exported, such as 0.999; 0 for none",
     "align_rounds": "moved drawings a person that the aligner learns from",
-    "align_epochs": "the aligner's passes over them; 0 for no aligner",
+    "align_epochs": "the aligner's passes over them; 0 leaves it as --weights has it",
     "seed": "of order, disturbances and heads",
 }
 _SHARES: Final = {
@@ -131,7 +132,7 @@ def _run(args: argparse.Namespace, team: "Team") -> int:
 
     from indexer.errors import ConfigError
     from training.batches import Augmentation
-    from training.encoder.start import weights_file
+    from training.encoder.start import weights_file, weights_name
     from training.fit import fit
     from training.settings import FitConfig, Setup
     from training.stopping import StopSignals
@@ -149,6 +150,7 @@ def _run(args: argparse.Namespace, team: "Team") -> int:
     record = {
         "config": asdict(config),
         "setup": {**asdict(setup), "device": str(team.device), "processes": team.size},
+        "weights": weights_name(weights),
         "stages": args.stages,
         "data": {"fit": [_described(*fit) for fit, _ in splits], "val": [_described(*val) for _, val in splits]},
         "versions": _versions(),
@@ -174,13 +176,18 @@ def _watching(
     from training.fit import Watcher
 
     curves = Curves(args.out / "tensorboard") if args.tensorboard and tensorboard_is_there() else None
-    with _bar(team, "training", None, "steps") as update, _bar(team, "aligner", None, "steps") as update_align:
+    with _bar(team, "training", None, "steps") as update:  # one for all: two draw over each other
 
         class Console(Watcher):
-            def aligned(self, step: int, steps: int, loss: float) -> None:
+            def moved(self, done: int, total: int) -> None:
                 if asked():
                     raise KeyboardInterrupt  # nothing to save yet
-                update_align(step, steps)
+                update(done, total, "moved drawings for the aligner")
+
+            def aligned(self, step: int, steps: int, loss: float) -> None:
+                if asked():
+                    raise KeyboardInterrupt
+                update(step, steps, "the aligner")
 
             def stepped(self, step: int, steps: int, loss: float, rates: Sequence[float]) -> None:
                 update(step, steps, f"loss {loss:.2f}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from indexer.encoding import DEFAULT_MODEL
 from indexer.errors import ModelError
+from training.encoder.layers import weights_hash
 from training.encoder.single_pass import SinglePassEncoder, Standardise
 from training.encoder.trunk import FrozenNormConv
 
@@ -24,13 +25,15 @@ def weights_file(start: str) -> Path | None:
     """The file that one of `STARTS` means, or the file named; None is random weights.
 
     Raises:
-        ModelError: `imagenet`, and torchvision has not downloaded its weights on this machine.
+        ModelError: no such file; or `imagenet`, and torchvision has not downloaded its weights on this machine.
     """
     if start == "default":
         return DEFAULT_MODEL
     if start == "random":
         return None
     if start != "imagenet":
+        if not Path(start).is_file():
+            raise ModelError(f"there is no file {start} to start from; --weights takes {', '.join(STARTS)} or a file")
         return Path(start)
     weights = torchvision.models.Inception_V3_Weights.DEFAULT
     path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
@@ -41,6 +44,11 @@ def weights_file(start: str) -> Path | None:
             "machine that may, or start from --weights default"
         )
     return path
+
+
+def weights_name(weights: Path | None) -> str:
+    """What a run began from, for its record: `default`, `random`, or the hash of a file."""
+    return "default" if weights == DEFAULT_MODEL else weights_hash(weights)
 
 
 def build_encoder(dim: int, size_px: int, weights: Path | None) -> SinglePassEncoder:
@@ -54,10 +62,12 @@ def build_encoder(dim: int, size_px: int, weights: Path | None) -> SinglePassEnc
     model = SinglePassEncoder(dim, size_px)
     state = _exported_state(weights)
     found = len(state.get("heads.2.bias", ()))  # the 3x3 head's; the others' are shorter by the number they share
+    if not found:
+        raise ModelError(f"{weights} is no export of a run of `mgrl train`: it has no heads; start from another")
     if found != dim:
         raise ModelError(
-            f"{weights} has {found} numbers a region, the run asks for {dim}; use --dim {found or 16}, or start from "
-            "another file"
+            f"{weights} has {found} numbers a region, the run asks for {dim}; use --dim {found}, or start from another "
+            "file"
         )
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
