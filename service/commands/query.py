@@ -23,6 +23,7 @@ import argparse
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from indexer.episode import Episode
 from indexer.errors import ConfigError, QueryError, SketchError
 from indexer.modes import EXACT, Approximate, Budget, Mode
 from indexer.regions import GRANULARITIES
-from service.answers import DEFAULT_K, Answer, RankedPhoto
+from service.answers import DEFAULT_K, Answer, CanvasState, RankedPhoto
 from service.client import Client
 from service.commands.credentials import add_credentials, credentials_of
 from service.config import DEFAULT_ADDRESS, split_address
@@ -83,7 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.address, credentials=credentials_of(arguments)) as client:
         if not arguments.live:
             strokes = None if episode is None else episode.strokes
-            answers = [client.search(arguments.gallery, strokes=strokes, raster=picture, **options)]
+            answer = client.search(arguments.gallery, strokes=strokes, raster=picture, **options)
+            answers = [replace(answer, state=CanvasState(strokes=len(strokes or ())))]  # a search tells none
         elif episode is None:
             raise QueryError("--live needs a drawing with strokes (.json); a picture is searched at once, without it")
         else:
