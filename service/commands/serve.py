@@ -238,6 +238,9 @@ async def _serve(
     keeper.start()
     try:
         await use(server, galleries)
+    except PublicError:
+        await server.stop(0.0)
+        raise
     finally:
         await keeper.stop()
 

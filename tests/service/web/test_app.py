@@ -289,6 +289,20 @@ def test_the_command_wants_galleries_or_a_service(capsys):
     assert "name galleries, or a running service with --service" in capsys.readouterr().err
 
 
+def test_serve_stops_where_its_page_cannot_be_had(tmp_path, encoder):
+    make_gallery(tmp_path / "faces", encoder).close()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = ["serve", str(tmp_path / "faces"), "--web", str(port), "--address", "127.0.0.1:0"]
+        command = [sys.executable, "-c", COMMAND, *options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(rf"mgrl serve: the page cannot have port {port}: .*; choose another one, or 0.*\n", done.stderr)
+
+
 def test_serve_gives_no_page_to_who_has_no_key(tmp_path, encoder, capsys):
     make_gallery(tmp_path / "faces", encoder).close()
     keyed = ["--set", f"auth.keys={tmp_path / 'keys'}", "--address", "127.0.0.1:0"]
