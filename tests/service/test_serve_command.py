@@ -185,9 +185,10 @@ def test_query_live_prints_after_every_stroke(mgrl, service, drawing, tmp_path, 
 
 
 def test_query_counts_the_strokes_of_a_drawing_that_is_sent_at_once(mgrl, service, drawing, picture, tmp_path):
+    found = tmp_path / "found.json"
     for sketch, strokes in ((drawing, 3), (picture, 0)):
-        assert mgrl("query", sketch, "--address", service.address, "--json", tmp_path / "found.json")[0] == 0
-        assert [answer["strokes"] for answer in json.loads((tmp_path / "found.json").read_text())["answers"]] == [strokes]
+        assert mgrl("query", sketch, "--address", service.address, "--json", found)[0] == 0
+        assert [answer["strokes"] for answer in json.loads(found.read_text())["answers"]] == [strokes]
 
 
 def test_query_takes_weights_and_saves_thumbnails(mgrl, service, drawing, tmp_path, client, gallery):
