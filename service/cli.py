@@ -51,7 +51,7 @@ A module may have `parse(parser, arguments)`, too, where argparse's own way does
 """
 
 _EXTRAS: Final = {
-    **dict.fromkeys(("torch", "torchvision", "safetensors", "onnx"), "train"),
+    **dict.fromkeys(("torch", "torchvision", "safetensors", "onnx", "matplotlib"), "train"),
     **dict.fromkeys(("starlette", "uvicorn", "websockets"), "web"),
 }
 """Module that the base install lacks -> extra that brings it."""

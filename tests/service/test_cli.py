@@ -18,6 +18,7 @@ from service.cli import COMMANDS, main
         (OSError("it is gone"), 1, "mgrl serve: it is gone\n"),
         (MemoryError("Unable to allocate 9 GiB"), 1, "mgrl serve: not enough memory: Unable to allocate 9 GiB\n"),
         (ModuleNotFoundError("", name="torch.nn"), 1, "mgrl serve: needs torch.nn; install it with: pip install"),
+        (ModuleNotFoundError("", name="matplotlib"), 1, "mgrl serve: needs matplotlib; install it with: pip install"),
         (KeyboardInterrupt(), 130, "mgrl serve: interrupted\n"),
     ],
 )

@@ -39,6 +39,18 @@ def test_saved_drawings_rank_as_the_same_drawings_do(tiny_fs2k: Path, tmp_path: 
     assert (found["probes"], found["gallery"]) == (1, len(saved))
 
 
+def test_one_drawing_is_ranked_among_all_photos_of_the_split(
+    tiny_fs2k: Path, tmp_path: Path, saved: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    everybody = tmp_path / "all.txt"
+    everybody.write_text((tiny_fs2k / "val.txt").read_text() + (tiny_fs2k / "fit.txt").read_text())
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(everybody), "--stages", "6"]
+    assert main([*command, "--drawings", str(saved[0]), "--json", str(tmp_path / "x.json")]) == 0
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["split_alone"]["m_at_b"] == found["m_at_b"] < 100
+    assert "among 1 " not in capsys.readouterr().out
+
+
 def test_the_page_of_an_evaluation_is_whole_and_names_the_worst(
     tiny_fs2k: Path, tmp_path: Path, saved: list[Path]
 ) -> None:

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_settings_out_of_range_are_refused_in_one_line(
     found = capsys.readouterr().err
     assert found.startswith(f"mgrl evaluate: {message}")
     assert found.count("\n") == 1
+
+
+def test_what_is_missing_is_told_before_the_drawings_are_made(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*given: object, **more: object) -> None:
+        raise AssertionError("work began")
+
+    def not_installed() -> None:
+        raise ConfigError("cropping to faces needs the extra")
+
+    monkeypatch.setattr("training.episodes.make_episodes", never)
+    monkeypatch.setattr("indexer.faces.FaceDetector.open", not_installed)
+    monkeypatch.setitem(sys.modules, "training.report.figures", None)
+    (tmp_path / "gallery.txt").write_text("photo1/image9999\n")
+    command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
+    assert main([*command, "--gallery", str(tmp_path / "gallery.txt")]) == 1
+    assert "has no photo1/image9999" in capsys.readouterr().err
+    assert main([*command, "--crop", "face"]) == 1
+    assert "cropping to faces needs the extra" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError, match=r"training\.report\.figures"):
+        main([*command, "--html", str(tmp_path / "page.html")])
 
 
 def test_an_unknown_probe_set_is_refused() -> None:

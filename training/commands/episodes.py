@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--split", type=Path, help="file with one name a line, such as photo1/image0001; needs --data")
     source.add_argument("--sketch", type=Path, nargs="+", help="pictures of finished sketches")
     source.add_argument("--frames", type=Path, help="folder with FS2K-SDE's own frames, sketchNNNN_TT.png")
-    parser.add_argument("--data", type=Path, help="folder in FS2K's layout: photo/ and sketch/")
+    parser.add_argument("--data", type=Path, help="folder of photos/ and sketches/, or in FS2K's layout")
     parser.add_argument("--out", type=Path, help="folder for the drawings; what is there already is kept")
     parser.add_argument("--stages", type=int, default=DEFAULT_STAGES, help="stages of a drawing (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same drawings (default 0)")
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.frames is None and args.out is None:
         raise DataError("name the folder for the drawings with --out")
     if args.frames is None and args.split is not None and args.data is None:
-        raise DataError("--split needs --data, the folder in FS2K's layout that its names lie in")
+        raise DataError("--split needs --data, the folder that its names lie in")
     # One drawing at a time: the stages of a thousand would fill 3 GB.
     shares = [ink_share(canvases) for canvases in (_frames(args.frames) if args.frames else _drawings(args))]
     stages = min(map(len, shares))

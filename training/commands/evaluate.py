@@ -13,6 +13,7 @@ examples:
 """
 
 import argparse
+import importlib
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl evaluate`."""
-    parser.add_argument("--data", type=Path, required=True, help="folder in FS2K's layout: photo/ and sketch/")
+    parser.add_argument("--data", type=Path, required=True, help="folder of photos/ and sketches/, or in FS2K's layout")
     parser.add_argument("--split", type=Path, required=True, help="file with one name a line, such as photo1/image0001")
     parser.add_argument("--stages", type=int, default=DEFAULT_STAGES, help="stages of a drawing (default %(default)s)")
     parser.add_argument(
@@ -92,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--groups", action="store_true", help="also by sex, hair, earring, ... as DATA/anno_train.json says"
     )
-    parser.add_argument("--html", type=Path, help="write a page with tables and curves there, too")
+    parser.add_argument("--html", type=Path, help="write a page with tables and curves there, too (train extra)")
     parser.add_argument("--episodes", type=Path, help="folder that keeps the drawings for the next time")
     parser.add_argument("--json", type=Path, help="write the result there, too")
 
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.errors import ConfigError
     from training.cases import read_cases
-    from training.data import find_pair, read_split, split_hash
+    from training.data import find_pair, find_photo, read_split, split_hash
     from training.evaluate import Embedded, Protocol, encode_gallery
     from training.photo_sets import PhotoReader
 
@@ -122,20 +123,23 @@ def run(args: argparse.Namespace) -> int:
     cases = read_cases(args.drawings, split, args.stages) if args.drawings else None
     names = split if cases is None else list(cases)
     gallery_names = list(dict.fromkeys([*names, *split, *(name for file in args.gallery for name in read_split(file))]))
+    for name in gallery_names:
+        find_photo(args.data, name)  # told now, not after the drawings
     by_group = _grouping(args.data) if args.groups else None
+    write_page = _page_writer() if args.html else None
+    reader = PhotoReader(args.data, args.photos, args.seed, _framing(args.crop, encoder))
     if cases is not None:
         drawn = _embedded(cases, encoder, protocols)
     else:
         pairs = [find_pair(args.data, name) for name in names]
         drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
-    reader = PhotoReader(args.data, args.photos, args.seed, _framing(args.crop, encoder))
     with progress("gallery", len(gallery_names)) as update:
         gallery = encode_gallery(args.data, gallery_names, encoder, update, reader)
     found = {name: Embedded(*rows, gallery, tuple(gallery_names)) for name, rows in drawn.items()}
-    sets = {name: _measure(embedded, weights) for name, embedded in found.items()}
+    sets = {name: _measure(embedded, weights, len(split)) for name, embedded in found.items()}
     for name, (scores, alone, values) in sets.items():
         stages = found[name].probes.shape[1]
-        columns, rows = _summary(scores, alone, values["intervals"], len(names), len(gallery_names))
+        columns, rows = _summary(scores, alone, values["intervals"], len(split), len(gallery_names))
         print_table(f"{len(names)} drawings, {stages} stages, {name}", columns, rows)
         print_table(f"by share of the drawing, {name}", *_curve(scores))
     _, _, first = next(iter(sets.values()))
@@ -150,8 +154,8 @@ def run(args: argparse.Namespace) -> int:
         **groups,
         "sets": {name: values for name, (_, _, values) in sets.items()},
     })  # fmt: skip
-    if args.html:
-        _write_page(args.html, f"{args.split.stem}, model {encoder.model_hash[:12]}", found, sets, weights)
+    if write_page:
+        write_page(args.html, f"{args.split.stem}, model {encoder.model_hash[:12]}", found, sets, weights, len(split))
     return 0
 
 
@@ -168,6 +172,12 @@ def _grouping(data: Path) -> "Callable[[Mapping[str, tuple[npt.NDArray[np.int64]
         return {"groups": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
     return by_group
+
+
+def _page_writer() -> "Callable[..., None]":
+    """What writes the page; made first, so that a missing package is told first."""
+    importlib.import_module("training.report.figures")
+    return _write_page
 
 
 def _framing(crop: str, encoder: "RegionEncoder") -> "FaceFraming | None":
@@ -245,13 +255,13 @@ def _frames(args: argparse.Namespace, pairs: "Sequence[Pair]", encoder: "RegionE
     return {"frames": (np.stack(probes), np.stack(inks))}
 
 
-def _measure(embedded: "Embedded", weights: Mapping[int, float]) -> "tuple[Scores, Scores, dict[str, Any]]":
-    """Scores among all photos and among the split's alone, and all figures as JSON values."""
+def _measure(embedded: "Embedded", weights: Mapping[int, float], own: int) -> "tuple[Scores, Scores, dict[str, Any]]":
+    """Scores among all photos and among the `own` ones of the split alone, and all figures as JSON values."""
     from training.metrics import METRICS, bootstrap, found_by_share, score
 
-    photos, drawings = len(embedded.gallery), len(embedded.probes)
+    photos = len(embedded.gallery)
     ranks = embedded.ranks(weights)
-    scores, alone = score(ranks, photos), score(embedded.ranks(weights, drawings), drawings)
+    scores, alone = score(ranks, photos), score(embedded.ranks(weights, own), own)
     curve = zip(scores.m_at_a_per_stage, scores.m_at_b_per_stage, strict=True)
     return scores, alone, {
         **{name: getattr(scores, name) for name in (*METRICS, "ceiling")},
@@ -264,7 +274,7 @@ def _measure(embedded: "Embedded", weights: Mapping[int, float]) -> "tuple[Score
 
 
 def _summary(
-    scores: "Scores", alone: "Scores", intervals: Mapping[str, tuple[float, float]], drawings: int, photos: int
+    scores: "Scores", alone: "Scores", intervals: Mapping[str, tuple[float, float]], own: int, photos: int
 ) -> tuple[list[str], list[list[object]]]:
     from training.metrics import METRICS
 
@@ -273,8 +283,8 @@ def _summary(
 
     rows = [row(f"among {photos}", scores)]
     rows.append(["95 % interval", *("{:.1f}-{:.1f}".format(*intervals[name]) for name in METRICS)])
-    if photos > drawings:
-        rows.append(row(f"among {drawings}", alone))
+    if photos > own:
+        rows.append(row(f"among {own}", alone))
     ceilings = [100.0, 100.0, scores.ceiling, scores.ceiling, 100.0, 100.0, 100.0]
     return ["photos", "m@A", "m@B", "w@mA", "w@mB", "A@1", "A@5", "A@10"], [*rows, ["best possible", *ceilings]]
 
@@ -295,6 +305,7 @@ def _write_page(
     found: "Mapping[str, Embedded]",
     sets: "Mapping[str, tuple[Scores, Scores, dict[str, Any]]]",
     weights: Mapping[int, float],
+    own: int,
 ) -> None:
     from indexer.page import page, write_page
     from indexer.table import Table
@@ -308,9 +319,10 @@ def _write_page(
     for result in results:
         name, embedded = result.probe_set, result.embedded
         scores, alone, values = sets[name]
-        drawings, photos = len(embedded.probes), len(embedded.gallery)
-        columns, rows = _summary(scores, alone, values["intervals"], drawings, photos)
-        tables.append(Table(name, f"{drawings} drawings, {name}", columns, rows, "In per cent; m@A and m@B of ranks."))
+        columns, rows = _summary(scores, alone, values["intervals"], own, len(embedded.gallery))
+        tables.append(
+            Table(name, f"{len(embedded.probes)} drawings, {name}", columns, rows, "In per cent; m@A and m@B of ranks.")
+        )
         tables.append(Table(f"{name}-share", f"By share of the drawing, {name}", *_curve(scores), "In per cent."))
         tables.append(worst_table(result, weights))
         pictures += [

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl report`."""
     from training.systems import SYSTEMS
 
-    parser.add_argument("--data", type=Path, required=True, help="folder in FS2K's layout: photo/ and sketch/")
+    parser.add_argument("--data", type=Path, required=True, help="folder of photos/ and sketches/, or in FS2K's layout")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default %(default)s)")
     parser.add_argument("--splits", type=Path, help="folder of NAME-fit.txt and NAME-val.txt (default: DATA/splits)")
     parser.add_argument(

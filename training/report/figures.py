@@ -2,17 +2,16 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
 from indexer.fusion import EQUAL_WEIGHTS
 from training.metrics import found_by_share, score
 from training.report.study import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _STEPS = tuple(round(step / 5, 1) for step in range(6))
 
@@ -129,8 +128,6 @@ def calibration(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) ->
 
 
 def _figure(panels: int) -> "tuple[Figure, tuple[Any, ...]]":
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
-
     figure = Figure(figsize=(5.6 * panels, 3.8), layout="constrained")
     axes = tuple(figure.add_subplot(1, panels, number + 1) for number in range(panels))
     for axis in axes:
@@ -139,8 +136,6 @@ def _figure(panels: int) -> "tuple[Figure, tuple[Any, ...]]":
 
 
 def _svg(figure: "Figure") -> str:
-    import matplotlib
-
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mgrl"}):  # the same figures give the same bytes
         figure.savefig(buffer, format="svg", metadata={"Date": None})
