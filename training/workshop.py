@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -27,8 +26,6 @@ class Workshop:
         on_progress: called while features are computed.
     """
 
-    trunk: Final = "frozen"
-
     def __init__(
         self,
         cache: Path,
@@ -39,6 +36,11 @@ class Workshop:
         self._cache, self._weights, self._fit_stages, self._on_progress = cache, weights, fit_stages, on_progress
         self._extractors: dict[str, Extractor] = {}
         self._sets: dict[tuple[str, str, int | None, str], FrozenSet] = {}
+
+    @property
+    def trunk(self) -> str:
+        """For tables, so that nobody takes figures of a trunk that never learnt anything for a system's."""
+        return "frozen" if self._weights else "random"
 
     def embed(
         self,

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="needs the train extra: pip install 
 
 from indexer.errors import DataError  # noqa: E402
 from indexer.regions import REGIONS  # noqa: E402
+from training.encoder.layers import PassLayers  # noqa: E402
 from training.encoder.mgrl import MgrlTrunk, crop_pixels, whole_pixels  # noqa: E402
 from training.encoder.single_pass import SinglePassEncoder, pool_regions  # noqa: E402
 from training.features import CropFeatures, PassFeatures, Source, extract, in_batches  # noqa: E402
@@ -122,6 +123,13 @@ def test_the_fourteen_crops_are_those_of_the_network() -> None:
     np.testing.assert_allclose(found["cells"][:, 6], cell.numpy(), atol=2e-3)
     assert not found["cells"][0, 2].any()  # region 3 of the first holds no ink
     assert found["cells"][1, 2].any()
+
+
+def test_the_random_trunk_is_one_and_the_same_and_spends_no_chance_of_others() -> None:
+    before = torch.get_rng_state()
+    one, two = PassLayers(None).state_dict(), PassLayers(None).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_one_pass_gives_what_the_heads_of_the_encoder_see() -> None:

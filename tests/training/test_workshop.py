@@ -55,3 +55,8 @@ def test_disturbed_drawings_are_other_probes_of_the_same_system(tmp_path: Path, 
     moved = workshop.embed("single-pass", fit, val, fit, 0, probe_set="moved")
     np.testing.assert_array_equal(aligned.gallery, moved.gallery)
     assert np.abs(aligned.probes - moved.probes).max() > 0.01
+
+
+def test_a_random_trunk_is_called_so(tmp_path: Path) -> None:
+    assert Workshop(tmp_path, None).trunk == "random"
+    assert Workshop(tmp_path, tmp_path / "inception_v3.safetensors").trunk == "frozen"

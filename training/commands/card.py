@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stages < 2 or args.model_stages < 2:
         raise ConfigError("--stages and --model-stages must be at least 2")
+    args.data_sets = [*dict.fromkeys(args.data_sets)]
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file, {args.out} is a folder; name one in it")
     record = read_record(args.record) if args.record else None

@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
         raise ConfigError("--seeds must be at least 1, --stages and --fit-stages at least 2")
+    # Named twice, a system would count as one of twice the seeds.
+    args.systems, args.data_sets = ([*dict.fromkeys(names)] for names in (args.systems, args.data_sets))
     if args.full:
         args.stages = args.fit_stages = args.model_stages
     full = _full_workshop(args) if args.full else None

@@ -5,7 +5,8 @@ be exported with a head behind them, or to be trained with it.
 """
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +73,8 @@ class CropLayers(Layers):
     def __init__(self, weights: Path | None, whole_grid: int | None = WHOLE_GRID) -> None:
         super().__init__()
         self.name = f"crops-{whole_grid}-{weights_hash(weights)}"
-        self.trunk = MgrlTrunk(weights)
+        with _the_same_chance():
+            self.trunk = MgrlTrunk(weights)
         self.grid = whole_grid
 
     def forward(self, pixels: Tensor, ink: Tensor, reads: Collection[str]) -> dict[str, Tensor]:
@@ -120,7 +122,8 @@ class PassLayers(Layers):
     def __init__(self, weights: Path | None) -> None:
         super().__init__()
         self.name = f"pass-{weights_hash(weights)}"
-        self.trunk = mixed_5d(weights)
+        with _the_same_chance():
+            self.trunk = mixed_5d(weights)
 
     def forward(self, pixels: Tensor, ink: Tensor, reads: Collection[str]) -> dict[str, Tensor]:
         """As `Layers.forward`."""
@@ -132,6 +135,14 @@ def fold_norms(layers: nn.Module) -> None:
     for module in layers.modules():
         if isinstance(module, FrozenNormConv):
             module.fold()
+
+
+@contextmanager
+def _the_same_chance() -> Iterator[None]:
+    """Random weights made in it are the same ones always: caches know them by the word alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def weights_hash(weights: Path | None) -> str:

@@ -22,7 +22,7 @@ class Trainer(Protocol):
 
     @property
     def trunk(self) -> str:
-        """What happens to the layers below the heads: "frozen" or "fine-tuned"."""
+        """What happens to the layers below the heads: "frozen", "fine-tuned", or "random" and frozen."""
 
     def embed(
         self,

@@ -45,7 +45,7 @@ class Result:
     Args:
         system: name, as in `SYSTEMS`, or "model" for a finished one.
         title: for tables.
-        trunk: "frozen" or "fine-tuned".
+        trunk: "frozen", "fine-tuned" or "random".
         dim: numbers in a region's embedding.
         data_set: name of the data set that was ranked.
         seed: of the training.
