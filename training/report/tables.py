@@ -73,8 +73,8 @@ def table_1(results: Sequence[Result], alone: bool) -> Table:
         "Mean (standard deviation) over the seeds; the interval is the 95 % bootstrap over drawings, first seed. The"
         f" best possible w@mA and w@mB are {ceilings}; values of different T do not compare. The paper's figures"
         " are its printed ones: other drawings and other galleries, so they stand beside ours and are"
-        " not a comparison. A frozen trunk means that only the heads were trained, on cached and pooled features; a random one is frozen and"
-        " never learnt anything.",
+        " not a comparison. A frozen trunk means that only the heads were trained, on cached and pooled features; a"
+        " random one is frozen and never learnt anything.",
     )
 
 
