@@ -16,7 +16,8 @@ PLAIN_PHOTOS: Final = "photos"
 PLAIN_SKETCHES: Final = "sketches"
 """The other layout: `photos/anna.jpg` with `sketches/anna.png`. Its names are `photos/anna`."""
 
-SPELLINGS: Final = tuple(spelling for suffix in sorted(SUFFIXES) for spelling in (suffix, suffix.upper()))
+_SPELLINGS: Final = tuple(spelling for suffix in sorted(SUFFIXES) for spelling in (suffix, suffix.upper()))
+"""What suffixes look like nearly always; others, such as .Jpg, are looked for in the folder's list."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,18 @@ def open_image(path: Path) -> Image.Image:
         raise DataError(f"{path} is not a readable image: {error}") from error
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of a photo or a sketch; hidden files are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _find(folder: Path, name: str) -> Path:
-    for suffix in SPELLINGS:
+    for suffix in _SPELLINGS:
         if (path := folder / f"{name}{suffix}").is_file():
+            return path
+    own = folder / name
+    for path in sorted(own.parent.iterdir()) if own.parent.is_dir() else ():
+        if path.stem == own.name and is_picture(path):
             return path
     raise DataError(
         f"{folder} has no {name} ({', '.join(sorted(SUFFIXES))}); "

@@ -12,7 +12,7 @@ from typing import Final
 from indexer.errors import DataError
 from indexer.regions import ink_mask
 from indexer.sketch import CANVAS_PX, ink_on_black, square
-from training.data import PLAIN_PHOTOS, PLAIN_SKETCHES, SPELLINGS, Pair, find_pair, open_image, sketch_name
+from training.data import PLAIN_PHOTOS, PLAIN_SKETCHES, Pair, find_pair, is_picture, open_image, sketch_name
 
 VAL_SHARE: Final = 0.1
 VAL_AT_LEAST: Final = 3
@@ -74,7 +74,8 @@ def require_paired(found: FoundPairs) -> None:
 def split_people(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """About nine in ten to train on and one in ten to select on, at least three, in the order given.
 
-    A hash of the name decides, so that a person stays where they are when others are added.
+    A hash of the name decides: whoever is trained on stays so when others are added, and from some thirty people on
+    whoever is selected on does, too.
 
     Raises:
         DataError: too few pairs for both.
@@ -145,7 +146,7 @@ def check_pictures(pairs: Sequence[Pair], on_progress: Callable[[int], None] = l
     for number, pair in enumerate(pairs, start=1):
         try:
             open_image(pair.photo)
-            # Of one colour all over: no line to follow, and no region to compare.
+            # No line to follow, and no region to compare.
             if not ink_mask(ink_on_black(square(open_image(pair.sketch)), CANVAS_PX)[None]).any():
                 empty.append(str(pair.sketch))
         except DataError as error:
@@ -153,7 +154,7 @@ def check_pictures(pairs: Sequence[Pair], on_progress: Callable[[int], None] = l
         on_progress(number)
     parts = [f"{len(unreadable)} pictures cannot be read: {_some(unreadable)}"] if unreadable else []
     if empty:
-        parts.append(f"{len(empty)} sketches show no line, they are of one colour all over: {_some(empty)}")
+        parts.append(f"{len(empty)} sketches show no line (of one colour all over, or too pale): {_some(empty)}")
     if parts:
         raise DataError(f"{'; '.join(parts)}; repair or remove them, and their photos")
 
@@ -176,14 +177,16 @@ def _folders(data: Path) -> Iterator[tuple[str, Path, Path]]:
 
 
 def _names(folder: Path, prefix: str) -> set[str]:
-    """`prefix`/stem of every picture right in a folder; hidden files are none."""
+    """`prefix`/stem of every picture right in a folder."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix not in SPELLINGS or path.name.startswith("."):
+        if not is_picture(path):
             continue
-        if path.stem != path.stem.strip() or not path.stem.isprintable():
+        name = f"{prefix}/{path.stem}"
+        # Of a line `read_split` strips the ends, and one that begins with # it passes over.
+        if name != name.strip() or path.stem != path.stem.strip() or not name.isprintable() or name.startswith("#"):
             raise DataError(f"the name of {str(path)!r} cannot stand in a split file; rename it to plain letters")
-        if (other := found.setdefault(f"{prefix}/{path.stem}", path)) != path:
+        if (other := found.setdefault(name, path)) != path:
             raise DataError(f"{other} and {path} have one name; a person has one photo and one sketch, rename one")
     return set(found)
 

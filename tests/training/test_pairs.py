@@ -31,6 +31,23 @@ def test_both_layouts_are_found(faces: Path, tiny_fs2k: Path) -> None:
     assert find_pairs(tiny_fs2k).names == {"photo1": [f"photo1/image{number:04d}" for number in range(1, 7)]}
 
 
+def test_suffixes_are_found_however_they_are_spelled(faces: Path) -> None:
+    (faces / "photos" / "person2.jpg").rename(faces / "photos" / "person2.Jpg")
+    (faces / "sketches" / "person2.png").rename(faces / "sketches" / "person2.pNG")
+    assert "photos/person2" in find_pairs(faces).names["photos"]
+    pair = find_pair(faces, "photos/person2")
+    assert (pair.photo.suffix, pair.sketch.suffix) == (".Jpg", ".pNG")
+
+
+def test_who_is_trained_on_stays_so_when_others_are_added() -> None:
+    names = [f"photos/{number}" for number in range(12)]
+    fit, _ = split_people(names[:6])
+    for count in range(7, 13):
+        more, _ = split_people(names[:count])
+        assert set(fit) <= set(more)
+        fit = more
+
+
 def test_a_person_stays_in_their_split_when_others_are_added() -> None:
     names = [f"photos/{number}" for number in range(400)]
     fit, val = split_people(names)
@@ -102,6 +119,13 @@ def _no_folders(root: Path) -> None:
     shutil.rmtree(root / "photos")
 
 
+def _comment_as_folder(root: Path) -> None:
+    for kind in ("photo", "sketch"):
+        (root / kind).mkdir()
+        plural = "photos" if kind == "photo" else "sketches"
+        (root / plural).rename(root / kind / "#1")
+
+
 def _strange_name(root: Path) -> None:
     (root / "photos" / "person1.jpg").rename(root / "photos" / "person\n1.jpg")
 
@@ -111,11 +135,12 @@ def _strange_name(root: Path) -> None:
     [
         (_unpaired_sketch, "1 sketches have no photo: sketches/person3; add what is missing, or leave them out with"),
         (_unreadable, "1 pictures cannot be read: "),
-        (_white, "2 sketches show no line, they are of one colour all over: "),
+        (_white, "2 sketches show no line (of one colour all over, or too pale): "),
         (_one_identity, "training needs at least 5 pairs of different people in a folder of photos, got 1"),
         (_two_photos, "have one name; a person has one photo and one sketch, rename one"),
         (_other_names, "has no pair: 6 photos and 6 sketches, none of one name (photos/photo-person1"),
         (_no_folders, "has no folder of photos; it must hold photos/NAME.jpg with sketches/NAME.png, or"),
+        (_comment_as_folder, "photo/#1/person1.jpg' cannot stand in a split file; rename it to plain letters"),
         (_strange_name, "cannot stand in a split file; rename it to plain letters"),
     ],
 )
