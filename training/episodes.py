@@ -20,6 +20,7 @@ from indexer.episode import DEFAULT_STAGES, Episode
 from indexer.errors import ConfigError, DataError, SketchError
 from indexer.sketch import CANVAS_PX, ink_on_black, square
 from training.data import Pair, open_image
+from training.stopping import end_with_parent
 
 _FRAME: Final = re.compile(r"(?P<sketch>.+)_(?P<stage>\d+)\.(png|jpg|jpeg|webp)$", re.IGNORECASE)
 
@@ -68,7 +69,7 @@ def make_episodes(
             on_progress(done := done + 1)
     else:
         # Spawned, not forked: the caller may hold threads of torch or ONNX Runtime.
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
             for _ in pool.map(_make, jobs, chunksize=8):
                 on_progress(done := done + 1)
     return {name: episode or Episode.load(files[name]) for name, episode in cached.items()}
