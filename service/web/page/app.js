@@ -28,6 +28,7 @@ let galleries = [];
 let keptGallery = ""; // which was drawn for before a reload
 let penUp = null; // when the pen left the sheet, until what it drew is ranked on the screen
 let onScreen = null; // the result whose ranking is on the screen
+let ranked = null; // the state of the drawing that the latest ranking is of, as the options say
 
 // ---- drawing
 
@@ -39,8 +40,12 @@ pad.addEventListener("zoom", () => (byId("zoom-value").textContent = `${Math.rou
 function sync(live = []) {
   const { strokes, picture } = drawing.state;
   link.sync({ strokes: live.length ? [...strokes, ...live] : strokes, picture });
+  noteRanked();
   showBusy();
   if (penUp !== null && link.isCurrent && onScreen) account(penUp); // the pen rested, and its ranking was there before it left
+}
+function noteRanked() {
+  if (link.isCurrent) ranked = drawing.state;
 }
 function showBusy() {
   byId("ranking").setAttribute("aria-busy", !link.isCurrent);
@@ -50,6 +55,7 @@ drawing.addEventListener("change", () => {
   byId("redo").disabled = !drawing.canRedo;
   byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = byId("record-png").disabled = drawing.isEmpty;
   byId("hint").hidden = !drawing.isEmpty;
+  if (drawing.isEmpty) replay.target = ""; // what comes next may be somebody else
   byId("stroke-count").textContent = `${drawing.state.strokes.length} stroke${drawing.state.strokes.length === 1 ? "" : "s"}`;
   scheduleKeep();
 });
@@ -141,7 +147,8 @@ link.addEventListener("result", ({ detail: result }) => {
   setConnection("on", "Connected");
   showBusy();
   // What answers the beginning of a stream that a drawing follows on says nothing about the drawing.
-  if (result.no_ink && !result.strokes && !drawing.isEmpty) return;
+  if (result.no_ink && !result.strokes && !drawing.isEmpty && !link.isCurrent) return;
+  noteRanked();
   ranking.show(result, result.strokes > BEGINNING || Boolean(drawing.state.picture));
   candidates.refresh();
   byId("empty").textContent = emptyWords(result);
@@ -206,6 +213,7 @@ function chooseGallery() {
   byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
   ranking.begin(gallery());
   candidates.begin(gallery());
+  ranked = null;
   link.begin(gallery(), options.message());
 }
 
@@ -233,10 +241,14 @@ options.addEventListener("change", () => {
   optionTimer = setTimeout(() => {
     if (!galleries.length) return; // the first stream begins with what the form says
     ranking.begin(gallery());
+    ranked = null;
     link.choose(options.message());
   }, PAUSE_MS);
 });
-byId("gallery").addEventListener("change", chooseGallery);
+byId("gallery").addEventListener("change", () => {
+  replay.target = "";
+  chooseGallery();
+});
 
 // ---- replay, files, record
 
@@ -252,6 +264,7 @@ function save() {
 }
 
 async function exportRecord(kind) {
+  if (!replay.isOpen && ranked !== drawing.state) return say("This drawing is not ranked yet; export it when it is.", true);
   const shown = replay.isOpen ? replay.shown : { state: drawing.state, hits: ranking.hits(), target: "", ranks: [] };
   if (!shown) return;
   const { weights } = options.message();

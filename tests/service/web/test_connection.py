@@ -30,8 +30,12 @@ def test_a_lost_service_loses_no_drawing(browser, galleries, model, episode):
         pad.settled(3)
         running.on_loop(running.server.stop(0.1))
         pad.tab.wait_for_selector("#trouble:has-text('Your drawing is kept')")
+        with pad.tab.expect_download():
+            pad.tab.click("#record-png")
         pad.draw(episode.episode.strokes[3:5])
         assert pad.strokes() == 5
+        pad.tab.click("#record-png")  # of a ranking that is not that of the drawing there is none
+        pad.tab.wait_for_selector("#toast:has-text('not ranked yet')")
         with serving(galleries, model, address=running.address):
             pad.tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
             pad.settled(5)

@@ -1,5 +1,6 @@
 """The sketchpad in a real browser: drawn on by pointer events, and looked at."""
 
+import base64
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from indexer.episode import Episode
 from service.cli import main
 from service.demo.pencil import draw_strokes
 from service.demo.sample import person
+from tests.service.conftest import png
 from tests.service.web.browser import HOSTILE, SEED, choose, in_chromium, opened, scan
 
 pytestmark = in_chromium
@@ -186,6 +188,8 @@ def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_pat
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "torn.json").write_text('{"strokes": [{"points": [[3, 4]]}]}')
     (tmp_path / "fat.json").write_text(json.dumps({"strokes": [], "picture": "A" * (5 << 20)}))
+    blank = base64.b64encode(png(lambda _: None)).decode()
+    (tmp_path / "blank.json").write_text(json.dumps({"strokes": [], "picture": blank}))
     (tmp_path / "odd.json").write_text(json.dumps({"strokes": [], "picture": "no base64!"}))
     with (tmp_path / "huge.png").open("wb") as huge:
         huge.truncate(21 << 20)
@@ -208,9 +212,44 @@ def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_pat
         assert "person0003" in pad.ranked()
         pad.draw(draw_strokes(person(SEED, 3), np.random.default_rng(4))[:1])
         pad.settled(1)
+        tab.set_input_files("#file", tmp_path / "blank.json")
+        tab.wait_for_selector("#empty:has-text('No ink yet that counts')")
+        assert pad.ranked() == []
+        tab.click("#undo")
+        pad.settled(1)
+        assert "person0003" in pad.ranked()
         for _ in range(2):
             tab.click("#undo")
         tab.wait_for_function("() => !document.querySelectorAll('#ranking > li').length")
+
+
+def test_a_confirmed_photo_is_that_of_its_drawing_and_of_no_other(browser, address, episode, tmp_path):
+    def target(pad):
+        with pad.tab.expect_download() as file:
+            pad.tab.click("#save")
+        file.value.save_as(tmp_path / "saved.json")
+        return json.loads((tmp_path / "saved.json").read_text()).get("target")
+
+    def confirms(pad, photo_id):
+        pad.tab.keyboard.press("r")
+        pad.tab.wait_for_selector("#stage:enabled", timeout=30_000)
+        pad.tab.select_option("#target", photo_id)
+        pad.tab.keyboard.press("Escape")
+
+    with opened(browser, address) as pad:
+        choose(pad.tab, "people")
+        pad.draw(episode.episode.strokes[:2])
+        pad.settled(2)
+        confirms(pad, "person0007")
+        pad.draw(episode.episode.strokes[2:3])
+        assert target(pad) == "person0007"
+        pad.tab.click("#clear")
+        pad.draw(episode.episode.strokes[3:4])
+        assert target(pad) is None
+        pad.settled(1)
+        confirms(pad, "person0008")
+        choose(pad.tab, "faceless")
+        assert target(pad) is None
 
 
 def test_a_range_may_end_at_zero(browser, address, episode):
