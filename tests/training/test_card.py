@@ -95,7 +95,20 @@ def test_a_template_with_other_places_is_refused(tmp_path: Path, content: str) -
         fill(tmp_path / "card.md", {"name": "x"})
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"config": 1, "validations": []}', '{"config": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"config": 1, "validations": []}',
+        '{"config": {}}',
+        '{"config": {}, "validations": [1]}',
+        '{"config": {}, "validations": {"m_at_b": 1}}',
+        '{"config": {}, "validations": [], "data": []}',
+        '{"config": {}, "validations": [], "data": {"fit": [{}]}}',
+        "null",
+    ],
+)
 def test_a_record_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(DataError, match=r"run\.json is not the run\.json of `mgrl train`"):

@@ -109,8 +109,9 @@ def test_what_is_missing_is_told_before_the_drawings_are_made(
     command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
     assert main([*command, "--gallery", str(tmp_path / "gallery.txt")]) == 1
     assert "has no photo1/image9999" in capsys.readouterr().err
-    assert main([*command, "--crop", "face"]) == 1
-    assert "cropping to faces needs the extra" in capsys.readouterr().err
+    for option in (["--crop", "face"], ["--centred"]):
+        assert main([*command, *option]) == 1
+        assert "cropping to faces needs the extra" in capsys.readouterr().err
     with pytest.raises(ModuleNotFoundError, match=r"training\.report\.figures"):
         main([*command, "--html", str(tmp_path / "page.html")])
 

@@ -20,6 +20,7 @@ from indexer.table import Table  # noqa: E402
 from service.cli import main  # noqa: E402
 from training.data import read_split, split_hash  # noqa: E402
 from training.evaluate import Embedded  # noqa: E402
+from training.report.figures import curves  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
 from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
 from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
@@ -205,10 +206,23 @@ def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None
         find_data_sets(tiny_fs2k, tmp_path, ["tiny"], tmp_path, 6)
 
 
-def test_an_out_that_is_a_file_is_refused(tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_no_report_can_be_made_with_is_refused_first(
+    tiny_fs2k: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").touch()
-    assert main(["report", "--data", str(tiny_fs2k), "--out", str(tmp_path / "out")]) == 1
+    command = ["report", "--data", str(tiny_fs2k), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
     assert "--out must be a folder" in capsys.readouterr().err
+    assert main([*command, "--weights", "gone.safetensors"]) == 1
+    assert "there is no file gone.safetensors" in capsys.readouterr().err
+    assert main([*command, "--model-stages", "0"]) == 1
+    assert "--seeds and --model-stages must be at least 1" in capsys.readouterr().err
+
+
+def test_a_model_of_another_dimension_has_its_row_and_curve() -> None:
+    wide = [replace(result("aligned", 1), dim=64)]
+    assert [row[1] for row in table_1(wide, alone=False).rows] == ["ours"]
+    assert "<!-- ours, T = 1 -->" in curves(wide, "tiny")
 
 
 def result(probe_set: str, rank: int, seed: int = 0) -> Result:

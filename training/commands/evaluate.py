@@ -204,9 +204,10 @@ def _drawings(
     from indexer.console import progress
     from training.episodes import make_episodes
 
+    places = _places(pairs) if args.centred else None
     with tempfile.TemporaryDirectory() as scratch, progress("drawings", len(pairs), "sketches") as update:
         episodes = make_episodes(pairs, args.episodes or Path(scratch), args.stages, args.seed, on_progress=update)
-    return _embedded(episodes, encoder, protocols, _places(pairs) if args.centred else None)
+    return _embedded(episodes, encoder, protocols, places)
 
 
 def _embedded(

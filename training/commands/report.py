@@ -79,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
     from training.systems import SYSTEMS
     from training.workshop import Workshop
 
-    if args.seeds < 1 or args.stages < 2 or args.fit_stages < 2:
-        raise ConfigError("--seeds must be at least 1, --stages and --fit-stages at least 2")
+    if args.seeds < 1 or args.model_stages < 1 or args.stages < 2 or args.fit_stages < 2:
+        raise ConfigError("--seeds and --model-stages must be at least 1, --stages and --fit-stages at least 2")
+    if args.weights and not args.weights.is_file():
+        raise ConfigError(f"there is no file {args.weights}; --weights takes Inception-V3 as safetensors")
     # Named twice, a system would count as one of twice the seeds.
     args.systems, args.data_sets = ([*dict.fromkeys(names)] for names in (args.systems, args.data_sets))
     if args.full:

@@ -88,11 +88,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record["config"], dict) and isinstance(record["validations"], list):
-            return dict(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _training(record)  # told now, not after the measuring
+        return dict(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not the run.json of `mgrl train`: {error}") from error
-    raise DataError(f"{path} is not the run.json of `mgrl train`: config or validations are of another kind")
 
 
 def _facts(model: Path, encoder: OnnxEncoder, data_sets: Sequence[DataSet]) -> str:

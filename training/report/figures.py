@@ -20,7 +20,7 @@ def curves(results: Sequence[Result], data_set: str) -> str:
     """Figure 4: 1 / rank and rank percentile by share of the sketch, one line a system."""
     figure, (left, right) = _figure(2)
     for result in results:
-        if result.data_set == data_set and result.probe_set == "aligned" and not result.seed and result.dim == 16:
+        if result.data_set == data_set and result.probe_set == "aligned" and not result.seed:
             found = score(result.embedded.ranks(), len(result.embedded.gallery))
             share = 100 * np.arange(1, result.stages + 1) / result.stages
             style: dict[str, Any] = {"linewidth": 2.5} if result.system == "model" else {"linewidth": 1.2}

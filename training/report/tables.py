@@ -48,11 +48,11 @@ def table_1(results: Sequence[Result], alone: bool) -> Table:
     """All systems on aligned drawings: mean and standard deviation over seeds, and an interval over drawings.
 
     Args:
-        results: of all systems.
+        results: of all systems at one dimension each.
         alone: rank among the probes' own photos only, not among the distractors too.
     """
     rows: list[list[object]] = []
-    aligned = [result for result in results if result.probe_set == "aligned" and result.dim == 16]
+    aligned = [result for result in results if result.probe_set == "aligned"]
     for data_set in dict.fromkeys(result.data_set for result in aligned):
         listed = [result for result in aligned if result.data_set == data_set]
         for (_, title, trunk, stages), runs in _by_system(listed):
