@@ -199,6 +199,12 @@ def test_what_is_planned(tiny_fs2k: Path, tmp_path: Path) -> None:
     assert all(job.fit_on == job.data_set for job in main_jobs(sets, ["single-pass"], 1, 70))
 
 
+def test_a_path_is_no_name_of_a_data_set(tiny_fs2k: Path, tmp_path: Path) -> None:
+    named = str(splits(tiny_fs2k) / "tiny")
+    with pytest.raises(DataError, match=r"must be a name such as dataset1, got .*/tiny; name its folder with --splits"):
+        find_data_sets(tiny_fs2k, tmp_path, [named], tmp_path, 6)
+
+
 def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny-fit.txt").write_text("photo1/image9998\nphoto1/image9997\n")
     (tmp_path / "tiny-val.txt").write_text((tiny_fs2k / "val.txt").read_text())

@@ -77,8 +77,12 @@ def find_data_sets(data: Path, splits: Path, names: Sequence[str], episodes: Pat
     """The data sets whose splits `NAME-fit.txt` and `NAME-val.txt` lie in a folder, every file of them checked.
 
     Raises:
-        DataError: a split or an image is missing, fewer than two people to train on, or people in both splits.
+        DataError: a name is a path, a split or an image is missing, fewer than two people to train on, or people in
+            both splits.
     """
+    # A report's files go by these names.
+    if paths := [name for name in names if name != Path(name).name]:
+        raise DataError(f"a data set must be a name such as dataset1, got {paths[0]}; name its folder with --splits")
     found = []
     problems = []
     for name in names:
