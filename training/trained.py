@@ -61,10 +61,10 @@ def trained_network(content: Mapping[str, Any]) -> FrozenNetwork:
     Raises:
         ModelError: its weights do not fit the system that it names.
     """
-    network = SYSTEMS[content["system"]].build(int(content["dim"]))
     try:
+        network = SYSTEMS[content["system"]].build(int(content["dim"]))
         network.load_state_dict(content["model"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the weights do not fit {content['system']}; train it again with `mgrl report`") from error
     return network.eval()
 

@@ -26,7 +26,7 @@ from training.features import CropFeatures, in_batches  # noqa: E402
 from training.frozen import People  # noqa: E402
 from training.loop import in_chunks  # noqa: E402
 from training.systems import SYSTEMS  # noqa: E402
-from training.trained import keep_trained, read_trained, system_encoder  # noqa: E402
+from training.trained import keep_trained, read_trained, system_encoder, trained_network  # noqa: E402
 from training.workshop import Workshop  # noqa: E402
 
 
@@ -138,5 +138,7 @@ def test_weights_of_another_system_are_refused(tmp_path: Path) -> None:
     keep_trained(tmp_path / "x.pt", "b2", SYSTEMS["single-pass"].build(16), "crops-2-random")
     content = read_trained(tmp_path / "x.pt")
     assert content is not None
-    with pytest.raises(ModelError, match="the weights do not fit b2; train it again"):
-        system_encoder(content, None)
+    without_dim = {name: value for name, value in content.items() if name != "dim"}
+    for odd in (content, without_dim, {**content, "dim": "wide"}, {**content, "dim": -1}):
+        with pytest.raises(ModelError, match="the weights do not fit b2; train it again"):
+            trained_network(odd)
