@@ -132,6 +132,24 @@ def check_people(fit: Sequence[Sequence[str]], val: Sequence[Sequence[str]]) -> 
         )
 
 
+def check_apart(fit: Sequence[Pair], val: Sequence[Pair]) -> None:
+    """Refuse to select on a photo that is trained on under another name: whoever knows it finds it.
+
+    Args:
+        fit: pairs of all data sets to train on.
+        val: pairs of all data sets to select on.
+
+    Raises:
+        DataError: names a photo in both.
+    """
+    trained = {_bytes_hash(pair.photo): pair.name for pair in fit}
+    if both := [(pair.name, trained[key]) for pair in val if (key := _bytes_hash(pair.photo)) in trained]:
+        raise DataError(
+            f"{len(both)} photos to select on are trained on, too, under another name, such as {both[0][0]} as "
+            f"{both[0][1]}; remove one of them, or keep both in one split with --fit and --val"
+        )
+
+
 def check_pictures(pairs: Sequence[Pair], on_progress: Callable[[int], None] = lambda done: None) -> None:
     """Read every picture once.
 
@@ -194,6 +212,10 @@ def _names(folder: Path, prefix: str) -> set[str]:
 def _share(name: str) -> float:
     """From 0 to 1, evenly spread over names, the same everywhere."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _bytes_hash(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def _some(names: Sequence[str]) -> str:

@@ -107,11 +107,16 @@ def joined(device: str, timeout: timedelta = TIMEOUT) -> Iterator[Team]:
         timeout: how long one process waits for another.
 
     Raises:
-        ConfigError: the device is not there, for this process.
+        ConfigError: the device is not there, for this process, or who started it did not say where the others meet.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
         yield Team(training_device(device))
         return
+    if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
+        raise ConfigError(
+            "RANK and WORLD_SIZE say that several processes train, MASTER_ADDR and MASTER_PORT do not say where they "
+            "meet; start them with torchrun, or unset RANK and WORLD_SIZE to train alone"
+        )
     rank, size, local_rank = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     chosen = training_device(device, local_rank)
     if chosen.type == "cuda":

@@ -119,6 +119,11 @@ def _no_folders(root: Path) -> None:
     shutil.rmtree(root / "photos")
 
 
+def _copies(root: Path) -> None:
+    for path in [*root.rglob("person*")]:
+        shutil.copy(path, path.with_stem(f"{path.stem} (copy)"))
+
+
 def _comment_as_folder(root: Path) -> None:
     for kind in ("photo", "sketch"):
         (root / kind).mkdir()
@@ -140,6 +145,7 @@ def _strange_name(root: Path) -> None:
         (_two_photos, "have one name; a person has one photo and one sketch, rename one"),
         (_other_names, "has no pair: 6 photos and 6 sketches, none of one name (photos/photo-person1"),
         (_no_folders, "has no folder of photos; it must hold photos/NAME.jpg with sketches/NAME.png, or"),
+        (_copies, " photos to select on are trained on, too, under another name, such as photos/person"),
         (_comment_as_folder, "photo/#1/person1.jpg' cannot stand in a split file; rename it to plain letters"),
         (_strange_name, "cannot stand in a split file; rename it to plain letters"),
     ],

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp  # noqa: E402
 
 from training.hardware import training_device  # noqa: E402
 from training.losses import in_batch_softmax  # noqa: E402
-from training.team import Team  # noqa: E402
+from training.team import Team, joined  # noqa: E402
 
 ROWS = 5
 ALONE = Team(torch.device("cpu"))
@@ -84,6 +84,15 @@ def test_shares_cover_a_batch_once() -> None:
         assert rows == list(range(7))
     with pytest.raises(ConfigError, match="a batch of 2 pairs is too small for 3 processes; start fewer"):
         Team(ALONE.device, 0, 3).require_rows([4, 2])
+
+
+def test_a_team_that_cannot_meet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="start them with torchrun, or unset RANK"), joined("cpu"):
+        pass
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

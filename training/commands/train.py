@@ -288,13 +288,14 @@ def _load(
     """Both splits of every data set, each checked whole before the first drawing is made."""
     from training.batches import PairSet
     from training.episodes import make_episodes
-    from training.pairs import check_pictures, locate
+    from training.pairs import check_apart, check_pictures, locate
     from training.validate import Validation
 
     located = [[(label, locate(args.data, names)) for label, names in both] for both in splits]
     everybody = [pair for both in located for _, pairs in both for pair in pairs]
     with _bar(team, "checking", len(everybody), "pairs") as update:
         check_pictures(everybody, update)
+    check_apart(*([pair for both in located for pair in both[part][1]] for part in (0, 1)))
     fit_sets, validations = [], []
     for both in located:
         sets = []
