@@ -50,7 +50,7 @@ class Eraser:
         check_points(points, "an eraser's path")
         if not 0 < self.radius <= MAX_WIDTH:
             raise SketchError(
-                f"an eraser's radius must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.radius}",
+                f"an eraser's radius must be above 0 and at most {MAX_WIDTH:g} of the canvas, got {self.radius}",
                 field="radius",
             )
         object.__setattr__(self, "points", points)

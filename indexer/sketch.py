@@ -28,7 +28,8 @@ MAX_DRAWING_POINTS: Final = 1_000_000
 
 MAX_RASTER_PX: Final = 4096
 MAX_RASTER_BYTES: Final = 3 * 1024 * 1024
-MAX_WIDTH: Final = 0.2
+MAX_WIDTH: Final = float(np.float32(0.2))
+"""As float32, which the wire carries and which is a little more."""
 
 _SUPERSAMPLING: Final = 4
 
@@ -59,7 +60,7 @@ class Stroke:
         check_points(points, "a stroke")
         if not 0 < self.width <= MAX_WIDTH:
             raise SketchError(
-                f"a stroke's width must be above 0 and at most {MAX_WIDTH} of the canvas, got {self.width}",
+                f"a stroke's width must be above 0 and at most {MAX_WIDTH:g} of the canvas, got {self.width}",
                 field="width",
             )
         object.__setattr__(self, "points", points)

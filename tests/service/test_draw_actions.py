@@ -14,6 +14,7 @@ from indexer.fusion import fused_distance
 from indexer.regions import ink_mask
 from indexer.sketch import Stroke, rasterise
 from mgrl.v1 import search_pb2, search_pb2_grpc, sketch_pb2
+from service.answers import MAX_WEIGHT
 from service.async_client import AsyncClient
 from service.client import Client
 from service.convert import strokes_to_wire
@@ -71,6 +72,14 @@ def test_an_eraser_cuts_strokes_and_the_canvas_says_what_is_left(client, gallery
     assert sorted(canvas) == [2, 3, 4, 5]
     assert canvas[2].points.tolist() == [[0, 0.25], [0.375, 0.25]]
     assert ids(answer) == order(gallery, encoder, list(canvas.values()))
+
+
+def test_what_is_as_large_as_it_may_be_is_taken(client):
+    with client.draw(weights=dict.fromkeys((1, 2, 3), MAX_WEIGHT)) as drawing:
+        assert drawing.stroke([(0.1, 0.5), (0.9, 0.5)], width=0.2, pressure=np.ones(2, np.float32)).strokes == 1
+        assert drawing.erase(Eraser([(0.5, 0.5)], radius=0.2)).strokes == 2
+    with pytest.raises(SketchError, match="at most 0.2 of the canvas, got 0.201"):
+        Stroke(np.zeros((1, 2), np.float32), width=0.201)
 
 
 def test_options_change_in_mid_drawing(client, gallery, encoder):
