@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.episode import Episode
@@ -47,12 +48,13 @@ def test_it_fits_the_contract(example: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_it_draws_as_the_python_client_does(example: Path, service, tmp_path: Path) -> None:
-    strokes = [line(y0=0.2 + step / 10, y1=0.3 + step / 10) for step in range(4)]
+    strokes = [line(y0=0.2 + step / 10, y1=0.3 + step / 10, width=0.2) for step in range(3)]
+    strokes.append(line(0.5, 0.1, 0.5, 0.9, width=0.2, pressure=np.linspace(0, 1, 8, dtype=np.float32).round(3)))
     Episode(tuple(strokes), (1, 2, 3, 4)).save(tmp_path / "drawing.json")
     ran = npm(example, "run", "-s", "draw", "--", service.address, str(tmp_path / "drawing.json"))
     assert ran.returncode == 0, ran.stderr
     with Client(service.address) as client, client.draw(k=5) as drawing:
-        answers = [drawing.stroke(stroke.points, stroke.width) for stroke in strokes]
+        answers = [drawing.strokes([stroke]) for stroke in strokes]
     expected = [
         f"{number} " + "  ".join(f"{hit.photo_id} {hit.distance:.3f}" for hit in answer.hits)
         for number, answer in enumerate(answers, start=1)

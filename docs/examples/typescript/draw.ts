@@ -25,10 +25,14 @@ const contract = loadSync("mgrl/v1/search.proto", {
 });
 const { mgrl } = grpc.loadPackageDefinition(contract) as unknown as ProtoGrpcType;
 
+type SavedStroke = { points: [number, number][]; width?: number; pressure?: number[] };
+
 /** The strokes of a drawing as `mgrl demo` and the sketchpad save it. */
 function strokesOf(path: string): Stroke[] {
-  const drawing: { strokes: { points: [number, number][]; width?: number }[] } = JSON.parse(readFileSync(path, "utf8"));
-  return drawing.strokes.map(({ points, width }) => ({ x: points.map(([x]) => x), y: points.map(([, y]) => y), width }));
+  const drawing: { strokes: SavedStroke[] } = JSON.parse(readFileSync(path, "utf8"));
+  return drawing.strokes.map(({ points, width, pressure }) => (
+    { x: points.map(([x]) => x), y: points.map(([, y]) => y), width, pressure }
+  ));
 }
 
 const client = new mgrl.v1.SketchSearchService(address, grpc.credentials.createInsecure());
