@@ -50,32 +50,47 @@ export class Replay {
   }
 
   #run(ends, begin) {
-    let asked = 0;
+    const sent = new Map(); // a stage's messages by number
+    let [asked, held] = [0, 0]; // the latest of them; how many were refused for now
+    const send = (action) => {
+      asked = stream.send(action);
+      sent.set(asked, action);
+    };
     const ask = () => {
+      sent.clear();
       const stage = this.#stages.length;
       const strokes = this.#state.strokes.slice(stage ? ends[stage - 1] : 0, ends[stage]);
-      if (!stage && this.#state.picture) asked = this.#stream.send(rasterAction(this.#state.picture));
-      for (const some of parcels(strokes)) asked = this.#stream.send(strokesAction(some));
+      if (!stage && this.#state.picture) send(rasterAction(this.#state.picture));
+      for (const some of parcels(strokes)) send(strokesAction(some));
     };
     const fail = (message) => {
       byId("replay-note").textContent = message;
-      this.#stream.drop();
+      stream.drop();
     };
-    this.#stream = new Stream(() => ({ begin }), {
+    const again = (sequence) => {
+      held -= 1;
+      if (stream === this.#stream && this.isOpen) send(sent.get(sequence));
+    };
+    const stream = new Stream(() => ({ begin }), {
       open: ask,
       result: (sequence, result) => {
-        if (sequence < asked) return;
+        if (held || sequence < asked) return;
         const hits = result.ranking?.hits ?? [];
         const ranks = new Map(hits.map((hit) => [hit.photo_id, hit.rank]));
         this.#stages.push({ strokes: ends[this.#stages.length], hits: hits.slice(0, KEPT), ranks });
         byId("replay-note").textContent = `Ranking stage ${this.#stages.length} of ${ends.length}…`;
         if (this.#stages.length < ends.length) return ask();
-        this.#stream.drop();
+        stream.drop();
         this.#finish();
       },
-      error: (_, message) => fail(message),
+      error: (sequence, message, retry_ms) => {
+        if (retry_ms === null) return fail(message);
+        held += 1;
+        setTimeout(() => again(sequence), retry_ms);
+      },
       ended: ({ message }) => fail(message),
     });
+    this.#stream = stream;
   }
 
   #finish() {

@@ -131,11 +131,19 @@ def test_what_is_refused_for_now_is_sent_again_when_it_may_be(browser, galleries
     ):
         for one in (pad, unlimited):
             choose(one.tab, "people")
-            one.draw(strokes)
+        pad.draw(strokes, every=10)  # quicker than they are allowed
         pad.tab.wait_for_selector("#toast:has-text('Your drawing is kept, and sent then.')")
+        unlimited.draw(strokes, every=10)
         for one in (pad, unlimited):
             one.settled(5)
         assert pad.ranked() == unlimited.ranked()
+        replayed = []
+        for one in (pad, unlimited):
+            one.tab.keyboard.press("r")
+            one.tab.wait_for_selector("#stage:enabled", timeout=30_000)
+            one.tab.wait_for_selector("#stage-label:has-text('5 strokes')")
+            replayed.append(one.tab.eval_on_selector_all("#replay-hits > li", "hits => hits.map((hit) => hit.dataset.id)"))
+        assert replayed[0] == replayed[1]
 
 
 def test_among_a_thousand_strokes_an_edit_sends_what_it_changed(browser, address, episode):
