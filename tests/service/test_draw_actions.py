@@ -78,7 +78,7 @@ def test_what_is_as_large_as_it_may_be_is_taken(client):
     with client.draw(weights=dict.fromkeys((1, 2, 3), MAX_WEIGHT)) as drawing:
         assert drawing.stroke([(0.1, 0.5), (0.9, 0.5)], width=0.2, pressure=np.ones(2, np.float32)).strokes == 1
         assert drawing.erase(Eraser([(0.5, 0.5)], radius=0.2)).strokes == 2
-    with pytest.raises(SketchError, match="at most 0.2 of the canvas, got 0.201"):
+    with pytest.raises(SketchError, match=r"at most 0\.2 of the canvas, got 0\.201"):
         Stroke(np.zeros((1, 2), np.float32), width=0.201)
 
 

@@ -137,12 +137,12 @@ def test_what_is_refused_for_now_is_sent_again_when_it_may_be(browser, galleries
         for one in (pad, unlimited):
             one.settled(5)
         assert pad.ranked() == unlimited.ranked()
-        replayed = []
+        replayed, hits = [], "cards => cards.map((card) => card.dataset.id)"
         for one in (pad, unlimited):
             one.tab.keyboard.press("r")
             one.tab.wait_for_selector("#stage:enabled", timeout=30_000)
             one.tab.wait_for_selector("#stage-label:has-text('5 strokes')")
-            replayed.append(one.tab.eval_on_selector_all("#replay-hits > li", "hits => hits.map((hit) => hit.dataset.id)"))
+            replayed.append(one.tab.eval_on_selector_all("#replay-hits > li", hits))
         assert replayed[0] == replayed[1]
 
 
