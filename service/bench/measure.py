@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -121,8 +122,12 @@ async def memory_of_idle(crowd: Crowd, target: Target, sessions: int) -> Mapping
 
 
 async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Told) -> Mapping[str, float]:
-    """Memory after so many strokes over memory after the first tenth of them, both when nobody draws."""
-    done, errors, early = 0, 0, 0.0
+    """Memory in the last tenth of so many strokes over that in the second tenth, when the service is warm.
+
+    It is read after every round, when nobody draws. One reading differs from the next by some percent, for freed pages
+    go back to the system now and then: of each tenth the median counts.
+    """
+    done, errors, readings = 0, 0, list[tuple[int, int]]()
     for number in _numbers():
         outcome = await crowd.draw(replace(load, seed=load.seed + number))
         if not outcome.samples:
@@ -131,18 +136,19 @@ async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Tol
         errors += sum(outcome.errors.values())
         await asyncio.sleep(_IDLE_FOR_S)
         memory = await asyncio.to_thread(target.memory_bytes)
-        if not early and done >= strokes / 10:
-            early = memory
+        readings.append((done, memory))
         told(f"{done} strokes: {memory / 2**20:.0f} MB")
         if done >= strokes:
-            return {
-                "strokes": done,
-                "errors": errors,
-                "early_mb": early / 2**20,
-                "end_mb": memory / 2**20,
-                "ratio": memory / early,
-            }
+            early, end = (_tenth_mb(readings, done, tenth) for tenth in (2, 10))
+            return {"strokes": done, "errors": errors, "early_mb": early, "end_mb": end, "ratio": end / early}
     raise AssertionError("numbers do not end")
+
+
+def _tenth_mb(readings: Sequence[tuple[int, int]], strokes: int, tenth: int) -> float:
+    """Median of what was read in a tenth of the strokes; where nothing was, what was read next."""
+    begun = [(done, memory) for done, memory in readings if done > (tenth - 1) * strokes / 10]
+    within = [memory for done, memory in begun if done <= tenth * strokes / 10]
+    return statistics.median(within or [begun[0][1]]) / 2**20
 
 
 def _fast_again_s(samples: Sequence[tuple[float, float]], gone: float, target_s: float) -> float:

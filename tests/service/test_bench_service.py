@@ -323,3 +323,12 @@ def test_memory_is_flat_over_a_hundred_thousand_strokes_and_idle_drawings_are_sm
     more = ["--sessions", "1", "--seconds", "1", "--idle-sessions", "2000", "--json", str(idle)]
     assert main([*common, *more]) == 0, capsys.readouterr().err
     assert json.loads(idle.read_text())["idle"]["kb_each"] < 64
+
+
+def test_a_soak_compares_what_a_warm_service_took_with_what_it_takes_in_the_end():
+    mb = 1 << 20
+    read = {10: 100, 15: 180, 18: 170, 20: 172, 60: 400, 95: 190, 100: 200}
+    readings = [(strokes, found * mb) for strokes, found in read.items()]
+    assert measure._tenth_mb(readings, 100, 2) == 172
+    assert measure._tenth_mb(readings, 100, 10) == 195
+    assert measure._tenth_mb([(4, 7 * mb)], 4, 2) == measure._tenth_mb([(4, 7 * mb)], 4, 10) == 7
