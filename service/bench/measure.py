@@ -127,7 +127,7 @@ async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Tol
     It is read after every round, when nobody draws. One reading differs from the next by some percent, for freed pages
     go back to the system now and then: of each tenth the median counts.
     """
-    done, errors, readings = 0, 0, list[tuple[int, int]]()
+    done, errors, readings = 0, 0, list[tuple[int, float]]()
     for number in _numbers():
         outcome = await crowd.draw(replace(load, seed=load.seed + number))
         if not outcome.samples:
@@ -144,7 +144,7 @@ async def soak(crowd: Crowd, target: Target, load: Load, strokes: int, told: Tol
     raise AssertionError("numbers do not end")
 
 
-def _tenth_mb(readings: Sequence[tuple[int, int]], strokes: int, tenth: int) -> float:
+def _tenth_mb(readings: Sequence[tuple[int, float]], strokes: int, tenth: int) -> float:
     """Median of what was read in a tenth of the strokes; where nothing was, what was read next."""
     begun = [(done, memory) for done, memory in readings if done > (tenth - 1) * strokes / 10]
     within = [memory for done, memory in begun if done <= tenth * strokes / 10]
