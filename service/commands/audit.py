@@ -21,6 +21,9 @@ from service.audit_chain import Head, read_records, verify
 
 _MOST_SHOWN = 50
 
+_MOMENT = re.compile(r"(\d{4}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\.\d{6}Z)?)?)?)?)?)?)?", re.ASCII)
+"""The beginning of a record's moment, or all of it, so that texts can be compared; or nothing."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mgrl audit`."""
@@ -33,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("file", metavar="FILE", type=Path)
     show.add_argument("--gallery", help="only of this one")
     show.add_argument("--caller", help="only of this one")
-    show.add_argument("--since", metavar="DATE", default="", help="only from this moment on, such as 2026-01-31T12:00")
+    show.add_argument(
+        "--since", metavar="DATE", default="", help="only from this moment on (UTC), such as 2026-01-31T12:00"
+    )
     show.add_argument("--all", action="store_true", help="print more than the last 50")
 
 
@@ -60,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    if not _MOMENT.fullmatch(arguments.since):
+        raise ConfigError(f"--since takes a moment in UTC, such as 2026-01-31T12:00, got {arguments.since!r}")
     rows = [
         (
             str(record["n"]),

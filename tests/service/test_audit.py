@@ -361,7 +361,14 @@ def test_the_command_shows_what_is_asked_for(path, capsys):
         (["--gallery", "staff"], "2 of 2 records"),
         (["--caller", "desk", "--gallery", "guests"], "1 of 1 records"),
         (["--since", "2026-02"], "2 of 2 records"),
+        (["--since", "2026-02-01T00:00:00"], "2 of 2 records"),
+        (["--since", "2026-02-01T00:00:01"], "1 of 1 records"),
+        (["--since", "2026-02-02T00:00:00.000000Z"], "1 of 1 records"),
     ):
         assert mgrl(capsys, "show", path, *options)[1].splitlines()[0] == expected
+    for since in ("31.01.2026", "2026-2-1", "yesterday", "2026-02-01 12:00", "2026-02-01Z"):
+        status, output, errors = mgrl(capsys, "show", path, "--since", since)
+        assert (status, output) == (1, "")
+        assert errors.startswith("mgrl audit: --since takes a moment in UTC")
     with pytest.raises(DataError):
         list(read_records(path.with_name("none")))
