@@ -169,6 +169,9 @@ def _photos(console: Console, args: argparse.Namespace, files: _Files) -> Path:
         # FS2K's layout: its sketches are no photos to be searched.
         nested = args.photos / "photo"
         photos: Path = nested if nested.is_dir() and (args.photos / "sketch").is_dir() else args.photos
+        if files.folder.resolve().is_relative_to(photos.resolve()):
+            # Its sketch would be a photo of the next run, and be found first.
+            raise ConfigError(f"the results must lie outside of the photos, {files.folder} does not; choose a --folder")
         claim(files.folder, f"the photos in {photos.resolve()}")
         return photos
     claim(files.folder, f"{args.count} made-up people of seed {args.seed}")

@@ -157,6 +157,13 @@ def test_options_that_make_no_sense_are_refused_before_any_work(tmp_path, option
     assert not (tmp_path / "demo").exists()
 
 
+def test_the_results_of_a_demo_are_no_photos_of_the_next_one(pictures, monkeypatch):
+    monkeypatch.chdir(pictures / "photo")
+    with pytest.raises(ConfigError, match="the results must lie outside of the photos, demo does not"):
+        run("--photos", ".", "--stages", 2, "--folder", "demo")
+    assert not Path("demo").exists()
+
+
 def test_a_sketch_that_fits_no_photo_or_several_asks_for_the_target():
     with pytest.raises(ConfigError, match="say which one it shows with --target"):
         photo_of_sketch(Path("sketches/anna.png"), ["ben", "image0001"])
