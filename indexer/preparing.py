@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from indexer.children import end_with_parent
 from indexer.encoding import RegionEncoder
 from indexer.framing import FaceFraming
 from indexer.loading import Decoded, decode, decode_faces
@@ -135,6 +136,7 @@ _ours: list[Encoding] = []
 
 
 def _open(open_encoder: Callable[[], Any], framing: FaceFraming | None) -> None:
+    end_with_parent()
     # Ctrl-C goes to all processes of a terminal; the one that began the job ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _ours.append(Encoding(open_encoder(), 1, framing))

@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -14,13 +15,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from indexer.children import end_with_parent
 from indexer.drawing_order import episode_from_sketch, ink
 from indexer.encoding import default_threads
 from indexer.episode import DEFAULT_STAGES, Episode
 from indexer.errors import ConfigError, DataError, SketchError
 from indexer.sketch import CANVAS_PX, ink_on_black, square
 from training.data import Pair, open_image
-from training.stopping import end_with_parent
 
 _FRAME: Final = re.compile(r"(?P<sketch>.+)_(?P<stage>\d+)\.(png|jpg|jpeg|webp)$", re.IGNORECASE)
 
@@ -50,6 +51,7 @@ def make_episodes(
     Raises:
         DataError: a sketch is unreadable or has too little ink for so many stages, two pairs have one name, or the
             folder cannot be written.
+        MemoryError: a process was killed, which only the kernel does, and for its memory.
         ConfigError: stages is below 1.
     """
     if stages < 1:
@@ -69,9 +71,12 @@ def make_episodes(
             on_progress(done := done + 1)
     else:
         # Spawned, not forked: the caller may hold threads of torch or ONNX Runtime.
-        with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
-            for _ in pool.map(_make, jobs, chunksize=8):
-                on_progress(done := done + 1)
+        try:
+            with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
+                for _ in pool.map(_make, jobs, chunksize=8):
+                    on_progress(done := done + 1)
+        except BrokenProcessPool as error:
+            raise MemoryError("a process that drew was killed; run the same again: what is drawn is kept") from error
     return {name: episode or Episode.load(files[name]) for name, episode in cached.items()}
 
 

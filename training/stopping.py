@@ -1,9 +1,6 @@
 """Ctrl-C and `kill` ask a run to stop; it does so after the step at hand, and loses nothing."""
 
-import multiprocessing
-import os
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
@@ -35,15 +32,3 @@ def leave_to_parent(worker: int = 0) -> None:
     """In a process that draws batches: pass over the signals, which Ctrl-C and torchrun send to the whole group."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def end_with_parent() -> None:
-    """In a process of a pool: end when the one that started it was killed. It would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "called in a process that nobody started"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="mgrl-end-with-parent", daemon=True).start()

@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
+from indexer.children import end_with_parent
 from indexer.encoding import default_threads
 from indexer.errors import ConfigError
 from service.demo.painting import render_photo
@@ -47,7 +48,7 @@ def make_sample(folder: Path, count: int, seed: int, on_progress: Callable[[int]
             on_progress(done + number)
         return
     # Spawned, not forked: threads of ONNX Runtime or gRPC do not survive a fork.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), end_with_parent) as pool:
         for number, _ in enumerate(pool.map(_paint, missing, chunksize=8), start=1):
             on_progress(done + number)
 

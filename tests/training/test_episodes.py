@@ -1,8 +1,4 @@
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -40,24 +36,18 @@ def test_worker_processes_make_the_same_drawings(tiny_fs2k: Path, tmp_path: Path
     assert one == two
 
 
-def test_worker_processes_end_with_the_one_that_started_them(tiny_fs2k: Path, tmp_path: Path) -> None:
-    names = [f"photo1/image{number:04d}" for number in range(1, 7)]
-    program = (
-        "import sys; from pathlib import Path; from training.data import find_pair;"
-        "from training.episodes import make_episodes; data, out, *names = sys.argv[1:];"
-        "make_episodes([find_pair(Path(data), name) for name in names], Path(out), 8, workers=2)"
-    )
-    command = [sys.executable, "-c", program, str(tiny_fs2k), str(tmp_path), *names]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-        try:
-            while not list(tmp_path.rglob("*.json")):
-                assert process.poll() is None, process.communicate()[1]
-                time.sleep(0.01)
-            process.kill()
-            process.communicate(timeout=60)  # to the end of what its workers could write to
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+class Deadly(Pair):
+    """A pair whose arrival kills the process that is to draw it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_a_killed_worker_process_is_said(tiny_fs2k: Path, tmp_path: Path) -> None:
+    pairs = [find_pair(tiny_fs2k, name) for name in read_split(tiny_fs2k / "fit.txt")]
+    deadly = Deadly(pairs[0].name, pairs[0].photo, pairs[0].sketch)
+    with pytest.raises(MemoryError, match="a process that drew was killed; run the same again"):
+        make_episodes([deadly, *pairs[1:]], tmp_path, 8, workers=2)
 
 
 def test_every_name_has_a_seed_of_its_own() -> None:
