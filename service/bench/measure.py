@@ -24,8 +24,15 @@ _CLOSE_ENOUGH: Final = 1.15
 
 
 async def step(crowd: Crowd, load: Load) -> Row:
-    """One load: latencies in ms, strokes, errors, and drawings refused."""
-    return as_row(load, await crowd.draw(load))
+    """One load: latencies in ms, strokes, errors, and drawings refused.
+
+    Raises:
+        ConfigError: nothing was drawn, so there is nothing to tell.
+    """
+    row = as_row(load, await crowd.draw(load))
+    if not (row["strokes"] or row["errors"] or row["shed"]):
+        raise ConfigError("nobody drew a stroke in so short a time; give more --seconds, --per-s or --sessions")
+    return row
 
 
 def as_row(load: Load, outcome: Outcome) -> Row:

@@ -262,6 +262,13 @@ def test_options_out_of_range_are_named(options, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--find-capacity"]])
+def test_a_load_without_strokes_holds_nothing(service, capsys, more):
+    options = ["--address", service.address, "--sessions", "1", "--seconds", "0.01", *more]
+    assert main(["bench", "service", *options]) == 1
+    assert "nobody drew a stroke in so short a time" in capsys.readouterr().err
+
+
 def test_metrics_that_cannot_be_read_are_named(service, capsys):
     options = ["--address", service.address, "--sessions", "1", "--seconds", "0.3", "--soak", "1", "--metrics", "here"]
     assert main(["bench", "service", *options]) == 1
