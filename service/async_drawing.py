@@ -143,7 +143,7 @@ class AsyncClientDrawing(BaseDrawing):
             pause_s = next(pauses_s, None) if may_come_back(error) else None
             if pause_s is None:
                 raise self._given_up(first, error) from error
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(self._wait_s(pause_s, error))
             try:
                 return await self._resume()
             except grpc.aio.AioRpcError as again:

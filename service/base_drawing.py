@@ -66,6 +66,10 @@ class BaseDrawing:
         """Seconds before each attempt to get the connection back."""
         return pauses(self._resume_s if self._journal.is_begun else 0.0)
 
+    def _wait_s(self, pause_s: float, error: grpc.RpcError) -> float:
+        """Seconds to wait after an error: the pause, or longer where the service says when to come back."""
+        return max(pause_s, error_from_rpc(error, self._target).retry_after_s)
+
     def _given_up(self, first: grpc.RpcError, last: grpc.RpcError) -> PublicError:
         """What ended the drawing for good: what broke its connection first, or what then refused it."""
         self._has_ended = True

@@ -171,7 +171,7 @@ class ClientDrawing(BaseDrawing):
             pause_s = next(pauses_s, None) if may_come_back(error) else None
             if pause_s is None:
                 raise self._given_up(first, error) from error
-            time.sleep(pause_s)
+            time.sleep(self._wait_s(pause_s, error))
             try:
                 return self._resume()
             except grpc.RpcError as again:

@@ -1,16 +1,20 @@
 """Who is let in: measured by a clock that stands still unless it is moved."""
 
 import threading
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, closing, contextmanager
+from itertools import pairwise
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
-from service import admission
+from service import admission, client_drawing
 from service.admission import Admission, Seat, Slots
 from service.client import Client
 from service.errors import OverloadedError
 from tests.service.conftest import GatedEncoder, line, make_gallery, serving
+from tests.service.test_resume import Cable
 
 
 class Clock:
@@ -145,4 +149,46 @@ def test_in_overload_what_is_new_is_refused_and_what_runs_goes_on(tmp_path):
             assert drawing.strokes([line()]).hits
         with client.draw() as next_one:
             assert next_one.strokes([line()]).hits
+    gallery.close()
+
+
+def test_a_drawing_that_lost_its_seat_comes_back_no_sooner_than_it_is_told(tmp_path, encoder, monkeypatch):
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    refused, slept, drawing_seat = [], [], Admission.drawing
+
+    @contextmanager
+    def counted(self):
+        try:
+            with drawing_seat(self) as seat:
+                yield seat
+        except OverloadedError as error:
+            refused.append(error)
+            raise
+
+    with (
+        serving([gallery], encoder, max_drawings=1) as running,
+        closing(Cable(running.address)) as cable,
+        Client(cable.address) as far,
+        Client(running.address) as near,
+        far.draw() as drawing,
+        ExitStack() as seats,
+    ):
+        cable.pull()
+        while running.server._sketches._sessions:
+            time.sleep(0.01)
+        seats.enter_context(near.draw())
+
+        def sleep(seconds):
+            slept.append((len(refused), seconds))
+            if len(refused) >= 2:
+                seats.close()
+            time.sleep(min(seconds, 0.05))
+
+        monkeypatch.setattr(Admission, "drawing", counted)
+        monkeypatch.setattr(client_drawing, "time", SimpleNamespace(sleep=sleep))
+        cable.put_back()
+        assert drawing.strokes([line()]).strokes == 1
+    told = [pause for (before, _), (now, pause) in pairwise(slept) if now > before]
+    assert len(told) >= 2
+    assert min(told) >= refused[0].retry_after_s == 1.0
     gallery.close()
