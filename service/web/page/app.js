@@ -171,7 +171,10 @@ function account(time) {
   showTimings(onScreen.timings, onScreen.ranking, answersPen ? time - penUp : null);
   if (answersPen) penUp = null;
 }
-link.addEventListener("refused", ({ detail: { message, isRetried } }) => say(isRetried ? `${message}. Your drawing is kept, and sent then.` : message, true));
+link.addEventListener("refused", ({ detail: { message, isRetried } }) => {
+  setConnection("on", "Connected");
+  say(isRetried ? `${message}. Your drawing is kept, and sent then.` : message, true);
+});
 link.addEventListener("asleep", () => setConnection("on", "Resting"));
 link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
   setConnection("off", isFinal ? "Refused" : "Reconnecting…");

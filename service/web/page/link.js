@@ -126,7 +126,7 @@ export class Link extends EventTarget {
       this.#isHeld = true;
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#release(), retry_ms);
-    }
+    } else if (!this.#isOpen) this.#open(sequence); // the drawing is resumed, only its ranking failed
     this.#tell("refused", { message, isRetried });
   }
 

@@ -11,6 +11,7 @@ from service.config import Config
 from service.config_access import CreatedConfig, LimitsConfig
 from service.demo.sample import make_sample
 from service.demo.subject import invented_subject
+from service.drawing import Drawing
 from tests.service.conftest import serving
 from tests.service.web.browser import choose, in_chromium, opened
 from tests.service.web.page import page_for
@@ -118,6 +119,36 @@ def test_a_broken_connection_is_resumed_and_only_what_is_new_is_sent(browser, ga
         pad.settled(5)
         assert actions(messages)[2] == "begin"
         assert pad.ranked() == found
+
+
+def test_a_drawing_whose_first_ranking_fails_when_it_is_resumed_goes_on(
+    browser, galleries, model, episode, monkeypatch
+):
+    rank, failed = Drawing.rank, []
+
+    def fail_once(drawing, *arguments):
+        if not failed:
+            failed.append(drawing)
+            raise RuntimeError("as if the disk had failed")
+        return rank(drawing, *arguments)
+
+    strokes = episode.episode.strokes
+    with ExitStack() as stack, ExitStack() as first_page:
+        running = stack.enter_context(serving(galleries, model))
+        page = first_page.enter_context(page_for(running.address))
+        pad = stack.enter_context(opened(browser, page.address, expected="ERR_CONNECTION_REFUSED"))
+        choose(pad.tab, "people")
+        pad.draw(strokes[:3])
+        pad.settled(3)
+        first_page.close()
+        pad.tab.wait_for_selector("#trouble:has-text('has stopped')")
+        monkeypatch.setattr(Drawing, "rank", fail_once)
+        stack.enter_context(page_for(running.address, int(page.host.rpartition(":")[2])))
+        pad.tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
+        assert failed
+        assert pad.tab.is_hidden("#trouble")
+        pad.draw(strokes[3:4])
+        pad.settled(4)
 
 
 def test_what_is_refused_for_now_is_sent_again_when_it_may_be(browser, galleries, model, address, episode):
