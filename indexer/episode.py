@@ -180,4 +180,4 @@ def _stroke(number: int, entry: object) -> Stroke:
     except SketchError as error:
         raise SketchError(f"stroke {number}: {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
-        raise SketchError(f"stroke {number} must have numbers only, as [[x, y], ...]") from error
+        raise SketchError(f'stroke {number}: "width" must be a number') from error

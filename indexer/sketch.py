@@ -227,9 +227,16 @@ def check_points(points: npt.NDArray[np.float32], what: str) -> None:
 
 
 def as_float32(numbers: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """An array of what a caller sent; numbers beyond float32 become infinite, which `Stroke` refuses."""
-    with np.errstate(over="ignore"):
-        return np.asarray(numbers, dtype=np.float32)
+    """An array of what a caller sent; numbers beyond float32 become infinite, which `Stroke` refuses.
+
+    Raises:
+        SketchError: something else than numbers, or lists of unequal lengths.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(numbers, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SketchError("points must be [[x, y], ...], pressure [p, ...], numbers only") from error
 
 
 def _draw_stroke(pen: ImageDraw.ImageDraw, stroke: Stroke, side: int) -> None:

@@ -13,7 +13,7 @@ from indexer.erasing import Eraser
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
-from indexer.sketch import DEFAULT_WIDTH, Stroke
+from indexer.sketch import DEFAULT_WIDTH, Stroke, as_float32
 from mgrl.v1 import search_pb2
 from service.answers import DEFAULT_K, Answer, SearchOptions
 from service.base_drawing import BaseDrawing
@@ -29,7 +29,7 @@ class AsyncClientDrawing(BaseDrawing):
         self, points: Points, width: float = DEFAULT_WIDTH, pressure: npt.NDArray[np.float32] | None = None
     ) -> Answer:
         """Draw one stroke."""
-        return await self.strokes([Stroke(np.asarray(points, np.float32), width, pressure)])
+        return await self.strokes([Stroke(as_float32(points), width, pressure)])
 
     async def strokes(self, strokes: Iterable[Stroke | Points]) -> Answer:
         """Draw several strokes at once; one answer for all."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from indexer.erasing import Eraser
 from indexer.errors import PublicError, SketchError
 from indexer.metadata import Kind, Value
-from indexer.sketch import Stroke, as_float32
+from indexer.sketch import MAX_STROKES, Stroke, as_float32
 from mgrl.v1 import gallery_pb2, search_pb2, sketch_pb2
 from service.answers import Answer, SearchOptions
 from service.config_access import MAX_MESSAGE_BYTES
@@ -171,27 +171,33 @@ class Outbox:
         """Takes back steps.
 
         Raises:
-            SketchError: the count is below 1.
+            SketchError: the count is below 1, or above what any drawing has.
         """
-        undo = search_pb2.DrawUndo(count=_at_least_1(count, "undo"))
+        undo = search_pb2.DrawUndo(count=_steps(count, "undo"))
         return self._request(undo=undo)
 
     def redo(self, count: int) -> search_pb2.DrawRequest:
         """Does steps again that were undone.
 
         Raises:
-            SketchError: the count is below 1.
+            SketchError: the count is below 1, or above what any drawing has.
         """
-        redo = search_pb2.DrawRedo(count=_at_least_1(count, "redo"))
+        redo = search_pb2.DrawRedo(count=_steps(count, "redo"))
         return self._request(redo=redo)
 
     def erase(self, target: Eraser | Iterable[int]) -> search_pb2.DrawRequest:
-        """Takes strokes off the canvas by number, or what an eraser passes over."""
+        """Takes strokes off the canvas by number, or what an eraser passes over.
+
+        Raises:
+            SketchError: a number that no stroke can have.
+        """
         if isinstance(target, Eraser):
-            erase = search_pb2.DrawErase(path=eraser_to_wire(target))
-        else:
-            erase = search_pb2.DrawErase(strokes=search_pb2.StrokeNumbers(numbers=target))
-        return self._request(erase=erase)
+            return self._request(erase=search_pb2.DrawErase(path=eraser_to_wire(target)))
+        try:
+            numbers = search_pb2.StrokeNumbers(numbers=target)
+        except ValueError as error:
+            raise SketchError("strokes are numbered from 0, below 2**32; erase those that are on the canvas") from error
+        return self._request(erase=search_pb2.DrawErase(strokes=numbers))
 
     def options(self, options: SearchOptions) -> search_pb2.DrawRequest:
         """Ranks otherwise from now on."""
@@ -353,10 +359,10 @@ def as_stroke(stroke: Stroke | Points) -> Stroke:
     Raises:
         SketchError: they cannot be drawn.
     """
-    return stroke if isinstance(stroke, Stroke) else Stroke(np.asarray(stroke, np.float32))
+    return stroke if isinstance(stroke, Stroke) else Stroke(as_float32(stroke))
 
 
-def _at_least_1(count: int, action: str) -> int:
-    if count < 1:
-        raise SketchError(f"{action} must be of at least 1 step, got {count}")
+def _steps(count: int, action: str) -> int:
+    if not 1 <= count <= MAX_STROKES:
+        raise SketchError(f"{action} must be of 1 to {MAX_STROKES} steps, got {count}")
     return count

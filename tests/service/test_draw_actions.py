@@ -82,6 +82,37 @@ def test_what_is_as_large_as_it_may_be_is_taken(client):
         Stroke(np.zeros((1, 2), np.float32), width=0.201)
 
 
+def test_what_cannot_be_sent_is_refused_as_what_cannot_be_drawn(client, service):
+    ragged = [(0.1, 0.2), (0.3,)]
+    wrong = {
+        "strokes are numbered from 0": [lambda drawing: drawing.erase([-1]), lambda drawing: drawing.erase([2**32])],
+        "undo must be of 1 to 20000 steps, got 1099511627776": [lambda drawing: drawing.undo(2**40)],
+        "redo must be of 1 to 20000 steps, got 0": [lambda drawing: drawing.redo(0)],
+        "numbers only": [
+            lambda drawing: drawing.stroke(ragged),
+            lambda drawing: drawing.strokes([ragged]),
+            lambda drawing: drawing.extend(ragged),
+            lambda drawing: drawing.stroke([(0.1, 0.2)], pressure=[[0.1], [0.2, 0.3]]),
+        ],
+    }
+
+    async def use():
+        async with AsyncClient(service.address) as client, client.draw() as drawing:
+            for message, edits in wrong.items():
+                for edit in edits:
+                    with pytest.raises(SketchError, match=message):
+                        await edit(drawing)
+            return await drawing.stroke([(0.1, 0.2)])
+
+    with client.draw() as drawing:
+        for message, edits in wrong.items():
+            for edit in edits:
+                with pytest.raises(SketchError, match=message):
+                    edit(drawing)
+        assert drawing.stroke([(0.1, 0.2)]).strokes == 1
+    assert asyncio.run(use()).strokes == 1
+
+
 def test_options_change_in_mid_drawing(client, gallery, encoder):
     weights = {1: 0.0, 2: 0.5, 3: 2.0}
     with client.draw() as drawing:
