@@ -130,13 +130,19 @@ def read_records(path: Path) -> Iterator[Mapping[str, Any]]:
     """The good records of a log, oldest first; lines that are none are passed over: see `verify`.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, or no line of the log is a record.
     """
+    is_log = is_other = False
     for _, _, line in _lines(path):
         try:
-            yield read_record(line)
+            record = read_record(line)
         except ValueError:
-            continue
+            is_other = True
+        else:
+            is_log = True
+            yield record
+    if is_other and not is_log:
+        raise DataError(f"{path.name} is no audit log: none of its lines is a record")
 
 
 def verify(path: Path, expected: Head | None = None) -> Verified:

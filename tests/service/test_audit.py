@@ -372,3 +372,11 @@ def test_the_command_shows_what_is_asked_for(path, capsys):
         assert errors.startswith("mgrl audit: --since takes a moment in UTC")
     with pytest.raises(DataError):
         list(read_records(path.with_name("none")))
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\x00", b'{"a": 1}\n', b"no log"])
+def test_a_file_that_is_no_log_is_not_shown_as_one_without_records(path, capsys, content):
+    path.write_bytes(content)
+    status, output, errors = mgrl(capsys, "show", path)
+    assert (status, output) == (1, "")
+    assert errors == "mgrl audit: audit.jsonl is no audit log: none of its lines is a record\n"
