@@ -3,8 +3,10 @@
 Only commands use this file; library code reports through callbacks and never prints.
 """
 
+import errno
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +86,21 @@ def printable(text: str) -> str:
     )
 
 
+def check_writable(path: Path) -> None:
+    """Refuse before the work a file that could not be written after it; makes its folder.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with _said(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Asked, not tried: a pipe may mind being opened and closed.
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """The result as JSON, where a file was asked for; NaN and infinity, which JSON has not, as null.
 
@@ -92,9 +109,15 @@ def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """
     if path is None:
         return
-    try:
+    with _said(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileExistsError as error:
         raise DataError(f"cannot write {path}: {path.parent} is no folder") from error
     except OSError as error:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from indexer.console import printable
+from indexer.console import check_writable, printable
 from indexer.errors import GalleryHeldError, PublicError
 
 COMMANDS: Final = {
@@ -56,6 +56,9 @@ _EXTRAS: Final = {
 }
 """Module that the base install lacks -> extra that brings it."""
 
+_RESULTS: Final = ("json", "html", "picture", "failed", "outcomes")
+"""Options that name files to write: looked at before the work, which may take hours."""
+
 _HELD: Final = 75
 """EX_TEMPFAIL of sysexits.h, which schedulers take for "try again"."""
 
@@ -89,7 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.add_arguments(parser)
         parse = getattr(command, "parse", argparse.ArgumentParser.parse_args)
-        status: int = command.run(parse(parser, rest))
+        parsed = parse(parser, rest)
+        for result in filter(None, (getattr(parsed, option, None) for option in _RESULTS)):
+            check_writable(result)
+        status: int = command.run(parsed)
         sys.stdout.flush()
         return status
     except PublicError as error:

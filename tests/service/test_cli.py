@@ -1,8 +1,10 @@
 import errno
+import importlib
 import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +80,30 @@ def raising(error: BaseException) -> Callable[[object], int]:
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ("ingest", "gallery", "photos", "--failed"),
+        ("ingest", "gallery", "photos", "--outcomes"),
+        ("ingest", "gallery", "photos", "--json"),
+        ("bench service", "--json"),
+        ("bench service", "--html"),
+        ("bench service", "--picture"),
+        ("bench ingest", "--html"),
+        ("evaluate", "--data", "faces", "--split", "val.txt", "--json"),
+    ],
+)
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, job: tuple[str, ...]
+) -> None:
+    name, *options = job
+    monkeypatch.setattr(importlib.import_module(COMMANDS[name][0]), "run", raising(AssertionError("it worked")))
+    (tmp_path / "file").touch()
+    for place, why in ((tmp_path, "Is a directory"), (tmp_path / "file" / "x", f"{tmp_path / 'file'} is no folder")):
+        assert main([*name.split(), *options, str(place)]) == 1
+        assert capsys.readouterr().err == f"mgrl {name}: cannot write {place}: {why}\n"
+    with pytest.raises(AssertionError, match="it worked"):
+        main([*name.split(), *options, str(tmp_path / "new" / "x")])
+    assert list((tmp_path / "new").iterdir()) == []
