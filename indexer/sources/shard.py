@@ -173,6 +173,7 @@ class _Sidecars:
 
     def _values(self, cells: Mapping[str, Any]) -> dict[str, Value | None]:
         values: dict[str, Value | None] = {}
+        kinds: dict[str, Kind] = {}
         for column, cell in cells.items():
             name = column.partition(":")[0]
             if self._chosen is not None and name not in self._chosen:
@@ -185,9 +186,10 @@ class _Sidecars:
                 values[name] = typed(kind, cell, has_types=True)
             except DataError as error:
                 raise DataError(f"field {name}: {error}") from error
-            self._kinds[name] = kind
-        if len(self._kinds) > MAX_FIELDS:
+            kinds[name] = kind
+        if len(self._kinds.keys() | kinds) > MAX_FIELDS:
             raise DataError(f"a gallery may have {MAX_FIELDS} metadata fields; choose some with --fields")
+        self._kinds.update(kinds)  # now that all of it holds: what is refused says nothing about the others
         return values
 
 

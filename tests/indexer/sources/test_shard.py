@@ -234,6 +234,17 @@ def test_a_field_has_the_kind_of_its_first_value_in_all_archives_of_a_job(tmp_pa
     assert Store.open(tmp_path / "g").fields() == {"age": Kind.NUMBER, "n0": Kind.NUMBER, "n2": Kind.NUMBER}
 
 
+def test_fields_of_metadata_that_is_refused_do_not_bind_other_photos(tmp_path: Path) -> None:
+    beside = [{f"n{n}": n for n in range(65)}, {"age": "old", "a field": 1}, {"age": 31}]
+    members: dict[str, bytes] = {}
+    for n, cells in enumerate(beside):
+        members |= {f"{n}.png": paint(tmp_path / f"{n}.png", n).read_bytes(), f"{n}.json": json.dumps(cells).encode()}
+    (tmp_path / "s.tar").write_bytes(archive(members))
+    report = ingest(tmp_path / "g", [tmp_path / "s.tar"], PixelEncoder())
+    assert (report.added, [name for name, _ in report.skipped]) == (1, ["s.tar/0.png", "s.tar/1.png"])
+    assert Store.open(tmp_path / "g").photo("2").metadata == {"age": 31.0}
+
+
 def test_standard_input_is_an_archive_or_a_list(tmp_path: Path) -> None:
     data = archive({"a.jpg": b"a", "b.jpg": b"b"})
     for packed in (data, gzip.compress(data)):
