@@ -76,17 +76,17 @@ def insert_photos(connection: sa.Connection, segment: Mapping[str, Any], photos:
 
 
 def insert_aliases(connection: sa.Connection, aliases: Sequence["Alias"]) -> list[str]:
-    """Give photos further names.
+    """Give photos further names; one of them may be called by a name that comes before in the list.
 
     Returns:
         The photos that are not there.
     """
     rows = rows_of(connection, [alias.of for alias in aliases])
-    new = [
-        {"photo_id": alias.photo_id, "row": rows[alias.of], "source": alias.source}
-        for alias in aliases
-        if alias.of in rows
-    ]
+    new = []
+    for alias in aliases:
+        if alias.of in rows:
+            rows[alias.photo_id] = rows[alias.of]
+            new.append({"photo_id": alias.photo_id, "row": rows[alias.of], "source": alias.source})
     if new:
         connection.execute(sa.insert(ALIASES), new)
     return [alias.of for alias in aliases if alias.of not in rows]

@@ -28,7 +28,7 @@ from indexer.framing import framing_of
 from indexer.ingest_report import LISTED, IngestProgress, IngestReport
 from indexer.ledger import is_disk_full, manifest_path, megabytes
 from indexer.loading import Decoded, Loaded, face_content, face_item, load_ahead
-from indexer.metadata import Changes, Kind
+from indexer.metadata import Changes, Kind, Value
 from indexer.metadata_file import read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
 from indexer.preparing import Decoding, Preparer, embeddings_of
@@ -48,10 +48,23 @@ _LEDGER_BYTES: Final = 600
 
 @dataclass
 class _Batch:
-    """What is to become durable at once: photos to encode, and outcomes that hold as soon as these do."""
+    """What is to become durable at once: photos to encode, and outcomes that hold as soon as these do.
+
+    Of the others aliases are `early` whose photos are stored already: the batch may give these another content.
+    """
 
     photos: list[tuple[Outcome, bytes, Decoded]] = field(default_factory=list)
     others: list[Outcome] = field(default_factory=list)
+    early: list[Alias] = field(default_factory=list)
+    late: list[Alias] = field(default_factory=list)
+
+    def add_other(self, outcome: Outcome) -> None:
+        """Let an outcome wait that is no photo of its own."""
+        self.others.append(outcome)
+        if outcome.fate is Fate.ALIASED:
+            is_of_batch = any(photo.photo_id == outcome.of for photo, _, _ in self.photos)
+            alias = Alias(outcome.photo_id, outcome.item.name, outcome.of)
+            (self.late if is_of_batch else self.early).append(alias)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -121,7 +134,7 @@ class _Job:
             return
         is_written = outcome.fate is Fate.ALIASED or (outcome.fate is Fate.ALREADY_THERE and item.metadata)
         if is_written or self.placer.is_unwritten(content_hash):
-            self._batch.others.append(_let_go(outcome))
+            self._batch.add_other(_let_go(outcome))
             return
         self._settle(outcome)
         self.tell()
@@ -150,6 +163,8 @@ class _Job:
         for outcome in batch.outcomes:
             kinds |= outcome.item.kinds  # of what lies beside photos, which no survey saw
         _declare(self._store, kinds)
+        if batch.early:
+            self._store.add_aliases(batch.early)
         if batch.photos:
             photos = [self._new_photo(*photo) for photo in batch.photos]
             embeddings = embeddings_of([decoded for _, _, decoded in batch.photos], encoder)
@@ -157,18 +172,14 @@ class _Job:
             (self._store.upsert if replaces else self._store.append)(photos, embeddings)
             self.described += sum(bool(photo.metadata) for photo in photos)
             self._count_framing(batch)
-        aliases = [
-            Alias(outcome.photo_id, outcome.item.name, outcome.of)
-            for outcome in batch.others
-            if outcome.fate is Fate.ALIASED
-        ]
-        if aliases:
-            self._store.add_aliases(aliases)
-        known = {outcome.photo_id: outcome.item for outcome in batch.others if outcome.fate is Fate.ALREADY_THERE}
-        changed = self._store.changed_metadata({photo_id: item.metadata for photo_id, item in known.items()})
+        if batch.late:
+            self._store.add_aliases(batch.late)
+        # Of what was replaced values are kept: those that are to go are taken away here.
+        known = [outcome for outcome in batch.outcomes if outcome.fate in (Fate.ALREADY_THERE, Fate.REPLACED)]
+        changed = self._store.changed_metadata({outcome.photo_id: self._known(outcome) for outcome in known})
         if changed:
             self._store.describe(changed)
-            self.described += len(changed)
+            self.described += len(changed.keys() - {outcome.photo_id for outcome, _, _ in batch.photos})
         self.placer.written()
         for outcome in batch.outcomes:
             self._settle(outcome)
@@ -213,9 +224,12 @@ class _Job:
             self.same.append((outcome.item.name, outcome.of))
         self._on_outcome(outcome)
 
+    def _known(self, outcome: Outcome) -> Mapping[str, Value | None]:
+        """What the source says of a photo, and the metadata file, which has the last word."""
+        return {**outcome.item.metadata, **self._metadata.get(outcome.photo_id, {})}
+
     def _new_photo(self, outcome: Outcome, content_hash: bytes, decoded: Decoded) -> NewPhoto:
-        known = {**outcome.item.metadata, **self._metadata.get(outcome.photo_id, {})}
-        metadata = {name: value for name, value in known.items() if value is not None}
+        metadata = {name: value for name, value in self._known(outcome).items() if value is not None}
         return NewPhoto(
             outcome.photo_id, outcome.item.name, decoded.thumbnail, content_hash=content_hash, metadata=metadata
         )

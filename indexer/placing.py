@@ -59,7 +59,7 @@ class Placer:
         self.register = Register(store.names())
         self._store = store
         self._duplicates = duplicates
-        self._own_ids = Register(())
+        self._given = Register(())
         self._unwritten: dict[bytes, list[tuple[str, str]]] = {}
 
     def place(self, item: Item, content_hash: bytes) -> Outcome:
@@ -69,12 +69,13 @@ class Placer:
             item: the photo.
             content_hash: SHA-256 of its file.
         """
-        if item.has_own_id:
-            if self._own_ids.has_id(item.photo_id) and not self._own_ids.has(item.photo_id, content_hash):
-                reason = f"another photo of this job has the id {item.photo_id[:80]!r}; an id may be given once"
-                return Outcome(item, Fate.SKIPPED, reason=reason)
-            self._own_ids.put(item.photo_id, content_hash)
+        is_given = item.has_own_id and self._given.has_id(item.photo_id)
+        if is_given and not self._given.has(item.photo_id, content_hash):
+            reason = f"another photo of this job has the id {item.photo_id[:80]!r}; an id may be given once"
+            return Outcome(item, Fate.SKIPPED, reason=reason)
         outcome = self._found(item, content_hash) or self._new(item)
+        if given := item.photo_id if item.has_own_id else outcome.photo_id:
+            self._given.put(given, content_hash)
         if outcome.fate in (Fate.ADDED, Fate.REPLACED, Fate.ALIASED):
             self.register.put(outcome.photo_id, content_hash)
             self._unwritten.setdefault(content_hash, []).append((outcome.photo_id, item.name))
@@ -100,7 +101,9 @@ class Placer:
             for name in (photo_id, f"{photo_id}#1"):  # the first of several faces
                 if self.register.has(name, content_hash):
                     return Outcome(item, Fate.ALREADY_THERE, name)
-        there = self._unwritten.get(content_hash, []) + self._store.names_of(content_hash)
+        known = self._store.names_of(content_hash) + self._unwritten.get(content_hash, [])
+        # Names that the store still has may stand for another content by now, which is not written yet.
+        there = [(name, source) for name, source in known if self.register.has(name, content_hash)]
         if not there:  # the digests are those of another content
             return None
         if item.has_own_id:

@@ -1,5 +1,6 @@
 """What becomes of photos under ids of their callers, and under two names, in jobs that run again."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from indexer.store import Store
 from tests.conftest import PixelEncoder
 from tests.indexer.test_ingest import paint
 
+Row = tuple[str, str, int | None]
+"""An id, a file, and an age: 0 says nothing of it, None takes it away."""
+
 
 @dataclass
 class Given:
     """Files under ids of their caller, and what is known about them."""
 
     folder: Path
-    rows: list[tuple[str, str, int]]
+    rows: list[Row]
     name: str = "given"
 
     def survey(self, fields: Mapping[str, Kind]) -> Survey:
@@ -38,7 +42,7 @@ class Given:
                 photo_id,
                 partial(read_bytes, self.folder / file),
                 has_own_id=True,
-                metadata={"age": float(age)} if age else {},
+                metadata={"age": age if age is None else float(age)} if age != 0 else {},
             )
 
 
@@ -56,9 +60,7 @@ class Job:
         self.gallery, self.faces = folder / "g", folder / "faces"
         self.fates: list[tuple[str, str, str]] = []
 
-    def run(
-        self, *rows: tuple[str, str, int], duplicates: Duplicates = Duplicates.SKIP, batch: int = 4
-    ) -> IngestReport:
+    def run(self, *rows: Row, duplicates: Duplicates = Duplicates.SKIP, batch: int = 4) -> IngestReport:
         self.fates = []
 
         def note(outcome: Outcome) -> None:
@@ -71,6 +73,11 @@ class Job:
 
     def ids(self) -> list[str]:
         return [photo_id for photo_id in Store.open(self.gallery).snapshot().contents.photo_ids if photo_id]
+
+    def names(self) -> dict[str, str]:
+        """Every name with the file that has its content."""
+        files = {hashlib.sha256(path.read_bytes()).digest(): path.name for path in self.faces.iterdir()}
+        return {photo_id: files[content] for photo_id, content in Store.open(self.gallery).names()}
 
     def age(self, photo_id: str) -> object:
         return Store.open(self.gallery).photo(photo_id).metadata.get("age")
@@ -87,6 +94,21 @@ def test_another_content_under_an_own_id_takes_its_place(tmp_path: Path, faces: 
     # What was replaced is gone, and may come back under its id or another.
     report = job.run(("d", "0.png", 0), ("a", "2.png", 0))
     assert (report.added, report.already_there) == (1, 1)
+
+
+def test_a_value_that_is_taken_away_is_gone_from_a_photo_that_is_replaced_at_once(tmp_path: Path, faces: Path) -> None:
+    job = Job(tmp_path)
+    job.run(("a", "0.png", 30))
+    report = job.run(("a", "1.png", None))
+    assert (report.replaced, report.described, job.age("a")) == (1, 0, None)
+
+
+def test_the_metadata_file_has_the_last_word_in_every_run(tmp_path: Path, faces: Path) -> None:
+    (tmp_path / "people.jsonl").write_text('{"photo_id": "a", "age": 31}')
+    for _ in range(2):
+        source = Given(faces, [("a", "0.png", 30)])
+        ingest(tmp_path / "g", [source], PixelEncoder(), metadata=tmp_path / "people.jsonl")
+        assert Job(tmp_path).age("a") == 31.0
 
 
 def test_changed_metadata_is_written_and_unchanged_is_not(tmp_path: Path, faces: Path) -> None:
@@ -106,6 +128,19 @@ def test_an_id_that_a_job_gives_to_two_photos_is_the_first_ones(tmp_path: Path, 
         report = job.run(("a", "0.png", 0), ("a", "1.png", 0), ("a", "0.png", 0))
         assert report.skipped == (("given 1.png", "another photo of this job has the id 'a'; an id may be given once"),)
         assert (report.failed, Store.open(job.gallery).photo("a").source) == (1, "given 0.png")
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_id_that_was_made_for_a_photo_of_a_job_is_not_given_to_another(
+    tmp_path: Path, faces: Path, batch: int
+) -> None:
+    paint(tmp_path / "folder" / "a.png", 6)
+    (tmp_path / "people.csv").write_text("path,photo_id\nfaces/0.png,a\nfaces/1.png,b\n")
+    for added in (2, 0):
+        report = ingest(tmp_path / "g", [tmp_path / "folder", tmp_path / "people.csv"], PixelEncoder(), batch=batch)
+        assert (report.added, report.replaced, report.failed) == (added, 0, 1)
+        assert report.skipped == (("faces/0.png", "another photo of this job has the id 'a'; an id may be given once"),)
+        assert Store.open(tmp_path / "g").photo("a").source == "folder/a.png"
 
 
 def test_duplicates_are_skipped_and_named(tmp_path: Path, faces: Path) -> None:
@@ -135,6 +170,28 @@ def test_duplicates_become_aliases_that_know_nothing_of_their_own(tmp_path: Path
     # An alias that gets a content of its own is a photo from then on.
     report = job.run(("twin", "2.png", 50), duplicates=Duplicates.ALIAS)
     assert (report.replaced, job.ids(), job.age("a"), job.age("twin")) == (1, ["a", "b", "twin"], 30.0, 50.0)
+
+
+def test_several_aliases_of_a_stored_photo_may_come_in_one_batch(tmp_path: Path, faces: Path) -> None:
+    job = Job(tmp_path)
+    job.run(("a", "0.png", 30))
+    rows: list[Row] = [("second", "0.png", 0), ("third", "0.png", 0)]
+    assert job.run(*rows, duplicates=Duplicates.ALIAS).duplicates == 2
+    assert (job.ids(), job.names()) == (["a"], dict.fromkeys(("a", "second", "third"), "0.png"))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_alias_keeps_its_content_where_the_job_replaces_its_photo(tmp_path: Path, faces: Path, batch: int) -> None:
+    job = Job(tmp_path)
+    job.run(("a", "0.png", 0), ("b", "1.png", 0), ("c", "1.png", 0), duplicates=Duplicates.ALIAS)
+    # The alias before and after its photo gets another content, and another alias of the new one.
+    rows: list[Row] = [("d", "0.png", 0), ("a", "2.png", 0), ("b", "3.png", 0), ("e", "1.png", 0)]
+    rows += [("f", "2.png", 0), ("g", "0.png", 0)]
+    report = job.run(*rows, duplicates=Duplicates.ALIAS, batch=batch)
+    assert (report.added, report.replaced, report.duplicates) == (0, 2, 4)
+    after = {"a": "2.png", "b": "3.png", "c": "1.png", "d": "0.png", "e": "1.png", "f": "2.png", "g": "0.png"}
+    assert job.names() == after
+    assert job.run(*rows, duplicates=Duplicates.ALIAS).already_there == 6
 
 
 def test_duplicates_that_are_kept_are_photos_and_stay_so(tmp_path: Path, faces: Path) -> None:
