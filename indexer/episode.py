@@ -87,7 +87,10 @@ class Episode:
             raise SketchError(f"the drawing {path.name} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise SketchError(f"{path.name} must be a JSON file with a drawing: {error}") from error
-        return cls.from_json(raw)
+        try:
+            return cls.from_json(raw)
+        except SketchError as error:
+            raise SketchError(f"{path.name}: {error}") from error
 
     @classmethod
     def from_json(cls, raw: object) -> Self:

@@ -26,6 +26,9 @@ def read_cases(files: Sequence[Path], names: Sequence[str], stages: int) -> dict
     for file in files:
         try:
             episode = Episode.load(file)
+        except SketchError as error:
+            raise DataError(str(error)) from error
+        try:
             ends = visible_stage_ends(episode.strokes, [ink(stroke) for stroke in episode.strokes], stages)
         except SketchError as error:
             raise DataError(f"{file.name}: {error}") from error

@@ -75,7 +75,7 @@ def test_what_is_no_case_says_why(tiny_fs2k: Path, tmp_path: Path, saved: list[P
         "which is not in the split": {**whole, "target": "photo9/image9999"},
         "lies on a picture": {**whole, "picture": "iVBORw0KGgo="},
         "were asked for; ask for fewer": {**whole, "strokes": whole["strokes"][:2]},
-        "must be a JSON object": ["no drawing"],
+        '^bad.json: a drawing must be a JSON object with a list "strokes"$': ["no drawing"],
     }
     for words, raw in refused.items():
         (tmp_path / "bad.json").write_text(json.dumps(raw))
@@ -83,8 +83,11 @@ def test_what_is_no_case_says_why(tiny_fs2k: Path, tmp_path: Path, saved: list[P
             read_cases([tmp_path / "bad.json"], names, 6)
     with pytest.raises(DataError, match="several drawings are of"):
         read_cases([saved[0], saved[0]], names, 6)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"^the drawing gone\.json cannot be read: No such file or directory$"):
         read_cases([tmp_path / "gone.json"], names, 6)
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match=r"^bad\.json must be a JSON file with a drawing: "):
+        read_cases([tmp_path / "bad.json"], names, 6)
 
 
 def test_frames_and_drawings_exclude_each_other(
