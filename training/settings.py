@@ -1,10 +1,10 @@
 """What decides a training run, and how it is computed."""
 
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from indexer.encoding import default_threads
 from indexer.errors import ConfigError
 from training.batches import Augmentation
 
@@ -70,6 +70,8 @@ class FitConfig:
         for name in (*no_less, "trunk_rate", "head_rate"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed >= 2**64:
+            raise ConfigError(f"seed must be below 2**64, got {self.seed}")
         if self.batch < 2:
             raise ConfigError("batch must be at least 2, got 1: a sketch alone in it has nobody to be told from")
         if self.dim < 2:
@@ -89,7 +91,7 @@ class Setup:
         checkpoint_minutes: between checkpoints within an epoch; there is one at its end, too.
 
     Raises:
-        ConfigError: out of range, or more workers than this machine has cores.
+        ConfigError: out of range, or more workers than there are cores for this process.
     """
 
     device: str = "cpu"
@@ -100,8 +102,8 @@ class Setup:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        cores = os.cpu_count() or 1
+        cores = default_threads()
         if not 0 <= self.workers <= cores:
-            raise ConfigError(f"workers must be from 0 to {cores}, the cores of this machine, got {self.workers}")
+            raise ConfigError(f"workers must be from 0 to {cores}, the cores this process may use, got {self.workers}")
         if not self.checkpoint_minutes >= 0:
             raise ConfigError(f"checkpoint_minutes must be 0 (after every step) or more, got {self.checkpoint_minutes}")

@@ -1,6 +1,7 @@
 """Validation during training: some stages of every drawing, ranked among a data set's photos."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,16 @@ from training.batches import PairSet, Pixels
 from training.encoder.single_pass import SinglePassEncoder
 from training.metrics import Scores, score, target_ranks
 
+NOTED: Final = ("epoch", "seconds", "m_at_a", "m_at_b", "w_m_at_b")
+"""What the record of a validation holds beside each data set's m@B, which stands under its name."""
+
 
 @dataclass(frozen=True)
 class Validation:
     """What a data set's drawings are ranked among in validation.
 
     Args:
-        name: of the data set.
+        name: of the data set, none of `NOTED`.
         probes: validation identities.
         distractors: (photos, size, size, 3) uint8, further gallery photos.
     """

@@ -28,7 +28,7 @@ from training.export import PARITY, export, parity  # noqa: E402
 from training.fit import Watcher, fit  # noqa: E402
 from training.metrics import Scores  # noqa: E402
 from training.settings import FitConfig, Setup  # noqa: E402
-from training.validate import Validation  # noqa: E402
+from training.validate import NOTED, Validation  # noqa: E402
 
 
 def pair_set(root: Path, split: str, folder: Path) -> PairSet:
@@ -126,6 +126,7 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     assert [record["epoch"] for record in first["state"]["history"]] == [1, 2]
     record = json.loads((out / "run.json").read_text())
     assert record["validations"] == first["state"]["history"]
+    assert first["state"]["history"][0].keys() == {*NOTED, "val"}
     assert (record["data"]["val"][0]["split"], record["data"]["val"][0]["pairs"], record["stages"]) == ("val", 2, 8)
     assert record["weights"] == "random"
     assert list((out / "tensorboard").glob("events*"))
@@ -182,9 +183,10 @@ def checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def test_resuming_reaches_the_weights_of_an_unbroken_run(
-    data: tuple[list[PairSet], list[Validation]], tmp_path: Path
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two steps an epoch: stopped in the middle of the second, fallen in the middle of the third, gone on with."""
+    monkeypatch.setattr("training.settings.default_threads", lambda: 2)
     config = replace(SMALL, ema=0.9)
     fit(config, *data, tmp_path / "whole", None)
     stopper, fallen, rest = Stopper(3), Stopper(6, fall=True), Stopper(0)
@@ -326,12 +328,14 @@ def test_data_that_cannot_be_trained_on_is_refused(
         (["--workers", "4096"], "workers must be from 0 to "),
         (["--checkpoint-minutes", "nan"], "checkpoint_minutes must be 0 (after every step) or more, got nan"),
         (["--seed", "-1"], "seed must be 0 or more, got -1"),
+        (["--seed", str(2**64)], "seed must be below 2**64, got 18446744073709551616"),
         (["--moved-share", "nan"], "moved_share must be a share from 0 to 1, got nan"),
         (["--moved-share", "1.5"], "moved_share must be a share from 0 to 1, got 1.5"),
         (["--stages", "0"], "a drawing must have at least 1 stage, got 0"),
         (["--weights", "imagenett"], "there is no file imagenett to start from; --weights takes default, imagenet, "),
         (["--val", "a/val.txt", "b/val.txt"], "--fit and --val must name as many split files, got 1 and 2"),
         (["--fit", "a", "b", "--val", "a/v.txt", "b/v.txt"], "the --val files must differ in name"),
+        (["--val", "a/epoch.txt"], "a --val file must not be called epoch, m_at_a, m_at_b, seconds or w_m_at_b"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_line(

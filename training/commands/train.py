@@ -27,7 +27,7 @@ examples:
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from indexer.console import Update
     from training.batches import PairSet
     from training.fit import Watcher
+    from training.settings import FitConfig, Setup
     from training.team import Team
     from training.validate import Validation
 
@@ -128,14 +129,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, team: "Team") -> int:
-    from dataclasses import asdict
-
     from indexer.errors import ConfigError
     from training.batches import Augmentation
-    from training.encoder.start import weights_file, weights_name
-    from training.fit import fit
+    from training.encoder.start import weights_file
+    from training.holding import held
     from training.settings import FitConfig, Setup
-    from training.stopping import StopSignals
 
     if args.stages < 1:
         raise ConfigError(f"a drawing must have at least 1 stage, got {args.stages}")
@@ -144,6 +142,17 @@ def _run(args: argparse.Namespace, team: "Team") -> int:
     setup = Setup(args.device, args.precision, args.workers, args.checkpoint_minutes)
     weights = weights_file(args.weights)
     args.out = args.out or Path("runs") / args.data.resolve().name
+    with held(args.out) if team.is_first else nullcontext():
+        return _train(args, config, setup, weights, team)
+
+
+def _train(args: argparse.Namespace, config: "FitConfig", setup: "Setup", weights: Path | None, team: "Team") -> int:
+    from dataclasses import asdict
+
+    from training.encoder.start import weights_name
+    from training.fit import fit
+    from training.stopping import StopSignals
+
     splits = team.share(_read_splits(args) if team.is_first else [])
     with team.first_on_each_machine():
         fit_sets, validations = _load(args, splits, config.size_px, team)
@@ -243,6 +252,7 @@ def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """The files of --fit and --val; without them those of the splits made here, one each a folder of photos."""
     from indexer.errors import ConfigError
     from training.pairs import find_pairs, require_paired, split_people
+    from training.validate import NOTED
 
     if (args.fit is None) != (args.val is None):
         raise ConfigError("--fit and --val come together: name both, or neither to use all pairs of --data")
@@ -251,6 +261,9 @@ def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
             raise ConfigError(f"--fit and --val must name as many split files, got {len(args.fit)} and {len(args.val)}")
         if len({split.stem for split in args.val}) < len(args.val):
             raise ConfigError("the --val files must differ in name: it labels their validation; rename one")
+        if {split.stem for split in args.val} & {*NOTED}:
+            *most, last = sorted(NOTED)
+            raise ConfigError(f"a --val file must not be called {', '.join(most)} or {last}: these label other figures")
         return args.fit, args.val
     found = find_pairs(args.data)
     if args.skip_unpaired:
