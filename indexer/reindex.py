@@ -9,6 +9,7 @@ moment, the next run goes on. Photos may come and go meanwhile. At the end, unde
 agree with the old in all but the vectors, and one rename lets it be the gallery.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -35,6 +36,8 @@ from indexer.tables import ALIASES, PHOTO_METADATA, PHOTOS
 
 LISTED: Final = 100
 _AT_ONCE: Final = 1000
+_FACE: Final = re.compile(r"#([0-9]{1,4})$")
+"""How ids of faces end, see `indexer.loading.face_item`."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,16 @@ class _Job:
         self._old, self._new, self._encoder, self._on_progress = old, new, encoder, on_progress
         # What an earlier run encoded and is no longer so goes first: its content may come back under another id.
         _remove_surplus(old, new)
-        self._wanted = {content for _, content in _lacking(old, new)}
+        self._wanted: set[bytes] = set()
+        self._faces = {1}  # numbers of the faces of a file that photos are
+        for photo_id, content in _lacking(old, new):
+            self._wanted.add(content)
+            if found := _FACE.search(photo_id):
+                self._faces.add(int(found[1]))
 
     def has_content(self, content_hash: bytes) -> bool:
-        """Whether a file needs not be decoded."""
-        return content_hash not in self._wanted
+        """Whether a file needs not be decoded. Of a file with several faces the gallery may have but a later one."""
+        return not any(face_content(content_hash, number) in self._wanted for number in self._faces)
 
     def encode_all(self, sources: Sequence[Path | str | Source], batch: int, prepare: Preparer) -> None:
         """Read the sources to their end."""

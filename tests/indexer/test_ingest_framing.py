@@ -193,6 +193,18 @@ def test_a_gallery_of_faces_changes_its_model(tmp_path: Path, photos: Path, dete
     assert (done.switched, done.photos) == (True, 5)
 
 
+def test_a_face_whose_file_s_first_face_was_deleted_changes_its_model(
+    tmp_path: Path, photos: Path, detector: FaceDetector
+) -> None:
+    run(tmp_path / "g", photos, detector, "all")
+    with StoreWriter.open(tmp_path / "g") as writer:
+        writer.delete(["pair#1"])
+    new = PixelEncoder(dim=8, size_px=96, seed=1)
+    done = reindex(tmp_path / "g", [photos], new, prepare=Decoding(96, framing=FaceFraming(detector, 96, faces="all")))
+    assert (done.switched, done.lacks) == (True, ())
+    assert contents(tmp_path / "g")[0] == ["anna", "bob", "pair#2", "wall"]
+
+
 def uploaded(gallery: Path, *photos: Path) -> Upserted:
     upserter = Upserter.open(gallery, ENCODER)
     try:
