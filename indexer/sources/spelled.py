@@ -70,8 +70,8 @@ def expand_braces(spelled: str) -> list[str]:
     Example:
         >>> expand_braces("{a,b}/{08..10}.tar")
         ['a/08.tar', 'a/09.tar', 'a/10.tar', 'b/08.tar', 'b/09.tar', 'b/10.tar']
-        >>> expand_braces("{2..0}.tar")
-        ['2.tar', '1.tar', '0.tar']
+        >>> expand_braces("{10..8}.tar")
+        ['10.tar', '9.tar', '8.tar']
     """
     found = _BRACES.search(spelled)
     if found is None:
@@ -81,7 +81,9 @@ def expand_braces(spelled: str) -> list[str]:
         if abs(int(last) - int(first)) >= _MOST:
             raise DataError(f"{found[0]} stands for more than {_MOST} names")
         step = 1 if int(first) <= int(last) else -1
-        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + step, step)]
+        is_padded = any(len(end) > 1 and end.startswith("0") for end in (first, last))
+        width = max(len(first), len(last)) if is_padded else 1
+        choices = [str(number).zfill(width) for number in range(int(first), int(last) + step, step)]
     else:
         choices = listed.split(",")
     ends = expand_braces(spelled[found.end() :])
