@@ -135,7 +135,9 @@ def _check_predicate(predicate: Equals | OneOf | Range | HasTag, kind: Kind) -> 
                 raise DataError(f"the value must be a date, got {str(value)[:80]!r}")
             check_value(Kind.STRING if kind is Kind.TAGS else kind, value)
         except DataError as error:
-            advice = f'; write it as {field}="{value}"' if kind is Kind.STRING and not isinstance(value, str) else ""
+            advice = (
+                f'; write it in quotes: {field}="..."' if kind is Kind.STRING and not isinstance(value, str) else ""
+            )
             raise QueryError(f"field {field} is a {kind}: {error}{advice}") from error
 
 

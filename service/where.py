@@ -6,7 +6,7 @@
     photo_id=ID,...    these photos                                photo_id!=ID,...   all but these
 
 A value is a number (30), true or false, a date (2024-02-29), or else text; text in double quotes is always text
-(badge="007"), may hold commas, and a quote in it is doubled.
+(badge="007"), may hold commas, and a quote in it is doubled. A tag is all that follows, or a text in double quotes.
 """
 
 import re
@@ -47,7 +47,7 @@ def _condition(text: str) -> Filter:
         )
     field, operator, rest = parsed.groups()
     if operator in (":", "!:"):
-        has_tag = HasTag(field, rest.strip())
+        has_tag = HasTag(field, _tag(text, rest.strip()))
         return Not(has_tag) if operator == "!:" else has_tag
     values = _values(text, rest)
     if operator in (">=", "<="):
@@ -59,6 +59,17 @@ def _condition(text: str) -> Filter:
         meant = tuple(value for _, value in values)
         wanted = Equals(field, meant[0]) if len(meant) == 1 else OneOf(field, meant)
     return Not(wanted) if operator == "!=" else wanted
+
+
+def _tag(text: str, written: str) -> str:
+    tag = written
+    if written.startswith('"'):
+        ((tag, _), *others) = _values(text, written)
+        if others:
+            raise QueryError(f"a condition on tags names one of them, got {text[:80]!r}")
+    if not tag:
+        raise QueryError(f"a condition on tags needs a tag, got {text[:80]!r}")
+    return tag
 
 
 def _range(text: str, field: str, operator: str, values: list[tuple[str, Scalar]]) -> Range:

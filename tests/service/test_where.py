@@ -40,6 +40,8 @@ from tests.indexer.test_filters import KINDS, filters
         ("seen<=2024-02-29", Range("seen", None, date(2024, 2, 29))),
         ("marks:scar on the left", HasTag("marks", "scar on the left")),
         ("marks!:scar", Not(HasTag("marks", "scar"))),
+        ('marks:"scar, ""left"""', HasTag("marks", 'scar, "left"')),
+        ('marks:scar, "left"', HasTag("marks", 'scar, "left"')),
         ("photo_id=1,a/b", Ids(("1", "a/b"))),
         ('photo_id!="a,b"', Not(Ids(("a,b",)))),
     ],
@@ -62,6 +64,10 @@ def test_what_is_no_condition_is_refused(condition: str) -> None:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
+        ("marks:", "a condition on tags needs a tag, got 'marks:'"),
+        ('marks!:""', "a condition on tags needs a tag"),
+        ('marks:"a","b"', "a condition on tags names one of them"),
+        ('marks:"a"b', "a quote that is opened must be closed before the next comma"),
         ("sex=", 'a condition needs a value, "" for an empty text'),
         ("sex=a,,b", 'a condition needs a value, "" for an empty text'),
         ("age>=old", ">= compares with one number or one date, got 'age>=old'"),
