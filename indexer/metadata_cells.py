@@ -2,7 +2,8 @@
 
 A column `seen:date` has that kind; one without has the kind that the gallery gives it, or else what all its values can
 be: where they have types, their own, and otherwise bool (true, false), number, date or string. Texts that are all
-YYYY-MM-DD are dates. Tags in a text are separated by `|` and need `:tags`.
+YYYY-MM-DD are dates. Tags in a text are separated by `|` and need `:tags`. Where nothing tells the kind, for all cells
+are empty, a column is no field yet.
 """
 
 import re
@@ -14,8 +15,9 @@ from indexer.errors import DataError
 from indexer.metadata import MAX_FIELDS, Kind, Value, as_date, check_field, check_value
 
 _BOOLS: Final = {"true": True, "false": False}
-_CODE: Final = re.compile(r"[+-]?0\d|.*_")
-"""How codes begin that read as numbers and are none, such as 007 and 12_34: a number would not give them back."""
+_CODE: Final = re.compile(r"[+-]?0\d|.*_|[+-]?\d{16}")
+"""How codes begin that read as numbers and are none, such as 007 and 12_34: a number would not give them back. It has
+15 digits."""
 
 
 class Columns:
@@ -54,7 +56,8 @@ class Columns:
         """
         if len(self._fields) > MAX_FIELDS or len(set(self._fields.values())) < len(self._fields):
             raise DataError(f"a file may name {MAX_FIELDS} fields, each once, got {len(self._fields)} columns")
-        return {field: self._kind(column, field) for column, field in self._fields.items()}
+        kinds = {field: self._kind(column, field) for column, field in self._fields.items()}
+        return {field: kind for field, kind in kinds.items() if kind is not None}
 
     def values(self, cells: Mapping[str, Any]) -> dict[str, Value | None]:
         """One row's values by field, None where it has none.
@@ -64,10 +67,14 @@ class Columns:
         """
         values: dict[str, Value | None] = {}
         for column, cell in cells.items():
-            if (field := self._fields.get(column)) is None:
+            field = self._fields.get(column, "")
+            kind = self._kind(column, field) if field else None
+            if field and kind is None and cell is None:
+                continue
+            if kind is None:
                 raise DataError(f"column {column[:80]!r} was not there when the file was checked; it has changed")
             try:
-                values[field] = typed(self._kind(column, field), cell, has_types=self._has_types)
+                values[field] = typed(kind, cell, has_types=self._has_types)
             except DataError as error:
                 raise DataError(f"field {field}: {error}") from error
         return values
@@ -78,7 +85,7 @@ class Columns:
             self._guesses[column] = _Guess() if self._has_types else _TextGuess()
         self._fields[column] = field
 
-    def _kind(self, column: str, field: str) -> Kind:
+    def _kind(self, column: str, field: str) -> Kind | None:
         guess = self._guesses.get(column)
         return guess.kind if guess else stated_kind(column) or self._known[field]
 
@@ -124,7 +131,7 @@ def kind_of(value: object) -> Kind:
 
 
 class _Guess:
-    """The kind of a column of typed values. Of mixed ones the first names it; the others are refused by their lines."""
+    """The kind of a column of typed values, if any: the first names it, others are refused by their lines."""
 
     def __init__(self) -> None:
         self._first: Kind | None = None
@@ -135,10 +142,8 @@ class _Guess:
         self._are_dates = self._are_dates and (isinstance(cell, date) or _is_date(cell))
 
     @property
-    def kind(self) -> Kind:
-        if self._first is Kind.STRING and self._are_dates:
-            return Kind.DATE
-        return self._first or Kind.STRING
+    def kind(self) -> Kind | None:
+        return Kind.DATE if self._first is Kind.STRING and self._are_dates else self._first
 
 
 class _TextGuess(_Guess):
@@ -154,8 +159,8 @@ class _TextGuess(_Guess):
         self._left = [kind for kind in self._left if _reads_as(kind, cell)]
 
     @property
-    def kind(self) -> Kind:
-        return self._left[0] if self._left and not self._is_empty else Kind.STRING
+    def kind(self) -> Kind | None:
+        return None if self._is_empty else next(iter(self._left), Kind.STRING)
 
 
 def _is_date(cell: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from indexer.errors import DataError
 from indexer.metadata import ID_COLUMN, to_json
 from indexer.placing import Fate, Outcome
-from indexer.sources.manifest import NOTED_ID, NOTED_NAME, PATH, REASON, URL
+from indexer.sources.manifest import NOTED_ID, NOTED_NAME, REASON
 
 
 class OutcomeFile:
@@ -61,15 +61,14 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
 def failed_row(outcome: Outcome) -> dict[str, Any] | None:
     """A failed photo as a row of a manifest; None of any other.
 
-    An id that was made from the place is only noted: given as the photo's own it would replace whoever has it. A field
-    that is called as what says where a photo is, as in many archives from the web, is told from it by its kind.
+    An id that was made from the place is only noted: given as the photo's own it would replace whoever has it. Fields
+    say their kinds: no other photo may have been stored that told the gallery, and a field may be called as what says
+    where a photo is, as in many archives from the web.
     """
     if outcome.fate is not Fate.SKIPPED:
         return None
     item = outcome.item
     values = to_json({field: value for field, value in item.metadata.items() if value is not None})
-    fields = {
-        f"{field}:{item.kinds[field]}" if field in (PATH, URL) else field: values.get(field) for field in item.metadata
-    }
+    fields = {f"{field}:{item.kinds[field]}": values.get(field) for field in item.metadata}
     own = {ID_COLUMN if item.has_own_id else NOTED_ID: item.photo_id}
     return {**item.locator, **own, NOTED_NAME: item.name, REASON: outcome.reason, **fields}

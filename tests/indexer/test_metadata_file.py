@@ -77,10 +77,20 @@ def test_texts_of_all_scripts_are_kept_and_what_turns_a_line_around_is_refused(t
 
 
 def test_codes_are_no_numbers_unless_the_file_says_so(tmp_path: Path) -> None:
-    lines = ("photo_id,badge,case,area:number,share", "a,7,12_34,04103,0.5", "b,007,5,4,0")
+    lines = ("photo_id,badge,case,area:number,share,card", "a,7,12_34,04103,0.5,110101199003074517", "b,007,5,4,0,1")
     read = read_metadata(write(tmp_path, "people.csv", *lines), {})
-    assert read.photos["a"] == {"badge": "7", "case": "12_34", "area": 4103.0, "share": 0.5}
-    assert read.photos["b"] == {"badge": "007", "case": "5", "area": 4.0, "share": 0.0}
+    card = "110101199003074517"  # the nearest number ends in 4512
+    assert read.photos["a"] == {"badge": "7", "case": "12_34", "area": 4103.0, "share": 0.5, "card": card}
+    assert read.photos["b"] == {"badge": "007", "case": "5", "area": 4.0, "share": 0.0, "card": "1"}
+
+
+@pytest.mark.parametrize("name", ["people.csv", "people.jsonl"])
+def test_a_column_of_empty_cells_is_no_field(tmp_path: Path, name: str) -> None:
+    lines = ["photo_id,age,size", "a,,2"] if name.endswith("csv") else [{"photo_id": "a", "age": None, "size": 2}]
+    path = write(tmp_path, name, *lines)
+    assert read_metadata(path, {}).kinds == {"size": Kind.NUMBER}
+    assert read_metadata(path, {}).photos == {"a": {"size": 2.0}}
+    assert read_metadata(path, {"age": Kind.NUMBER}).photos == {"a": {"age": None, "size": 2.0}}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from indexer.sources.item import Item, Source, Survey
 from indexer.sources.spelled import open_source
 from indexer.store import Store
 from tests.conftest import PixelEncoder
+from tests.indexer.sources.test_shard import archive
 from tests.indexer.test_ingest import paint
 
 ROWS: list[dict[str, Any]] = [
@@ -171,7 +172,7 @@ def test_what_failed_is_a_manifest_that_does_the_rest(tmp_path: Path) -> None:
         report = ingest(tmp_path / "g", [tmp_path / "p.csv", faces], PixelEncoder(), on_outcome=failed.note)
     assert (report.added, report.failed) == (3, 3)
     rows = [json.loads(line) for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
-    assert [(row.get("photo_id"), row.get("#photo_id"), row["#name"], row.get("badge")) for row in rows] == [
+    assert [(row.get("photo_id"), row.get("#photo_id"), row["#name"], row.get("badge:string")) for row in rows] == [
         ("bob", None, "faces/1.png", "02"),
         ("cid", None, "faces/gone.png", "03"),
         (None, "1", "faces/1.png", None),
@@ -185,6 +186,19 @@ def test_what_failed_is_a_manifest_that_does_the_rest(tmp_path: Path) -> None:
     assert [json.loads(line)["photo_id"] for line in (tmp_path / "still.jsonl").read_text().splitlines()] == ["cid"]
     store = Store.open(tmp_path / "g")
     assert (store.photo("bob").source, store.photo("bob").metadata) == ("faces/1.png", {"badge": "02"})
+
+
+def test_metadata_of_what_failed_comes_back_with_its_kinds(tmp_path: Path) -> None:
+    """Where no photo was stored that told the gallery."""
+    photo = paint(tmp_path / "0.png", 0).read_bytes()
+    beside = b'{"note": "2024-02-29", "age:number": null, "seen:date": "2024-02-29", "marks": []}'
+    (tmp_path / "s.tar").write_bytes(archive({"0.png": b"bad", "0.json": beside}))
+    with OutcomeFile(tmp_path / "failed.jsonl", failed_row) as failed:
+        ingest(tmp_path / "g", [tmp_path / "s.tar"], PixelEncoder(), on_outcome=failed.note)
+    (tmp_path / "s.tar").write_bytes(archive({"0.png": photo}))
+    assert ingest(tmp_path / "g", [tmp_path / "failed.jsonl"], PixelEncoder()).added == 1
+    kinds = {"note": Kind.STRING, "age": Kind.NUMBER, "seen": Kind.DATE, "marks": Kind.TAGS}
+    assert Store.open(tmp_path / "g").fields() == kinds
 
 
 def test_a_photo_of_a_stream_that_failed_says_that_it_is_gone(tmp_path: Path) -> None:
@@ -208,7 +222,11 @@ def test_kinds_are_guessed_row_by_row_as_from_all_rows() -> None:
     columns = metadata_cells.Columns({"known": Kind.STRING}, has_types=False)
     for texts in (("1", "true", "1"), ("2.5", "false", "x"), (None, None, None)):
         columns.see(dict(zip(("number", "truth", "known"), texts, strict=True)))
+    columns.see({"empty": None})
     assert columns.kinds == {"number": Kind.NUMBER, "truth": Kind.BOOL, "known": Kind.STRING}
+    assert columns.values({"number": "3", "empty": None}) == {"number": 3.0}
+    with pytest.raises(DataError, match="column 'empty' was not there when the file was checked"):
+        columns.values({"empty": "1"})
     with pytest.raises(DataError, match="column 'late' was not there when the file was checked"):
         columns.values({"late": "1"})
     assert table_file.format_of("PEOPLE.CSV") is table_file.FORMATS[".csv"]
