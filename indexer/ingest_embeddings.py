@@ -38,6 +38,7 @@ def ingest_embeddings(
     model_hash: str,
     *,
     batch: int = BATCH,
+    wait_s: float = 0.0,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
     """Store a file's embeddings in a gallery, making it if it is not there. Memory does not grow with the file.
@@ -47,6 +48,7 @@ def ingest_embeddings(
         path: a file as `indexer.embeddings_file` describes it.
         model_hash: SHA-256 of the model that made the embeddings, 64 hexadecimal digits.
         batch: photos stored at once: all of them or, after a crash, none; 1 to 65536.
+        wait_s: seconds to wait for another process that writes the gallery.
         on_progress: called when a batch is durable.
 
     Raises:
@@ -63,7 +65,7 @@ def ingest_embeddings(
     file = EmbeddingsFile.open(path, declared_fields(gallery))
     if not len(file):
         raise DataError(f"{file.name} holds no photos")
-    with StoreWriter.open_or_create(gallery, model_hash, file.dim) as store:
+    with StoreWriter.open_or_create(gallery, model_hash, file.dim, wait_s=wait_s) as store:
         store.declare_fields(file.kinds)
         job = _Job(store, file, on_progress or (lambda _: None))
         with closing(_read_ahead(file.parts(batch))) as parts:

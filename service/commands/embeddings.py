@@ -3,12 +3,15 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from indexer.errors import ConfigError
 
 if TYPE_CHECKING:
     from indexer.ingest_report import IngestProgress, IngestReport
+
+
+_OF_PHOTOS: Final = ("fields", "duplicates", "failed", "outcomes", "crop", "faces")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +37,12 @@ def run(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], None
 
     if args.sources or args.metadata:
         raise ConfigError("--embeddings takes the place of SOURCE and --metadata; give one or the other")
+    if of_photos := [f"--{name}" for name in _OF_PHOTOS if getattr(args, name) not in (None, "skip")]:
+        raise ConfigError(f"--embeddings does not go with {', '.join(of_photos)}: there are no photo files")
     if (args.model is None) == (args.model_hash is None):
         raise ConfigError("--embeddings needs the model that made them: either --model FILE or --model-hash SHA256")
     model_hash = args.model_hash.lower() if args.model is None else OnnxEncoder.open(args.model).model_hash
     batch = BATCH if args.batch is None else args.batch
-    return ingest_embeddings(args.gallery, args.embeddings, model_hash, batch=batch, on_progress=on_progress)
+    return ingest_embeddings(
+        args.gallery, args.embeddings, model_hash, batch=batch, wait_s=args.wait, on_progress=on_progress
+    )

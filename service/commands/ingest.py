@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     crop = "none" if args.embeddings else framing.kept_crop(args.gallery)
     status = _SOME_FAILED if report.failed and report.usable else _ALL_FAILED if report.failed else 0
     write_json(args.json, {**_summary(report, status), "crop": crop})
-    _print_report(console, args.gallery, report, crop)
+    _print_report(console, args.gallery, report, crop, "--json" if args.embeddings else "--failed")
     return status
 
 
@@ -148,6 +148,8 @@ def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], 
     if not args.sources or args.model_hash:
         raise ConfigError("name a SOURCE of photos, or --embeddings FILE; --model-hash goes with --embeddings only")
     rows = {args.failed: failed_row, args.outcomes: outcome_row}
+    if args.failed and args.outcomes and args.failed.resolve() == args.outcomes.resolve():
+        raise ConfigError("--failed and --outcomes are two lists; name a file for each")
     for path in filter(None, rows):
         if path.resolve() in [Path(source).resolve() for source in args.sources]:
             raise ConfigError(f"{path.name} is a SOURCE of this job and cannot be its list; name another file")
@@ -235,7 +237,7 @@ def _vector_files(gallery: Path) -> int:
     return sum(1 for _ in (home_of(gallery) / "segments").iterdir())
 
 
-def _print_report(console: "Console", gallery: Path, report: "IngestReport", crop: str) -> None:
+def _print_report(console: "Console", gallery: Path, report: "IngestReport", crop: str, lists_failed: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -268,7 +270,7 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
     for name, reason in report.skipped[:_LISTED]:
         say(f"skipped {name}: {reason}")
     if report.failed > _LISTED:
-        console.print(f"... and {report.failed - _LISTED} more; --failed FILE lists all")
+        console.print(f"... and {report.failed - _LISTED} more; {lists_failed} FILE lists all")
     for name, photo_id in report.same[:_LISTED]:
         say(f"duplicate {name}: the same as {photo_id}")
     if report.duplicates > _LISTED:

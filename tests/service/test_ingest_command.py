@@ -142,6 +142,26 @@ def test_embeddings_go_straight_into_a_gallery(tmp_path: Path, capsys: pytest.Ca
     assert Gallery.open(tmp_path / "g").photo_ids == ("anna", "berta")
 
 
+def test_rows_of_embeddings_that_do_not_hold_are_all_in_the_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = unit_rows(np.random.default_rng(0), 150)
+    rows[1:] *= 2
+    np.savez(tmp_path / "faces.npz", photo_id=np.array([f"p{n}" for n in range(150)]), embeddings=rows)
+    command = ["ingest", str(tmp_path / "g"), "--embeddings", str(tmp_path / "faces.npz"), "--model-hash", "ab" * 32]
+    assert main([*command, "--json", str(tmp_path / "done.json")]) == 3
+    assert "... and 129 more; --json FILE lists all" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "done.json").read_text())["skipped"]) == 149
+
+
+def test_embeddings_wait_for_another_process_that_writes(tmp_path: Path) -> None:
+    command = ["ingest", str(tmp_path / "g"), "--embeddings", str(embeddings_file(tmp_path)), "--model-hash", "ab" * 32]
+    holder = StoreWriter.open_or_create(tmp_path / "g", "ab" * 32, 16)
+    assert main(command) == 75
+    threading.Timer(0.5, holder.close).start()
+    assert main([*command, "--wait", "forever"]) == 0
+
+
 def test_a_model_names_the_hash(tmp_path: Path) -> None:
     command = ["ingest", str(tmp_path / "g"), "--embeddings", str(embeddings_file(tmp_path))]
     assert main([*command, "--model", str(DEFAULT_MODEL)]) == 0
@@ -155,6 +175,11 @@ def test_a_model_names_the_hash(tmp_path: Path) -> None:
         (["--embeddings", "faces.npz", "--model-hash", "ab" * 32, "--model", "x.onnx"], "either --model FILE"),
         (["--embeddings", "faces.npz", "--model-hash", "abc"], "64 hexadecimal digits, got 'abc'"),
         (["photos", "--embeddings", "faces.npz"], "takes the place of SOURCE"),
+        (["--embeddings", "f.npz", "--outcomes", "o", "--failed", "f"], "does not go with --failed, --outcomes: there"),
+        (
+            ["--embeddings", "f.npz", "--duplicates", "keep", "--crop", "none"],
+            "not go with --duplicates, --crop: there",
+        ),
         (["--embeddings", "faces.npz", "--model", "x.onnx"], "no model file named x.onnx"),
         ([], "name a SOURCE of photos, or --embeddings FILE"),
     ],
@@ -192,6 +217,8 @@ def test_what_failed_is_listed_and_fed_back(tmp_path: Path, photos: Path, capsys
     assert "duplicate photos/twin.jpg: the same as face0" in capsys.readouterr().err
     assert main([*command, str(failed), str(failed)]) == 1
     assert "failed.jsonl is a SOURCE of this job and cannot be its list; name another file" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "x"), str(photos), "--outcomes", f"{photos}/../x"]) == 1
+    assert "--failed and --outcomes are two lists; name a file for each" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "again.jsonl"), str(failed)]) == 4
     (photos / "face3.jpg").write_bytes(whole)
     assert main([*command, str(tmp_path / "again.jsonl"), str(failed)]) == 0
