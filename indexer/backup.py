@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import sqlalchemy as sa
+
 from indexer import ledger
 from indexer.contents import read_segments
 from indexer.errors import GalleryError, StaleSnapshotError
@@ -73,7 +75,7 @@ def copy_gallery(
             ledger.replace_file(manifest_path(target), manifest_path(store.folder).read_bytes())
             fsync_folder(target.resolve().parent)
         found = verify(target)
-    except OSError as error:
+    except (OSError, sa.exc.DBAPIError) as error:
         raise GalleryError(f"gallery {store.name} could not be copied ({refusal(target, error)})") from error
     finally:
         store.close()

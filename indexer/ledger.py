@@ -187,7 +187,18 @@ def check_model(name: str, manifest: Manifest, model_hash: str, dim: int) -> Non
 
 
 def create(folder: Path, model_hash: str, dim: int) -> None:
-    """Make an empty gallery in a folder; the caller holds its lock. Unless gallery.json is there, none was made."""
+    """Make an empty gallery in a folder; the caller holds its lock. Unless gallery.json is there, none was made.
+
+    Raises:
+        GalleryError: the disk refuses.
+    """
+    try:
+        _create(folder, model_hash, dim)
+    except (OSError, sa.exc.DBAPIError) as error:
+        raise GalleryError(f"gallery {folder_name(folder)} could not be made ({refusal(folder, error)})") from error
+
+
+def _create(folder: Path, model_hash: str, dim: int) -> None:
     (folder / "segments").mkdir(exist_ok=True)
     engine = open_engine(folder, creates=True)
     try:

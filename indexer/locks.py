@@ -6,6 +6,7 @@ The lock is the kernel's, so that it goes with its holder however that ends, and
 import fcntl
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -88,7 +89,7 @@ def _locked(home: Path, gallery: str, wait_s: float) -> IO[str]:
                     f"gallery {gallery} is being written by another process (pid {holder}); wait until it has ended"
                 ) from error
         time.sleep(_LOOK_EVERY_S)
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with suppress(OSError):  # a full disk keeps nobody from taking photos out
+        lock.truncate(0)
+        os.write(lock.fileno(), str(os.getpid()).encode())
     return lock

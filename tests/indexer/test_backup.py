@@ -1,6 +1,7 @@
 """Copies of galleries: of one moment, verified, and complete or no gallery."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from indexer.backup import copy_gallery
 from indexer.compaction import compact
@@ -153,6 +155,14 @@ def test_what_cannot_be_copied_is_named(folder: Path, tmp_path: Path, monkeypatc
         full.setattr("indexer.backup.shutil.disk_usage", lambda _: free)
         message = r"the copy of gallery g needs 0.0 MB more, and 0.0 MB are free; free some and run it again"
         with pytest.raises(GalleryError, match=message):
+            copy_gallery(folder, tmp_path / "full")
+    with monkeypatch.context() as full:  # of a disk that has no room for the log of the copied ledger
+
+        def refuse(_: object) -> None:
+            raise sa.exc.OperationalError("SELECT", {}, sqlite3.OperationalError("disk I/O error"))
+
+        full.setattr("indexer.backup.read_segments", refuse)
+        with pytest.raises(GalleryError, match=r"gallery g could not be copied \(disk I/O error\)"):
             copy_gallery(folder, tmp_path / "full")
     path = next((folder / "segments").iterdir())
     path.write_bytes(path.read_bytes()[:-1] + b"?")

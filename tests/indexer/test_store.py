@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from indexer.errors import GalleryError, ModelMismatchError, PublicError, ShapeError, UnknownPhotoError
 from indexer.ledger import replace_file
 from indexer.store import NewPhoto, Store, StoreWriter
+from indexer.verification import verify
 from tests.conftest import unit_rows
 
 MODEL = "ab" * 32
@@ -183,6 +185,19 @@ def test_a_full_disk_keeps_what_was_acknowledged(tmp_path: Path, monkeypatch: py
             writer.append(new_photos(2, 2), rows)
     monkeypatch.undo()
     assert Store.open(tmp_path / "g").snapshot().contents.photo_ids == ["p0", "p1"]
+
+
+def test_a_disk_without_room_for_a_gallery_is_an_error_and_the_next_attempt_makes_it(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (1, 4096, 20_000):  # of the longest file, in bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(GalleryError, match=r"gallery g could not be made \("):
+                StoreWriter.open_or_create(tmp_path / "g", MODEL, 16)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    make_store(tmp_path / "g", 2)
+    assert verify(tmp_path / "g").faults == ()
 
 
 def test_the_next_writer_removes_what_a_crash_left(tmp_path: Path) -> None:
