@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ def check_value(kind: Kind, value: object) -> Value:
             return _number(value)
         case Kind.BOOL if isinstance(value, bool):
             return value
-        case Kind.DATE if isinstance(value, date):
+        case Kind.DATE if isinstance(value, date) and not isinstance(value, datetime):
             return value
         case Kind.DATE if isinstance(value, str) and (day := as_date(value)) is not None:
             return day

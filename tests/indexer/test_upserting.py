@@ -1,6 +1,6 @@
 import io
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +70,11 @@ def test_metadata_is_checked_and_of_a_known_photo_changed(tmp_path: Path, upsert
             Upload("a", jpeg(0), {"age": 31}),
             Upload("b", jpeg(1), {"age": "old"}),
             Upload("c", jpeg(2), {"name": "x"}),
+            Upload("d", jpeg(3), {"seen": datetime(2024, 1, 1, 12)}),  # a date to Python
         ]
     )
-    assert (done.stored, done.unchanged, sorted(done.failures)) == (0, 1, [1, 2])
+    assert (done.stored, done.unchanged, sorted(done.failures)) == (0, 1, [1, 2, 3])
+    assert "field seen: the value must be a date such as 2024-02-29, got '2024-01-01 12:00" in str(done.failures[3])
     assert "field age: the value must be a number" in str(done.failures[1])
     assert "no field 'name', it has age, seen" in str(done.failures[2])
     assert all(isinstance(error, QueryError) for error in done.failures.values())
