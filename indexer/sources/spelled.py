@@ -50,6 +50,8 @@ def open_source(spelled: str, chosen: Set[str] | None = None) -> Source:
         return Stream(sys.stdin.buffer, chosen)
     if is_url(spelled):
         return _several(spelled, chosen) or _behind_url(spelled, chosen)
+    if not spelled:
+        raise DataError("a source has no name; `.` is the folder that you are in")  # and is not what a script forgot
     path = Path(spelled)
     if path.is_dir():
         return Folder(path)

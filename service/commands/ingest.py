@@ -51,7 +51,6 @@ examples:
 """
 
 import argparse
-import math
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -61,6 +60,7 @@ from typing import TYPE_CHECKING, Final
 
 from indexer.errors import ConfigError
 from service.commands import embeddings, framing, workers
+from service.commands.waiting import add_wait
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,13 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--outcomes", metavar="FILE", type=Path, help="list every photo and what became of it, as JSON lines"
     )
-    parser.add_argument(
-        "--wait",
-        metavar="SECONDS",
-        type=_seconds,
-        default=0.0,
-        help="how long to wait for another process that writes the gallery: seconds, or `forever` (default: 0)",
-    )
+    add_wait(parser)
     parser.add_argument("--model", metavar="FILE", type=Path, help="encoder from `mgrl export` (default: built in)")
     embeddings.add_arguments(parser)
     parser.add_argument(
@@ -120,9 +114,10 @@ def run(args: argparse.Namespace) -> int:
 
     from indexer.console import progress, write_json
     from indexer.locks import is_being_written
+    from indexer.versions import home_of
 
     console = Console(stderr=True)
-    if args.wait and is_being_written(args.gallery):
+    if args.wait and is_being_written(home_of(args.gallery)):
         console.print("Waiting for another process that writes the gallery.")
     job = embeddings.run if args.embeddings else _photos
     try:
@@ -175,13 +170,6 @@ def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], 
             on_progress=on_progress,
             on_outcome=note,
         )
-
-
-def _seconds(text: str) -> float:
-    seconds = math.inf if text == "forever" else float(text)
-    if not seconds >= 0:
-        raise ValueError(text)
-    return seconds
 
 
 @contextmanager

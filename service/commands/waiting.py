@@ -1,6 +1,7 @@
 """Options of commands that change a gallery, which one process may do at a time."""
 
 import argparse
+import math
 from pathlib import Path
 
 
@@ -9,10 +10,18 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait",
         metavar="SECONDS",
-        type=float,
+        type=_seconds,
         default=0.0,
-        help="how long to wait while another process writes the gallery (default: not at all, and say who it is)",
+        help="how long to wait for another process that writes the gallery: seconds, or `forever` (default: not at "
+        "all, and say who it is)",
     )
+
+
+def _seconds(text: str) -> float:
+    seconds = math.inf if text == "forever" else float(text)
+    if not seconds >= 0:
+        raise ValueError(text)
+    return seconds
 
 
 def add_photos(parser: argparse.ArgumentParser) -> None:

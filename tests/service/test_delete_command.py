@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from indexer.gallery import Gallery
 from indexer.store import StoreWriter
 from service.cli import main
@@ -30,4 +32,7 @@ def test_what_cannot_be_deleted_changes_nothing(tmp_path, encoder, capsys):
     with StoreWriter.open(tmp_path / "faces"):
         assert main(["delete", str(tmp_path / "faces"), "photo0003"]) == 75
         assert "gallery faces is being written by another process" in capsys.readouterr().err
+        for wrong in ("nan", "-1", "soon"):  # the first would wait for ever
+            with pytest.raises(SystemExit, match="2"):
+                main(["delete", str(tmp_path / "faces"), "photo0003", "--wait", wrong])
     assert Gallery.open(tmp_path / "faces").photos == 24

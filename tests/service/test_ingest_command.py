@@ -14,6 +14,7 @@ from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
 from indexer.gallery import Gallery
 from indexer.ledger import manifest_path
 from indexer.metadata import Kind
+from indexer.reindex import reindex
 from indexer.store import Store, StoreWriter
 from service.cli import main
 from tests.conftest import PixelEncoder, unit_rows
@@ -251,6 +252,20 @@ def test_a_gallery_that_another_process_writes_is_waited_for_or_left(
     assert "Waiting for another process that writes the gallery." in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--wait", "-1"])
+
+
+def test_a_gallery_of_a_second_model_is_waited_for_in_words(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["ingest", str(tmp_path / "g"), str(photos), "--crop", "none"]
+    assert main(command) == 0
+    new = PixelEncoder(seed=1)
+    assert reindex(tmp_path / "g", [photos], new).switched
+    monkeypatch.setattr(OnnxEncoder, "open", lambda *_args, **_options: new)
+    holder = StoreWriter.open(tmp_path / "g")
+    threading.Timer(0.5, holder.close).start()
+    assert main([*command, "--wait", "forever"]) == 0
+    assert "Waiting for another process that writes the gallery." in capsys.readouterr().err
 
 
 def test_what_a_scheduler_sends_ends_the_job_as_an_interrupt_does(tmp_path: Path, photos: Path) -> None:

@@ -67,3 +67,5 @@ def test_a_missing_source_is_named_without_its_path(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder or file named 'fotos'; check the spelling") as caught:
         open_source(str(tmp_path / "fotos"))
     assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(DataError, match=r"a source has no name; `\.` is the folder that you are in"):
+        open_source("")
