@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
+from indexer.encoding import DEFAULT_MODEL, OnnxEncoder, default_threads
 from indexer.errors import ConfigError, DataError, ModelError
 from service.cli import main
 
@@ -183,18 +183,18 @@ def checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def test_resuming_reaches_the_weights_of_an_unbroken_run(
-    data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: tuple[list[PairSet], list[Validation]], tmp_path: Path
 ) -> None:
     """Two steps an epoch: stopped in the middle of the second, fallen in the middle of the third, gone on with."""
-    monkeypatch.setattr("training.settings.default_threads", lambda: 2)
     config = replace(SMALL, ema=0.9)
     fit(config, *data, tmp_path / "whole", None)
     stopper, fallen, rest = Stopper(3), Stopper(6, fall=True), Stopper(0)
+    several = Setup(workers=min(2, default_threads()))
     assert fit(config, *data, tmp_path / "broken", None, stopper) is None
     assert checkpoint(tmp_path / "broken")["state"]["step"] == 1
     with pytest.raises(ZeroDivisionError):
         fit(config, *data, tmp_path / "broken", None, fallen, Setup(workers=0, checkpoint_minutes=0))
-    assert fit(config, *data, tmp_path / "broken", None, rest, Setup(workers=2)) == tmp_path / "broken" / "best.pt"
+    assert fit(config, *data, tmp_path / "broken", None, rest, several) == tmp_path / "broken" / "best.pt"
     assert (stopper.histories, fallen.histories, rest.histories) == ([[1]], [[1, 2]], [[1, 2, 3]])
     whole, broken = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "broken")
     for part in ("model", "average"):
