@@ -104,7 +104,7 @@ export class Candidates extends EventTarget {
 
   #values(id) {
     const hit = this.#hit(id);
-    return hit ? comparison(hit, this.#ranking.hits(), this.#ranking.result.ranking.inked_regions) : null;
+    return hit ? comparison(hit, this.#ranking.shown(), this.#ranking.result.ranking.inked_regions) : null;
   }
 
   #paint() {

@@ -26,10 +26,14 @@ export class Ranking extends EventTarget {
     return this.result?.ranking?.hits ?? [];
   }
 
+  shown() {
+    return this.hits().slice(0, SHOWN);
+  }
+
   // `isMuch`: the drawing is more than a beginning, so that a single answer to it is not early.
   show(result, isMuch) {
     this.result = result;
-    const hits = this.hits().slice(0, SHOWN);
+    const hits = this.shown();
     const places = isStill() ? null : this.#places();
     const focused = document.activeElement;
     for (const id of [...this.#cards.keys()]) if (!hits.some((hit) => hit.photo_id === id)) this.#drop(id);

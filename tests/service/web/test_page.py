@@ -99,6 +99,33 @@ def looks_at_a_candidate(pad, photo_id, shots):
     tab.keyboard.press("Escape")
 
 
+def test_why_compares_a_photo_with_those_shown(browser, address, episode):
+    with opened(browser, address) as pad:
+        tab, answers = pad.tab, []
+        tab.on("websocket", lambda socket: socket.on("framereceived", lambda frame: answers.append(json.loads(frame))))
+        tab.reload()
+        choose(tab, "people")
+        pad.draw(episode.episode.strokes[:24])
+        pad.settled(24)
+        ranking = answers[-1]["result"]["ranking"]
+        assert len(ranking["hits"]) == 24
+        distances = np.array([hit["region_distances"] for hit in ranking["hits"]])[:, ranking["inked_regions"]]
+        tab.click("#ranking li[data-rank='1'] button")
+        found = []
+        for _ in pad.ranked():
+            found.append(tab.eval_on_selector_all("#regions td:last-child", "cells => cells.map((c) => c.textContent)"))
+            tab.keyboard.press("ArrowRight")
+        assert found == beside(distances[:12])
+        assert found != beside(distances)[:12]
+
+
+def beside(distances):
+    """Where each photo is closer or farther than the others, by region: beyond 15 % of half their spread."""
+    middle = np.sort(distances, axis=0)[len(distances) // 2]
+    values = 2 * (distances - middle) / (distances.max(axis=0) - distances.min(axis=0))
+    return [["closer" if v < -0.15 else "farther" if v > 0.15 else "as the others" for v in row] for row in values]
+
+
 def filters(pad, found):
     tab = pad.tab
     tab.click("summary:has-text('Filters')")
