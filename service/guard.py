@@ -5,12 +5,12 @@ An interceptor, so that no servicer can forget. What a call may see of the galle
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import Any, Final
 
 import grpc
 
-from indexer.errors import QueryError
+from indexer.errors import QueryError, blaming
 from service.audit import AuditLog
 from service.auth.authenticator import Authenticator
 from service.auth.callers import Call, Caller, enter_call
@@ -121,7 +121,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
             self._galleries.check_caller(opening.gallery)
         if opening is not None and "purpose" in opening.DESCRIPTOR.fields_by_name:
             gallery = self._galleries.find(opening.gallery)
-            check_purpose(opening.purpose, gallery.name, self._galleries.settings(gallery.name).purpose_required)
+            is_required = self._galleries.settings(gallery.name).purpose_required
+            with nullcontext() if opening is request else blaming("begin"):
+                check_purpose(opening.purpose, gallery.name, is_required)
             call.purpose = opening.purpose
 
 
@@ -160,6 +162,11 @@ def check_purpose(purpose: str, gallery: str, is_required: bool) -> None:
         QueryError: so.
     """
     if len(purpose) > MAX_PURPOSE or not purpose.isprintable():
-        raise QueryError(f"a purpose must be printable text of at most {MAX_PURPOSE} characters, got {len(purpose)}")
+        raise QueryError(
+            f"a purpose must be printable text of at most {MAX_PURPOSE} characters, got {len(purpose)}", field="purpose"
+        )
     if is_required and not purpose.strip():
-        raise QueryError(f"gallery {gallery} wants to know what a search is for; set `purpose`, such as a case number")
+        raise QueryError(
+            f"gallery {gallery} wants to know what a search is for; set `purpose`, such as a case number",
+            field="purpose",
+        )

@@ -3,7 +3,8 @@
 The page sends one DrawRequest a message and gets one DrawResponse a message, with the field names of search.proto.
 When the call ends, the last message is `{"ended": {"message": ..., "then": ...}}`, and `then` is what the page may do:
 `again` (come back soon), `draw` (come back when somebody draws: nobody did for long), `anew` (the service does not keep
-the drawing that was to be resumed; send all of it) or `stop` (the same drawing would end again).
+the drawing that was to be resumed; send all of it), `purpose` (begin again and say what the drawing is for) or `stop`
+(the same drawing would end again).
 """
 
 import asyncio
@@ -128,10 +129,13 @@ async def _to_page(socket: WebSocket, call: Any) -> None:
 
 
 async def _end(socket: WebSocket, error: PublicError) -> None:
-    message = {
-        "message": str(error),
-        "then": next((then for kind, then in _THEN.items() if isinstance(error, kind)), "stop"),
-    }
+    message = {"message": str(error), "then": _then(error)}
     with suppress(WebSocketDisconnect, RuntimeError):  # the page has gone meanwhile
         await socket.send_text(json.dumps({"ended": message}))
         await socket.close(1000)
+
+
+def _then(error: PublicError) -> str:
+    if error.field == "begin.purpose":
+        return "purpose"
+    return next((then for kind, then in _THEN.items() if isinstance(error, kind)), "stop")

@@ -6,6 +6,7 @@ import { byId, download, element, getJson } from "./dom.js";
 import { Options } from "./filters.js";
 import { Link } from "./link.js";
 import { Pad } from "./pad.js";
+import { Purpose } from "./purpose.js";
 import { Ranking, showTimings } from "./ranking.js";
 import { blobOf, pdfOf, recordCanvas } from "./record.js";
 import { Replay } from "./replay.js";
@@ -22,6 +23,7 @@ drawing.addEventListener("change", () => sync()); // before the pad hears of it:
 const pad = new Pad(byId("pad"), drawing);
 const ranking = new Ranking();
 const options = new Options();
+const purpose = new Purpose();
 const candidates = new Candidates(ranking, drawing);
 const replay = new Replay();
 let galleries = [];
@@ -176,7 +178,8 @@ link.addEventListener("refused", ({ detail: { message, isRetried } }) => {
   say(isRetried ? `${message}. Your drawing is kept, and sent then.` : message, true);
 });
 link.addEventListener("asleep", () => setConnection("on", "Resting"));
-link.addEventListener("lost", ({ detail: { message, isFinal } }) => {
+link.addEventListener("lost", ({ detail: { message, isFinal, wantsPurpose } }) => {
+  if (wantsPurpose) purpose.ask();
   setConnection("off", isFinal ? "Refused" : "Reconnecting…");
   byId("trouble-text").textContent = isFinal ? message : `${message} Your drawing is kept; trying again.`;
   byId("trouble").hidden = false;
@@ -216,9 +219,14 @@ function chooseGallery() {
   byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
   ranking.begin(gallery());
   candidates.begin(gallery());
-  ranked = null;
-  link.begin(gallery(), options.message());
+  begin();
 }
+
+function begin() {
+  ranked = null;
+  link.begin(gallery(), options.message(), purpose.value);
+}
+purpose.addEventListener("change", () => galleries.length && begin());
 
 async function loadGalleries() {
   try {
@@ -258,7 +266,7 @@ byId("gallery").addEventListener("change", () => {
 function openReplay() {
   if (drawing.isEmpty || !galleries.length) return;
   const photos = galleries.find(({ name }) => name === gallery()).photos;
-  replay.open(drawing.state, gallery(), photos, options.message(), candidates.pins.keys().next().value ?? "");
+  replay.open(drawing.state, gallery(), photos, options.message(), purpose.value, candidates.pins.keys().next().value ?? "");
 }
 
 function save() {

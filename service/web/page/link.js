@@ -16,6 +16,7 @@ export class Link extends EventTarget {
   #isOver = true; // the stream has ended for good, until something is wanted otherwise
   #isAsleep = false; // nobody drew for long, and the service ended the stream
   #gallery = "";
+  #purpose = "";
   #wanted; // {strokes, picture, options}
   #has = null; // what the service has when it has read all messages; null where that is not known
   #sent = []; // [sequence, what it has after that message], from the latest answered message on
@@ -41,8 +42,8 @@ export class Link extends EventTarget {
   }
 
   // Begins a new stream, which the drawing is sent on again; `options` is the JSON form of SearchOptions.
-  begin(gallery, options) {
-    this.#gallery = gallery;
+  begin(gallery, options, purpose) {
+    [this.#gallery, this.#purpose] = [gallery, purpose];
     this.#wanted = { ...this.#wanted, options };
     this.#stream?.drop();
     this.#token = "";
@@ -51,7 +52,7 @@ export class Link extends EventTarget {
 
   // Ranks the same drawing otherwise from now on.
   choose(options) {
-    if (this.#isOver) this.begin(this.#gallery, options);
+    if (this.#isOver) this.begin(this.#gallery, options, this.#purpose);
     else this.#want({ options });
   }
 
@@ -71,7 +72,7 @@ export class Link extends EventTarget {
     this.#isOpen = this.#isOver = this.#isAsleep = this.#isHeld = false;
     const { options } = this.#wanted;
     const isResumed = Boolean(this.#token);
-    const first = () => (isResumed ? { resume: { token: this.#token, answered: this.#answered } } : { begin: { gallery: this.#gallery, options } });
+    const first = () => (isResumed ? { resume: { token: this.#token, answered: this.#answered } } : { begin: { gallery: this.#gallery, options, purpose: this.#purpose } });
     this.#stream = new Stream(first, {
       open: (sequence) => {
         if (isResumed) return; // until the answer says what the service has
@@ -102,13 +103,13 @@ export class Link extends EventTarget {
   #ended({ message, then }) {
     clearTimeout(this.#timer);
     this.#isOpen = false;
-    this.#isOver = then === "stop";
+    this.#isOver = then === "stop" || then === "purpose";
     this.#isAsleep = then === "draw";
     if (then === "anew") {
       this.#token = "";
       return this.#connect();
     }
-    this.#tell(this.#isAsleep ? "asleep" : "lost", { message, isFinal: this.#isOver });
+    this.#tell(this.#isAsleep ? "asleep" : "lost", { message, isFinal: this.#isOver, wantsPurpose: then === "purpose" });
     if (then !== "again") return;
     this.#timer = setTimeout(() => this.#connect(), this.#wait);
     this.#wait = Math.min(2 * this.#wait, LONGEST_WAIT_MS);

@@ -37,7 +37,7 @@ export class Replay {
     return stage && { ...stage, target: this.target, ranks: this.#ranks(), state: this.#cut(stage.strokes) };
   }
 
-  open(state, gallery, photos, options, suggested) {
+  open(state, gallery, photos, options, purpose, suggested) {
     this.#stop();
     [this.#state, this.#gallery, this.#stages] = [state, gallery, []];
     this.target = this.target || suggested;
@@ -46,7 +46,7 @@ export class Replay {
     const ends = stageEnds(state.strokes.length, Boolean(state.picture));
     Object.assign(byId("stage"), { max: ends.length - 1, value: ends.length - 1, disabled: true });
     byId("replay-note").textContent = "Ranking every stage…";
-    this.#run(ends, { gallery, options: { ...options, k: Math.min(photos, MOST_PHOTOS) } });
+    this.#run(ends, { gallery, options: { ...options, k: Math.min(photos, MOST_PHOTOS) }, purpose });
   }
 
   #run(ends, begin) {

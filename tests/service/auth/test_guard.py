@@ -300,8 +300,9 @@ def test_a_gallery_may_want_to_know_the_purpose(serve):
         assert isinstance(error, QueryError)
         assert str(error) == ("gallery staff wants to know what a search is for; set `purpose`, such as a case number")
     with client_with(service, serve.token) as client:
-        with pytest.raises(QueryError, match="gallery staff wants to know"), client.draw("staff"):
+        with pytest.raises(QueryError, match="gallery staff wants to know") as caught, client.draw("staff"):
             pass
+        assert (error.field, caught.value.field) == ("purpose", "begin.purpose")
         assert client.search("staff", strokes=[line()], purpose="case 12").hits
         with client.draw("staff", purpose="case 12") as drawing:
             assert drawing.strokes([line()]).hits
