@@ -18,6 +18,7 @@ export class Ranking extends EventTarget {
       this.#list.replaceChildren();
       this.#cards.clear();
       this.#fetched.clear();
+      this.result = null; // the photos of another gallery are not to be found in this one
     }
     this.#gallery = gallery;
   }

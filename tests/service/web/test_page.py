@@ -99,6 +99,15 @@ def looks_at_a_candidate(pad, photo_id, shots):
     tab.keyboard.press("Escape")
 
 
+def test_a_gallery_is_not_asked_for_the_photos_of_another(browser, address, episode):
+    with opened(browser, address) as pad:
+        choose(pad.tab, "people")
+        pad.draw(episode.episode.strokes[:2])
+        pad.settled(2)
+        choose(pad.tab, "faceless")  # before the photos that may come next were fetched
+        pad.tab.wait_for_timeout(600)  # what is not found the browser complains of
+
+
 def test_why_compares_a_photo_with_those_shown(browser, address, episode):
     with opened(browser, address) as pad:
         tab, answers = pad.tab, []
