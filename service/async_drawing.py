@@ -154,8 +154,8 @@ class AsyncClientDrawing(BaseDrawing):
             self._connect()
             await self._write(resume)
             try:
-                while not (response := await self._take()).HasField("result"):
-                    pass  # refusals that got lost come first
+                while not self._journal.is_taken_up(response := await self._take()):
+                    pass
             except grpc.aio.AioRpcError as error:
                 if not self._journal.is_forgotten(error, self._target):
                     raise

@@ -181,8 +181,8 @@ class ClientDrawing(BaseDrawing):
         if (resume := self._journal.resume()) is not None:
             self._connect([resume])
             try:
-                while not (response := self._take_in(next(self._call))).HasField("result"):
-                    pass  # refusals that got lost come first
+                while not self._journal.is_taken_up(response := self._take_in(next(self._call))):
+                    pass
             except grpc.RpcError as error:
                 if not self._journal.is_forgotten(error, self._target):
                     raise

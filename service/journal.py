@@ -89,6 +89,13 @@ class Journal:
             return None
         return search_pb2.DrawRequest(resume=search_pb2.DrawResume(token=self._token, answered=self._answered))
 
+    def is_taken_up(self, response: search_pb2.DrawResponse) -> bool:
+        """Whether a reply says up to which message the service has the drawing that it was asked to resume.
+
+        Its ranking does, and so does the error of one that failed. Refusals that got lost come before.
+        """
+        return response.HasField("result") or response.error.code == grpc.StatusCode.INTERNAL.value[0]
+
     def after(self, sequence: int) -> list[search_pb2.DrawRequest]:
         """What a service that accepted the messages up to this one has not seen."""
         return [request for request in self._sent if request.sequence > sequence]

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from service.config_access import MAX_MESSAGE_BYTES, LimitsConfig
 from service.drawing import Drawing
 from service.errors import LateError, LimitError, ServiceError, status_of
 from service.journal import Journal, pauses
+from tests.service.cable import Cable
 from tests.service.conftest import GatedEncoder, ids, line, make_gallery, serving
 
 ROOT = Path(__file__).parents[2]
@@ -63,58 +63,6 @@ def killed_in_the_end(process):
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-class Cable:
-    """Carries bytes to a service, and can be pulled out and put back."""
-
-    def __init__(self, target):
-        host, _, port = target.rpartition(":")
-        self.target = host, int(port)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.ends, self.is_in = [], True
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                near, _ = self.listener.accept()
-            except OSError:
-                return
-            if not self.is_in:
-                near.close()
-                continue
-            far = socket.create_connection(self.target)
-            self.ends += [near, far]
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self.carry, args=(one, other), daemon=True).start()
-
-    def carry(self, one, other):
-        with suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for end in (one, other):
-            hang_up(end)
-
-    def pull(self):
-        self.is_in = False
-        for end in self.ends:
-            hang_up(end)
-        self.ends.clear()
-
-    def put_back(self):
-        self.is_in = True
-
-    def close(self):
-        self.pull()
-        self.listener.close()
-
-
-def hang_up(end):
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
 
 
 @pytest.fixture
@@ -172,6 +120,49 @@ def test_the_async_drawing_goes_on_too(cable, client):
     answer = asyncio.run(draw())
     assert answer.strokes == 3
     assert ids(answer) == ids(client.search(strokes=DRAWN, k=24))
+
+
+@pytest.fixture
+def failing_once(monkeypatch):
+    """Makes the next ranking fail."""
+    rank, asked = Drawing.rank, []
+
+    def fail(drawing, *arguments):
+        if asked:
+            asked.clear()
+            raise RuntimeError("as if the disk had failed")
+        return rank(drawing, *arguments)
+
+    monkeypatch.setattr(Drawing, "rank", fail)
+    return lambda: asked.append(True)
+
+
+def test_a_drawing_whose_first_ranking_fails_when_it_is_resumed_goes_on(cable, failing_once):
+    def draw():
+        with Client(cable.address) as far, far.draw() as drawing:
+            drawing.strokes(DRAWN[:2])
+            cable.pull()
+            failing_once()
+            cable.put_back()
+            answers.append(drawing.strokes(DRAWN[2:]).strokes)
+
+    answers = []
+    drawing = threading.Thread(target=draw, daemon=True)
+    drawing.start()
+    drawing.join(20)
+    assert answers == [3]
+
+
+def test_an_async_drawing_whose_first_ranking_fails_goes_on_too(cable, failing_once):
+    async def draw():
+        async with AsyncClient(cable.address) as far, far.draw() as drawing:
+            await drawing.strokes(DRAWN[:2])
+            cable.pull()
+            failing_once()
+            cable.put_back()
+            return await asyncio.wait_for(drawing.strokes(DRAWN[2:]), 20)
+
+    assert asyncio.run(draw()).strokes == 3
 
 
 def test_an_edit_that_its_caller_stops_waiting_for_is_made_and_the_drawing_goes_on(tmp_path):
