@@ -171,7 +171,7 @@ def _report(args: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    least = {"photos": 1, "galleries": 1, "sessions": 1, "connections": 1, "rounds": 0}
+    least = {"photos": 1, "galleries": 1, "sessions": 1, "connections": 1, "rounds": 0, "seed": 0}
     for name, number in least.items():
         if getattr(args, name) < number:
             raise ConfigError(f"--{name} must be at least {number}, got {getattr(args, name)}")

@@ -249,6 +249,7 @@ def test_the_command_measures_any_address(service, capsys):
         (("--sessions", "0"), "--sessions must be at least 1, got 0"),
         (("--seconds", "0"), "--seconds must be above 0, got 0.0"),
         (("--per-s", "-1"), "--per-s must be above 0, got -1.0"),
+        (("--seed", "-1"), "--seed must be at least 0, got -1"),
         (("--overload", "1"), "--overload must be above 1, got 1.0"),
         (("--overload", "3", "--idle-sessions", "9"), "--idle-sessions lifts the limits that --overload tests"),
         (("--soak", "0"), "--soak must be at least 1, got 0"),
