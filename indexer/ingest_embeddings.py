@@ -98,8 +98,8 @@ class _Job:
         there = self._store.contents_of(part.photo_ids)
         contents = [hashlib.blake2b(row.tobytes(), digest_size=_HASH_BYTES).digest() for row in part.embeddings]
         changed = [row for row, photo_id in enumerate(part.photo_ids) if there.get(photo_id) != contents[row]]
-        if changed:
-            photos = [self._new_photo(part, row, contents[row]) for row in changed]
+        photos = [self._new_photo(part, row, contents[row]) for row in changed]
+        if photos:
             replaces = any(photo.photo_id in there for photo in photos)
             (self._store.upsert if replaces else self._store.append)(photos, part.embeddings[changed])
         known = {photo_id: values for photo_id, values in zip(part.photo_ids, part.metadata, strict=True) if values}
@@ -109,7 +109,8 @@ class _Job:
         self.replaced += replaced
         self.added += len(changed) - replaced
         self.already_there += len(part.photo_ids) - len(changed)
-        self.described += sum(any(value is not None for value in values.values()) for values in part.metadata)
+        # Of what was replaced values may be taken away besides; it is counted once.
+        self.described += len({photo.photo_id for photo in photos if photo.metadata} | described.keys())
         self.skipped += part.refused
         self._on_progress(
             IngestProgress(len(self._file), self.added, self.already_there, len(self.skipped), self.replaced)

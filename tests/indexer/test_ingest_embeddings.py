@@ -48,6 +48,8 @@ def test_running_again_stores_what_is_missing_and_changes_metadata(tmp_path: Pat
     assert store.count() == 40
     assert store.photo(IDS[3]).metadata == {"age": 4.0}
     store.close()
+    report = ingest_embeddings(tmp_path / "g", tmp_path / "all.npz", HASH, batch=16)
+    assert (report.added, report.already_there, report.described) == (0, 40, 0)
 
 
 def test_another_row_under_an_id_takes_its_place(tmp_path: Path) -> None:
