@@ -252,6 +252,23 @@ def test_what_is_deleted_is_deleted_from_every_version(folder: Path, photos: Pat
     assert verify(folder).faults == verify(making).faults == ()
 
 
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_photo_is_deleted_in_every_version_whatever_it_is_called_there(
+    folder: Path, photos: Path, is_done: bool
+) -> None:
+    shutil.copy(photos / "face5.png", photos / "copy.png")
+    ingest(folder, [photos], OLD, duplicates=Duplicates.KEEP)
+    away = (photos / "face0.png").rename(photos / "away")
+    assert reindex(folder, [photos], NEW, leaves_out=is_done).switched == is_done
+    (other,) = versions.superseded(folder) if is_done else versions.unfinished(folder)
+    with StoreWriter.open(folder) as writer:
+        writer.add_aliases([Alias("tim", "tim.png", of="face4")])
+        writer.upsert([_photo("face4", away)], unit_rows(np.random.default_rng(0), 1, writer.manifest.dim))
+        delete(writer, ["tim", "face5"])  # the first was face4 when the other version was made
+    left = set(Store(folder, other, versions.manifest_of(folder, other)).snapshot().contents.photo_ids)
+    assert {"face4", "face5", "copy"} & left == {"copy"}  # of face5
+
+
 def test_a_version_in_the_making_drops_what_was_deleted_while_it_was_written(folder: Path, photos: Path) -> None:
     def forsake(done: int, total: int) -> None:
         if done == 3:
