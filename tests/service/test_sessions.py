@@ -5,6 +5,7 @@ import gc
 import shutil
 import threading
 import time
+import weakref
 
 import grpc
 import pytest
@@ -377,16 +378,13 @@ def test_a_gallery_deleted_while_it_is_drawn_at_goes_on_answering(tmp_path, enco
 
 
 def test_a_finished_drawing_is_gone_before_python_looks_for_cycles(service):
-    def sessions():
-        return sum(isinstance(found, session.DrawSession) for found in gc.get_objects())
-
-    gc.collect()
+    on_stream = service.server._sketches._resumption._on_stream
+    until(lambda: not on_stream)
     gc.disable()
     try:
-        before = sessions()
         with Client(service.address) as client, client.draw() as drawing:
             drawing.stroke([(0.2, 0.2), (0.8, 0.8)])
-            assert sessions() == before + 1
-        until(lambda: sessions() == before)
+            (session_of_it,) = [weakref.ref(ongoing.stream) for ongoing in on_stream.values()]
+        until(lambda: session_of_it() is None)
     finally:
         gc.enable()
