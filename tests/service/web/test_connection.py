@@ -1,7 +1,7 @@
 """The sketchpad in a real browser, cut off from its service."""
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from indexer.gallery import Gallery
 from indexer.ingest import ingest
@@ -94,23 +94,36 @@ def actions(messages):
     return [next(key for key in message if key != "sequence") for message in messages]
 
 
-def test_a_broken_connection_is_resumed_and_only_what_is_new_is_sent(browser, galleries, model, episode):
-    strokes = episode.episode.strokes
+@contextmanager
+def drawn_on_a_page_that_stops(browser, galleries, model, strokes):
+    """A page with these strokes, how its command stops (the service keeps the drawing), and how it comes back."""
     with ExitStack() as stack, ExitStack() as first_page:
         running = stack.enter_context(serving(galleries, model))
         page = first_page.enter_context(page_for(running.address))
         pad = stack.enter_context(opened(browser, page.address, expected="ERR_CONNECTION_REFUSED"))
         choose(pad.tab, "people")
-        pad.draw(strokes[:3])
-        pad.settled(3)
+        pad.draw(strokes)
+        pad.settled(len(strokes))
+
+        def stop():
+            first_page.close()
+            pad.tab.wait_for_selector("#trouble:has-text('has stopped')")
+
+        def come_back():
+            stack.enter_context(page_for(running.address, int(page.host.rpartition(":")[2])))
+
+        yield pad, stop, come_back
+
+
+def test_a_broken_connection_is_resumed_and_only_what_is_new_is_sent(browser, galleries, model, episode):
+    strokes = episode.episode.strokes
+    with drawn_on_a_page_that_stops(browser, galleries, model, strokes[:3]) as (pad, stop, come_back):
         messages = sent_by(pad.tab)
-        first_page.close()  # the page's command stops, the service keeps the drawing
-        pad.tab.wait_for_selector("#trouble:has-text('has stopped')")
+        stop()
         pad.draw(strokes[3:4])
         pad.tab.click("#undo")
         pad.draw(strokes[4:6])
-        port = int(page.host.rpartition(":")[2])
-        stack.enter_context(page_for(running.address, port))
+        come_back()
         pad.settled(5)
         assert actions(messages) == ["resume", "strokes"]
         assert len(messages[1]["strokes"]["strokes"]) == 2
@@ -133,17 +146,10 @@ def test_a_drawing_whose_first_ranking_fails_when_it_is_resumed_goes_on(
         return rank(drawing, *arguments)
 
     strokes = episode.episode.strokes
-    with ExitStack() as stack, ExitStack() as first_page:
-        running = stack.enter_context(serving(galleries, model))
-        page = first_page.enter_context(page_for(running.address))
-        pad = stack.enter_context(opened(browser, page.address, expected="ERR_CONNECTION_REFUSED"))
-        choose(pad.tab, "people")
-        pad.draw(strokes[:3])
-        pad.settled(3)
-        first_page.close()
-        pad.tab.wait_for_selector("#trouble:has-text('has stopped')")
+    with drawn_on_a_page_that_stops(browser, galleries, model, strokes[:3]) as (pad, stop, come_back):
+        stop()
         monkeypatch.setattr(Drawing, "rank", fail_once)
-        stack.enter_context(page_for(running.address, int(page.host.rpartition(":")[2])))
+        come_back()
         pad.tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
         assert failed
         assert pad.tab.is_hidden("#trouble")
