@@ -271,22 +271,29 @@ def test_late_answers_are_told_as_such(tmp_path):
         assert drawing.finish().strokes == 2
 
 
+def streaming_threads():
+    """gRPC's own: one sends a stream's messages, and one per channel, begun anew after a rest, takes what comes."""
+    return {thread for thread in threading.enumerate() if thread.name.endswith("(_run)")}
+
+
 def test_a_drawing_whose_last_answer_is_late_leaves_no_thread(tmp_path):
     encoder = GatedEncoder()
     gallery = make_gallery(tmp_path / "faces", encoder)
     with serving([gallery], encoder) as running, Client(running.address) as client:
         with client.draw():
-            before = set(threading.enumerate())
+            before = streaming_threads()
         drawing = client.draw(deadline_ms=300)
         drawing.__enter__()
-        (sender,) = (thread for thread in set(threading.enumerate()) - before if thread.name.endswith("(_run)"))
+        started = streaming_threads() - before
+        assert started
         encoder.gate.clear()
         drawing.send_strokes([line()])
         with pytest.raises(LateError):
             drawing.__exit__(None, None, None)
         encoder.gate.set()
-        sender.join(5)
-        assert not sender.is_alive()
+        for thread in started:
+            thread.join(5)
+        assert not started & streaming_threads()
 
 
 def test_a_drawing_that_cannot_begin_leaves_no_thread_and_no_stream(service, client, monkeypatch):
@@ -294,15 +301,13 @@ def test_a_drawing_that_cannot_begin_leaves_no_thread_and_no_stream(service, cli
         raise OSError("the disk is gone")
 
     with client.draw():
-        before = set(threading.enumerate())
+        before = streaming_threads()
     monkeypatch.setattr(Drawing, "rank", fail)
     with pytest.raises(ServiceError, match="internal error"), client.draw():
         pass
     monkeypatch.undo()
     limit = time.monotonic() + 5
-    while service.server._sketches._sessions or any(
-        thread.name.endswith("(_run)") for thread in set(threading.enumerate()) - before
-    ):
+    while service.server._sketches._sessions or streaming_threads() - before:
         assert time.monotonic() < limit
         time.sleep(0.01)
 
