@@ -285,6 +285,7 @@ async function exportRecord(kind) {
     `${shown.state.strokes.length} strokes${shown.state.picture ? " on a scan" : ""}`,
     `weights ${Object.values(weights).join(", ")}`,
     byId("filter-count").textContent ? `filters${byId("filter-count").textContent}` : "no filters",
+    purpose.value && `purpose: ${purpose.value}`,
   ];
   const canvas = await recordCanvas(shown, gallery(), facts);
   if (kind === "png") download("drawing.png", await blobOf(canvas, "image/png"));

@@ -26,7 +26,8 @@ export async function recordCanvas({ state, hits, target, ranks }, gallery, fact
   context.drawImage(sketch, MARGIN, 215);
   context.strokeStyle = "#bbb";
   context.strokeRect(MARGIN + 0.5, 215.5, SKETCH, SKETCH);
-  facts.forEach((fact, i) => write(fact, MARGIN + SKETCH + 40, 245 + 36 * i, "22px", "#55504a"));
+  const lines = facts.flatMap((fact) => fact.match(/.{1,46}/gu) ?? []).slice(0, 8);
+  lines.forEach((line, i) => write(line, MARGIN + SKETCH + 40, 245 + 36 * i, "22px", "#55504a"));
   if (target) drawRanks(context, ranks, MARGIN + SKETCH + 40, 560, WIDTH - 2 * MARGIN - SKETCH - 40, 240, write, target);
   const side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 24) / COLUMNS;
   const pictures = await Promise.all(hits.slice(0, 2 * COLUMNS).map((hit) => loaded(thumbnailUrl(gallery, hit.photo_id))));

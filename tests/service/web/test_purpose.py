@@ -30,6 +30,7 @@ def test_a_gallery_that_requires_a_purpose_is_drawn_for_with_one(browser, galler
         pad.settled(2)
         assert tab.is_hidden("#trouble")
         assert len(pad.ranked()) == 12
+        assert "purpose: case 12" in written_by(tab, "#record-png")
         tab.click("#open-replay")
         tab.wait_for_selector("#stage:enabled", timeout=30_000)
         tab.reload()
@@ -38,3 +39,20 @@ def test_a_gallery_that_requires_a_purpose_is_drawn_for_with_one(browser, galler
         assert tab.is_visible("#purpose")  # what is sent stays in sight
         # Refused, drawn, replayed, drawn after the reload.
         assert [sent["begin"]["purpose"] for sent in messages if "begin" in sent] == ["", *["case 12"] * 3]
+
+
+def written_by(tab, button):
+    """The texts of a record that is downloaded."""
+    tab.evaluate(
+        """() => {
+            window.written = [];
+            const write = CanvasRenderingContext2D.prototype.fillText;
+            CanvasRenderingContext2D.prototype.fillText = function (text, ...more) {
+                window.written.push(text);
+                write.call(this, text, ...more);
+            };
+        }"""
+    )
+    with tab.expect_download():
+        tab.click(button)
+    return tab.evaluate("window.written")
