@@ -55,6 +55,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     status = _SOME_FAILED if report.failed and report.usable else _ALL_FAILED if report.failed else 0
     write_json(args.json, {**_summary(report, status), "crop": crop})
     _print_report(console, args.gallery, report, crop, "--json" if args.embeddings else "--failed")
+    _print_unmet(console, args)
     return status
 
 
@@ -164,12 +166,16 @@ def _photos(args: argparse.Namespace, on_progress: Callable[["IngestProgress"], 
             batch=batch,
             prepare=prepare,
             metadata=args.metadata,
-            chosen=None if args.fields is None else frozenset(filter(None, args.fields.split(","))),
+            chosen=None if args.fields is None else _chosen(args),
             duplicates=Duplicates(args.duplicates),
             wait_s=args.wait,
             on_progress=on_progress,
             on_outcome=note,
         )
+
+
+def _chosen(args: argparse.Namespace) -> frozenset[str]:
+    return frozenset(filter(None, map(str.strip, (args.fields or "").split(","))))
 
 
 @contextmanager
@@ -225,16 +231,31 @@ def _vector_files(gallery: Path) -> int:
     return sum(1 for _ in (home_of(gallery) / "segments").iterdir())
 
 
+def _say(console: "Console", line: str) -> None:
+    from rich.text import Text
+
+    from indexer.console import printable
+
+    # Text: file names are data, neither rich's markup nor orders to the terminal.
+    console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _print_unmet(console: "Console", args: argparse.Namespace) -> None:
+    """Names the fields that were asked for and no source has: most likely misspelt."""
+    from indexer.ingest import declared_fields
+
+    there = sorted(declared_fields(args.gallery))
+    for name in sorted(_chosen(args).difference(there)):
+        _say(console, f"--fields {name}: no photo has it; the gallery's fields are {', '.join(there) or 'none'}")
+
+
 def _print_report(console: "Console", gallery: Path, report: "IngestReport", crop: str, lists_failed: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from indexer.console import printable
 
-    def say(line: str) -> None:
-        # Text: file names are data, neither rich's markup nor orders to the terminal.
-        console.print(Text(printable(line)), soft_wrap=True)
-
+    say = partial(_say, console)
     title = Text(printable(f"gallery {gallery.resolve().name}"), "table.title")
     table = Table(title=title, show_header=False, title_justify="left")
     stored = report.added + report.replaced

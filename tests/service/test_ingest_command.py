@@ -237,6 +237,15 @@ def test_duplicates_and_fields_are_as_asked(tmp_path: Path, photos: Path) -> Non
     assert gallery.photo("bob").metadata == {"age": 30.0}
 
 
+def test_a_field_that_no_source_has_is_told(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.csv").write_text("path,photo_id,age\nphotos/face0.jpg,ann,30\n")
+    command = ["ingest", str(tmp_path / "g"), str(tmp_path / "p.csv"), "--fields"]
+    assert main([*command, "age, aeg"]) == 0
+    assert "--fields aeg: no photo has it; the gallery's fields are age" in capsys.readouterr().err
+    assert main([*command, "age"]) == 0
+    assert "--fields" not in capsys.readouterr().err
+
+
 def test_a_gallery_that_another_process_writes_is_waited_for_or_left(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
