@@ -156,4 +156,4 @@ class Authenticator:
 
 def limits_of(key: ApiKey, default: LimitsConfig) -> LimitsConfig:
     """A key's own limits, with the service's for what it leaves out."""
-    return replace(default, **key.limits)  # type: ignore[arg-type]  # names and numbers were checked when it was made
+    return replace(default, **key.limits)  # type: ignore[arg-type]  # names and numbers were checked when it was read

@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 
 from indexer.errors import ConfigError
 from indexer.ledger import replace_file
-from service.config_access import check_roles
+from service.config_access import LimitsConfig, check_roles
 
 PREFIX: Final = "mgrl_"
 """Of every key: tools that look for leaked secrets find them by it."""
@@ -77,6 +77,7 @@ class ApiKey:
             raise ValueError("what is there is no key")
         key = cls(**values)
         check_roles(key.roles)
+        LimitsConfig(**key.limits)  # type: ignore[arg-type]  # refuses what is no limit
         _ = key.expires_at
         return key
 

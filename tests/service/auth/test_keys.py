@@ -120,6 +120,24 @@ def test_a_file_with_a_role_of_another_version_is_refused(new_key, key_file):
         load_keys(key_file)
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"calls_a_second": 5}, r"the key file keys\.json is none that"),
+        (None, r"the key file keys\.json is none that"),
+        ({"calls_per_s": "5"}, r"the key file keys\.json is none that"),
+        ({"calls_per_s": -1}, "calls_per_s must be at least 0, got -1"),
+    ],
+)
+def test_a_file_whose_limits_are_none_is_refused_and_does_not_fail_every_call(new_key, key_file, limits, message):
+    new_key()
+    raw = json.loads(key_file.read_text())
+    raw["keys"][0]["limits"] = limits
+    key_file.write_text(json.dumps(raw))
+    with pytest.raises(ConfigError, match=message):
+        load_keys(key_file)
+
+
 def test_a_file_that_others_may_change_is_refused(new_key, key_file):
     new_key()
     key_file.chmod(0o620)
