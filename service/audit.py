@@ -17,7 +17,7 @@ from typing import Any
 
 from indexer.errors import ConfigError
 from indexer.ledger import fsync_folder
-from service.audit_chain import START, Head, files_of, line_of, next_rotated, read_tail, torn_record
+from service.audit_chain import START, Head, files_of, line_of, read_tail, rotated, torn_record
 from service.config_access import AuditConfig
 from service.errors import AuditError
 
@@ -44,23 +44,27 @@ class AuditFile:
     def append(self, records: Sequence[Record], *, sync: bool) -> None:
         """Add records, one at least, whole or, where the disk refuses, none.
 
+        Those that do not say when they were made (`at`) say when they were written: of processes that take turns none
+        is behind another.
+
         Raises:
             OSError: the disk refuses.
         """
         with open(self._path.with_name(self._path.name + ".lock"), "ab", opener=_private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            handle = self._opened()
             try:
-                self._write(handle, [*self._catch_up(handle, records[0]["at"]), *records])
+                noted = self._catch_up(handle)
+                if not noted and os.fstat(handle).st_size >= self._rotate_bytes:
+                    self._begin_another(handle)
+                at = now()
+                self._write(handle, [{"at": at, **record} for record in (*noted, *records)])
                 if sync:
                     os.fsync(handle)
                 status = os.fstat(handle)
                 self._known = status.st_ino, status.st_size
             finally:
                 os.close(handle)
-            if status.st_size >= self._rotate_bytes:
-                os.rename(self._path, next_rotated(self._path))
-                fsync_folder(self._path.parent)
 
     def sync(self) -> None:
         """Bring what was added to the disk.
@@ -71,7 +75,23 @@ class AuditFile:
         with suppress(FileNotFoundError), self._path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def _catch_up(self, handle: int, at: str) -> list[Record]:
+    def _opened(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def _begin_another(self, handle: int) -> None:
+        """Put a full file aside and have the handle on another.
+
+        Only now that a record comes: the file that is written to always holds the end of the chain, so that those put
+        aside may be moved away.
+        """
+        os.fsync(handle)
+        os.rename(self._path, rotated(self._path, self._head))
+        another = self._opened()
+        os.dup2(another, handle, inheritable=False)
+        os.close(another)
+        fsync_folder(self._path.parent)
+
+    def _catch_up(self, handle: int) -> list[Record]:
         """Have `_head` at the end of the file; what is to be said of a line that a crash cut off."""
         status = os.fstat(handle)
         if (status.st_ino, status.st_size) == self._known:
@@ -87,7 +107,7 @@ class AuditFile:
             return []
         if not torn.endswith(b"\n"):
             os.write(handle, b"\n")
-        return [{**torn_record(torn), "at": at}]
+        return [torn_record(torn)]
 
     def _write(self, handle: int, records: Sequence[Record]) -> None:
         lines, head = [], self._head
@@ -130,7 +150,7 @@ class AuditLog:
         assert config.file is not None
         file = AuditFile(config.file, config.rotate_bytes)
         try:
-            file.append([{"event": "opened", "at": now(), "process": os.getpid()}], sync=True)
+            file.append([{"event": "opened", "process": os.getpid()}], sync=True)
         except OSError as error:
             raise ConfigError(f"the audit log {config.file.name} cannot be written ({error.strerror})") from error
         return cls(config, file)
@@ -147,7 +167,7 @@ class AuditLog:
         """Add a record soon; the future tells whether that went well, and need not be looked at."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._waiting.append(({**record, "at": now()}, done))
+        self._waiting.append((record, done))
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting())
         return done

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,8 @@ RECOVERED: Final = "recovered"
 """The event that follows a line of which a crash left only a part."""
 
 _BLOCK: Final = 64 * 1024
-_ROTATED: Final = re.compile(r"\.(\d{6})$")
+_MEMBERS: Final = {"n": int, "previous": str, "hash": str, "at": str, "event": str}
+"""What every record has."""
 
 
 class Head(NamedTuple):
@@ -75,8 +77,11 @@ def read_record(line: bytes) -> Mapping[str, Any]:
     Raises:
         ValueError: it is none, or does not have the hash that it says.
     """
-    record = json.loads(line)
-    if not isinstance(record, dict) or not {"n", "previous", "hash", "at", "event"} <= record.keys():
+    try:
+        record = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is no record of an audit log") from error
+    if not isinstance(record, dict) or any(type(record.get(name)) is not kind for name, kind in _MEMBERS.items()):
         raise ValueError("it is no record of an audit log")
     if _canonical(record) != line:
         raise ValueError("it is not as it was written")
@@ -116,14 +121,23 @@ def read_tail(path: Path) -> Tail:
 
 def files_of(path: Path) -> list[Path]:
     """The files of a log that are there, oldest first."""
-    older = [each for each in path.parent.glob(f"{path.name}.*") if _ROTATED.search(each.name)]
-    return [*sorted(older), *([path] if path.exists() else [])]
+    older = _put_aside(path)
+    return [*(older[number] for number in sorted(older)), *([path] if path.exists() else [])]
 
 
-def next_rotated(path: Path) -> Path:
-    """The name that a log's file gets when another is begun."""
-    numbers = [int(found.group(1)) for each in files_of(path) if (found := _ROTATED.search(each.name))]
-    return path.with_name(f"{path.name}.{max(numbers, default=0) + 1:06}")
+def rotated(path: Path, head: Head) -> Path:
+    """The name that a log's file gets when another is begun: it tells the file's last record.
+
+    So no two are alike, wherever the older ones have been moved to. Earlier versions counted files, which gave smaller
+    numbers.
+    """
+    return path.with_name(f"{path.name}.{max([head.number, *(number + 1 for number in _put_aside(path))]):06}")
+
+
+def _put_aside(path: Path) -> dict[int, Path]:
+    """Number -> the file of the log that was put aside under it."""
+    endings = ((each, each.name.removeprefix(f"{path.name}.")) for each in path.parent.glob(escape(path.name) + ".*"))
+    return {int(ending): each for each, ending in endings if re.fullmatch("[0-9]{6,18}", ending)}
 
 
 def read_records(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -197,7 +211,7 @@ class _Check:
             self._records, self._head = self._records - 1, self._before
         else:
             return
-        self._remarks.append(f"{where}: {record['torn_bytes']} bytes before it are what a crash left, as it says")
+        self._remarks.append(f"{where}: {record.get('torn_bytes')} bytes before it are what a crash left, as it says")
 
     def _follow(self, where: str, record: Mapping[str, Any]) -> None:
         head = self._head

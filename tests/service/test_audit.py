@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -13,14 +14,14 @@ import pytest
 
 from indexer.errors import ConfigError, DataError
 from service import cli
-from service.audit import AuditFile, AuditLog, now
+from service.audit import AuditFile, AuditLog
 from service.audit_chain import START, Head, files_of, line_of, read_records, read_tail, verify
 from service.config_access import AuditConfig
 from service.errors import AuditError
 
 
 def records(count, first=0):
-    return [{"event": "Search", "at": now(), "caller": f"c{n}"} for n in range(first, first + count)]
+    return [{"event": "Search", "caller": f"c{n}"} for n in range(first, first + count)]
 
 
 @pytest.fixture
@@ -75,6 +76,27 @@ def test_every_change_is_found(path, log):
     assert problem == "audit.jsonl line 4: record 3 before it is not the one that it was written after"
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"[" * 100_000,
+        line_of({"event": "x", "at": 5}, Head(5, "0" * 64))[0].strip(),
+        b"",
+        # Its number is a text.
+        b'{"at":"","event":"x","hash":"489f522212d063d37a863a22a4e381a9cf41c87875189236dffb0daed13e8113","n":"6","previous":""}',
+    ],
+)
+def test_a_line_that_somebody_made_up_is_a_problem_and_stops_nobody(path, log, forged):
+    if not forged:
+        torn = hashlib.sha256(path.read_bytes().splitlines()[-1]).hexdigest()
+        forged = line_of({"event": "recovered", "at": "", "torn_sha256": torn}, Head(5, "0" * 64))[0].strip()
+    with path.open("ab") as file:
+        file.write(forged + b"\n")
+    assert verify(path).problems
+    AuditFile(path, 1 << 20).append(records(1, 9), sync=False)
+    assert callers(path)[-1] == "c9"
+
+
 def test_an_end_that_was_cut_off_is_found_by_what_was_noted(path, log):
     noted = verify(path).head
     log.append(records(2, 5), sync=True)
@@ -106,17 +128,20 @@ def test_processes_that_write_at_once_keep_one_chain(path):
     for other in others:
         other.join(60)
     found = verify(path)
-    assert (found.records, found.problems) == (40, ())
+    assert (found.records, found.problems, found.remarks) == (40, (), ())
     assert sorted(callers(path)) == sorted(f"c{n}" for n in range(40))
     assert len(files_of(path)) > 2
 
 
-def test_a_full_file_is_followed_by_another_with_the_same_chain(path):
+@pytest.mark.parametrize("name", ["audit.jsonl", "audit[desk].jsonl"])
+def test_a_full_file_is_followed_by_another_with_the_same_chain(path, name):
+    path = path.with_name(name)
     file = AuditFile(path, 4096)
     for n in range(100):
         file.append(records(1, n), sync=False)
-    names = [each.name for each in files_of(path)]
-    assert names[:2] == ["audit.jsonl.000001", "audit.jsonl.000002"]
+    # Put aside under the number of its last record.
+    first, second, *_ = files_of(path)
+    assert [first.name, second.name] == [f"{name}.{read_tail(each).record['n']:06}" for each in (first, second)]
     assert all(each.stat().st_size < 5000 for each in files_of(path))
     assert (verify(path).records, verify(path).problems) == (100, ())
     AuditFile(path, 4096).append(records(1, 100), sync=False)
@@ -128,6 +153,36 @@ def test_a_full_file_is_followed_by_another_with_the_same_chain(path):
     assert "those before it are not here" in found.remarks[0]
     files_of(path)[1].unlink()
     assert "records are missing" in verify(path).problems[0]
+
+
+def test_files_that_are_moved_away_take_neither_the_chain_nor_a_name_with_them(path, tmp_path, monkeypatch):
+    (tmp_path / "archive").mkdir()
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle).st_ino), fsync(handle)))
+    archived = []
+    for n in range(100):
+        AuditFile(path, 4096).append(records(1, n), sync=False)
+        *older, _ = files_of(path)
+        for each in older:
+            assert each.stat().st_ino in synced  # no later sync reaches it
+            archived.append(each.rename(tmp_path / "archive" / each.name))
+    assert len(set(archived)) == len(archived) > 2
+    assert verify(path).head.number == 100
+    # With those of the archive back, nothing is missing.
+    for each in archived:
+        each.rename(tmp_path / each.name)
+    assert (verify(path).records, verify(path).problems, verify(path).remarks) == (100, (), ())
+
+
+def test_files_that_earlier_versions_counted_come_first(path):
+    file = AuditFile(path, 4096)
+    for n in range(60):
+        file.append(records(1, n), sync=False)
+    for count, each in enumerate(files_of(path)[:-1], start=1):
+        each.rename(path.with_name(f"audit.jsonl.{count:06}"))
+    for n in range(60, 100):
+        AuditFile(path, 4096).append(records(1, n), sync=False)
+    assert (verify(path).records, verify(path).problems) == (100, ())
 
 
 CRASH = """
