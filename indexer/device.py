@@ -72,10 +72,8 @@ def build_scan(
 
 def compiled_scan() -> "type[FusedScan] | None":
     """The scan of `indexer.fused`, imported only now, so that small galleries never load numba; None without it."""
-    try:
-        from indexer.fused import FusedScan
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
+    if importlib.util.find_spec("numba") is None:
         return None
+    from indexer.fused import FusedScan
+
     return FusedScan

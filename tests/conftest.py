@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def unit_rows(rng: np.random.Generator, photos: int, dim: int = 16) -> npt.NDArr
     """(photos, 14, dim) float32 random unit rows."""
     rows = rng.normal(size=(photos, REGIONS, dim)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra `fast` is not installed: neither numba is there nor llvmlite, which it brings."""
+    ours = ("indexer.fused", "indexer.gathered", "indexer.quantised", "indexer.kernels")
+    for name in [name for name in sys.modules if name in ours or name.split(".")[0] in ("numba", "llvmlite")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("numba", "llvmlite"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture

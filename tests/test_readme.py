@@ -170,6 +170,9 @@ def test_make_demo_on_a_fresh_checkout(tmp_path: Path) -> None:
     code = "import mgrl.v1.search_pb2, indexer.encoding as e; print(e.__file__); e.OnnxEncoder.open()"
     code += "; import pathlib, service.web; page = pathlib.Path(service.web.__file__).parent / 'page'"
     code += "; assert {'index.html', 'style.css', 'app.js'} <= {file.name for file in page.iterdir()}"
+    # And galleries that the extra `fast` would scan are searched without it.
+    code += "; import numpy, indexer.granular as g; rows = numpy.ones((10_000, 14, 2), 'f')"
+    code += "; g.GranularIndex.build(rows).search(rows[0], numpy.ones(14, bool), 3)"
     run["cwd"] = tmp_path
     done = subprocess.run([python, "-c", code], **run)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr[-2000:]

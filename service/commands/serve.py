@@ -102,15 +102,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     loaded = read_settings(arguments)
     config = loaded.config
-    if arguments.web is not None and (config.asks_who_calls or config.tls.is_on):
-        raise ConfigError(
-            "--web would let whoever sits at this machine search without a key; start the page apart, with a key of "
-            "its own: mgrl sketchpad --service HOST:PORT"
-        )
+    if arguments.web is not None:
+        import service.web.run  # noqa: F401  # what is missing is told before galleries are opened
+
+        if config.asks_who_calls or config.tls.is_on:
+            raise ConfigError(
+                "--web would let whoever sits at this machine search without a key; start the page apart, with a key "
+                "of its own: mgrl sketchpad --service HOST:PORT"
+            )
+        if config.server.processes > 1:
+            raise ConfigError("--web serves the page from one process; start it apart: mgrl sketchpad")
     set_up_logging(config.server.log_format)
     if config.server.processes > 1:
-        if arguments.web is not None:
-            raise ConfigError("--web serves the page from one process; start it apart: mgrl sketchpad")
         return Supervisor(partial(_answer_as_one_of_several, arguments), config.server).run()
     _answer(lambda: with_created(read_settings(arguments).config), partial(_until_signal, arguments.web))
     return 0

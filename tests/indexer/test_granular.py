@@ -263,10 +263,8 @@ print("numba" in sys.modules, "indexer.fused" in sys.modules)
     assert output.split() == ["False", "False"]
 
 
-def test_without_numba_large_galleries_are_searched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name in ("indexer.fused", "indexer.quantised", "indexer.kernels")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "numba", None)
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_large_galleries_are_searched_all_the_same() -> None:
     rng = np.random.default_rng(18)
     gallery, probe, ink = unit_rows(rng, 300), unit_rows(rng, 1)[0], np.ones(REGIONS, bool)
     index = GranularIndex.build(gallery, **OPTIONS["fused"])

@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +117,8 @@ def test_a_gpu_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str], mo
     assert "device cuda needs" in capsys.readouterr().err
 
 
-def test_without_numba_the_bench_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("indexer.fused", "indexer.quantised", "indexer.kernels"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_the_bench_says_what_to_install() -> None:
     with pytest.raises(ConfigError, match=r"pip install 'mgrl\[fast\]'"):
         SearchBench.build(photos=100, dim=4, inked=5, batch=3, threads=1)
 

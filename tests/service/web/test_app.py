@@ -251,11 +251,12 @@ def test_a_port_in_use_is_refused(service):
             pass
 
 
-def test_without_the_extra_the_command_says_what_to_install(monkeypatch, capsys):
+@pytest.mark.parametrize("command", [["sketchpad", "./gallery"], ["serve", "./gallery", "--web"]])
+def test_without_the_extra_the_command_says_what_to_install(command, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.split(".")[0] == "starlette" or name.startswith("service.web")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette", None)
-    assert cli.main(["sketchpad", "./gallery"]) == 1
+    assert cli.main(command) == 1
     assert "install it with: pip install 'mgrl[web]'" in capsys.readouterr().err
 
 
