@@ -13,8 +13,9 @@ from torch import Tensor
 
 from indexer.encoding import default_threads
 from indexer.episode import render_stages
-from training.batches import Augmentation, Move, PairSet, disturb
+from training.batches import Move, PairSet, disturb
 from training.encoder.aligner import REACH, Aligner, look
+from training.settings import Augmentation
 from training.stopping import leave_to_parent
 
 _STAGES = 3

@@ -11,40 +11,13 @@ from PIL import Image
 
 from indexer.encoding import photo_pixels
 from indexer.episode import Episode
-from indexer.errors import ConfigError
 from indexer.regions import ink_mask
 from indexer.sketch import Stroke, ink_on_black, rasterise, square
 from training.data import Pair, open_image
+from training.settings import Augmentation
 from training.variants import MOVED_SCALE, MOVED_SHIFT, MOVED_TURN_DEGREES, move, wobble
 
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How drawings and photos are disturbed in training; shares are probabilities.
-
-    Args:
-        moved_share: drawings moved as far as in the robustness set `moved`; the others by a sixth of that.
-        thinned_share: drawings of which a random part of the strokes is missing.
-        wobbly_share: drawings with a shaky hand.
-        scan_share: finished sketches shown as the scanned picture and not as strokes.
-        grey_share: photos without colour.
-
-    Raises:
-        ConfigError: a share outside 0..1.
-    """
-
-    moved_share: float = 0.4
-    thinned_share: float = 0.15
-    wobbly_share: float = 0.15
-    scan_share: float = 0.06
-    grey_share: float = 0.15
-
-    def __post_init__(self) -> None:
-        for name, share in vars(self).items():
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} must be a share from 0 to 1, got {share}")
 
 
 class PairSet:

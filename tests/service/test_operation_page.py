@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.auth.keys import load_keys
 from service.bench.target import make_galleries
 from service.cli import main
 from service.config import ServerConfig
@@ -49,6 +50,13 @@ def test_a_service_is_measured_as_the_page_says(tmp_path, monkeypatch, service, 
         line += ["--target-p99-ms", "0.01"]
     assert main([*line[1:], *SMALL]) == 0
     assert {path.name for path in tmp_path.glob("service.*")} == {word for word in line if word.startswith("service.")}
+
+
+def test_a_key_is_made_as_the_page_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"`mgrl (keys add .*)`", PAGE)
+    assert main(line.split()) == 0
+    assert [key.roles for key in load_keys(tmp_path / "keys" / "keys.json")] == [("search",)]
 
 
 def test_the_defaults_are_those_of_the_settings():

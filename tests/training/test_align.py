@@ -13,8 +13,9 @@ from indexer.episode import Episode
 from indexer.sketch import Stroke, rasterise
 from service.cli import main
 from training.align import MovedLooks, fit_aligner
-from training.batches import Augmentation, Move
+from training.batches import Move
 from training.encoder.aligner import Aligner, look, undo_move
+from training.settings import Augmentation
 from training.stopping import StopSignals
 
 CROSS = [

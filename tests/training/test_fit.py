@@ -17,7 +17,7 @@ from service.cli import main
 
 torch = pytest.importorskip("torch", reason="needs the train extra: pip install 'mgrl[train]'")
 
-from training.batches import Augmentation, EpochBatches, PairSet, batch_sizes  # noqa: E402
+from training.batches import EpochBatches, PairSet, batch_sizes  # noqa: E402
 from training.data import find_pair, read_split  # noqa: E402
 from training.encoder.checkpoint import load_checkpoint  # noqa: E402
 from training.encoder.mgrl import MgrlEncoder  # noqa: E402
@@ -27,7 +27,7 @@ from training.episodes import make_episodes  # noqa: E402
 from training.export import PARITY, export, parity  # noqa: E402
 from training.fit import Watcher, fit  # noqa: E402
 from training.metrics import Scores  # noqa: E402
-from training.settings import FitConfig, Setup  # noqa: E402
+from training.settings import Augmentation, FitConfig, Setup  # noqa: E402
 from training.validate import NOTED, Validation  # noqa: E402
 
 

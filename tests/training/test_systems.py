@@ -12,6 +12,7 @@ from indexer.errors import DataError  # noqa: E402
 from indexer.regions import REGIONS  # noqa: E402
 from training.baselines.b3 import TURNOVER_WEIGHT, rewards  # noqa: E402
 from training.baselines.b4 import StageNetwork  # noqa: E402
+from training.commands import report  # noqa: E402
 from training.frozen import FrozenSet, pick_stages  # noqa: E402
 from training.loop import Drawn, Recipe, in_chunks  # noqa: E402
 from training.networks import RegionNetwork, WholeNetwork  # noqa: E402
@@ -39,6 +40,10 @@ SHORT = Recipe(epochs=1, batch=4)
 
 
 @pytest.mark.slow
+def test_the_report_names_every_system_in_its_help() -> None:
+    assert list(report.SYSTEMS) == list(SYSTEMS)
+
+
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_every_system_trains_and_gives_unit_rows(name: str) -> None:
     system, frozen = SYSTEMS[name], made_up()

@@ -27,13 +27,24 @@ if TYPE_CHECKING:
     from training.full import FullWorkshop
     from training.report.study import DataSet, Result
 
+SYSTEMS: Final = (
+    "b1",
+    "b2",
+    "b3",
+    "b4-as-released",
+    "b4-causal",
+    "mgrl-as-released",
+    "mgrl-as-written",
+    "mgrl-corrected",
+    "single-pass",
+)
+"""Those of `training.systems`, which needs torch: the help does not."""
+
 _SOME_STAGES: Final = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl report`."""
-    from training.systems import SYSTEMS
-
     parser.add_argument("--data", type=Path, required=True, help="folder of photos/ and sketches/, or in FS2K's layout")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default %(default)s)")
     parser.add_argument("--splits", type=Path, help="folder of NAME-fit.txt and NAME-val.txt (default: DATA/splits)")
@@ -76,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
     from training.report.study import draw_all, find_data_sets, model_sets, run_model
     from training.report.tables import table_1
     from training.report.write import write_report
-    from training.systems import SYSTEMS
     from training.workshop import Workshop
 
     if args.seeds < 1 or args.model_stages < 1 or args.stages < 2 or args.fit_stages < 2:

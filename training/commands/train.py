@@ -69,8 +69,7 @@ _SHARES: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `mgrl train`."""
-    from training.batches import Augmentation
-    from training.settings import PRECISIONS, FitConfig, Setup
+    from training.settings import PRECISIONS, Augmentation, FitConfig, Setup
 
     config, augmentation, setup = FitConfig(), Augmentation(), Setup()
     parser.add_argument("--data", type=Path, required=True, help="folder of photos/ and sketches/, or in FS2K's layout")
@@ -130,10 +129,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, team: "Team") -> int:
     from indexer.errors import ConfigError
-    from training.batches import Augmentation
     from training.encoder.start import weights_file
     from training.holding import held
-    from training.settings import FitConfig, Setup
+    from training.settings import Augmentation, FitConfig, Setup
 
     if args.stages < 1:
         raise ConfigError(f"a drawing must have at least 1 stage, got {args.stages}")
