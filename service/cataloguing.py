@@ -16,7 +16,7 @@ from indexer.usage import usage
 from indexer.version_list import Version, list_versions
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
 from service.convert_gallery import asked_crop, crop_to_wire, state_to_wire
-from service.convert_metadata import fields_from_wire, fields_to_wire, metadata_to_wire
+from service.convert_metadata import asked_fields, fields_to_wire, metadata_to_wire
 from service.creating import GalleryMaker
 from service.errors import OverloadedError, ServiceError, public_errors
 from service.galleries import Galleries
@@ -60,7 +60,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         self, request: gallery_pb2.CreateGalleryRequest, context: Context
     ) -> gallery_pb2.CreateGalleryResponse:
         async with public_errors(context):
-            kinds, crop = fields_from_wire(request.fields), asked_crop(request.crop)
+            kinds, crop = asked_fields(request.fields), asked_crop(request.crop)
             gallery = await self._making.create(request.gallery, kinds, crop)
             return gallery_pb2.CreateGalleryResponse(summary=_summary(gallery))
         raise AssertionError("public_errors ends the call")

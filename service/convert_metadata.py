@@ -1,12 +1,18 @@
 """Metadata and filters: wire types to domain types and back. `service.convert` does the rest."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from typing import Final
 
-from indexer.errors import QueryError
+from indexer.errors import QueryError, blaming
 from indexer.filters import And, Equals, Filter, HasTag, Ids, Not, OneOf, Or, Range, Scalar
 from indexer.metadata import Kind, Value, as_date
 from mgrl.v1 import metadata_pb2
+
+
+_KINDS: "Final[Mapping[metadata_pb2.MetadataKind.ValueType, Kind]]" = {
+    metadata_pb2.MetadataKind.Value(f"METADATA_KIND_{kind.name}"): kind for kind in Kind
+}
 
 
 def fields_to_wire(kinds: Mapping[str, Kind]) -> list[metadata_pb2.MetadataField]:
@@ -19,8 +25,24 @@ def fields_to_wire(kinds: Mapping[str, Kind]) -> list[metadata_pb2.MetadataField
 
 def fields_from_wire(fields: Iterable[metadata_pb2.MetadataField]) -> dict[str, Kind]:
     """A gallery's fields; kinds of a later contract than ours are left out."""
-    names = {metadata_pb2.MetadataKind.Value(f"METADATA_KIND_{kind.name}"): kind for kind in Kind}
-    return {field.name: names[field.kind] for field in fields if field.kind in names}
+    return {field.name: _KINDS[field.kind] for field in fields if field.kind in _KINDS}
+
+
+def asked_fields(fields: Sequence[metadata_pb2.MetadataField]) -> dict[str, Kind]:
+    """The fields that a gallery shall have.
+
+    Raises:
+        QueryError: one without a kind, or of a later contract than ours; or two of one name.
+    """
+    kinds: dict[str, Kind] = {}
+    for place, field in enumerate(fields):
+        with blaming(f"fields[{place}]"):
+            if field.kind not in _KINDS:
+                raise QueryError(f"field {field.name[:80]!r} must have a kind, got number {field.kind}", field="kind")
+            if field.name in kinds:
+                raise QueryError(f"fields must have different names, two are named {field.name[:80]!r}", field="name")
+            kinds[field.name] = _KINDS[field.kind]
+    return kinds
 
 
 def metadata_to_wire(metadata: Mapping[str, Value]) -> dict[str, metadata_pb2.MetadataValue]:

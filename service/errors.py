@@ -38,6 +38,9 @@ DOMAIN: Final = "mgrl"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 """Trailing metadata that holds a serialised google.rpc.Status, by gRPC's convention."""
 
+_MOST_BYTES: Final = 1000
+"""Of a message: that of a call which ends travels as metadata, of which clients take no more than 8 or 16 KiB."""
+
 
 class UnknownGalleryError(PublicError):
     """No gallery of this name is served."""
@@ -136,11 +139,18 @@ def status_of(error: Exception) -> status_pb2.Status:
         error = QueryError("a message cannot be decoded: it is none of this contract, or nested more than 100 deep")
     for kind in type(error).__mro__:
         if isinstance(error, PublicError) and kind in CATALOG:
-            return _status(CATALOG[kind], str(error), reason(kind), *_details(error))
+            message = _shortened(str(error))
+            return _status(CATALOG[kind], message, reason(kind), *_details(error, message))
     failed = request_id()
     logger.error("request %s failed", failed, exc_info=error)
     message = f"internal error {failed}; the service's log tells more under this id"
     return _status(grpc.StatusCode.INTERNAL, message, "INTERNAL")
+
+
+def _shortened(text: str) -> str:
+    """A text that a status can hold."""
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= _MOST_BYTES else data[:_MOST_BYTES].decode("utf-8", "ignore") + "..."
 
 
 @asynccontextmanager
@@ -194,10 +204,10 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")
 
 
-def _details(error: PublicError) -> list[Message]:
+def _details(error: PublicError, message: str) -> list[Message]:
     details: list[Message] = []
     if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_after_s:
         details.append(error_details_pb2.RetryInfo(retry_delay=_duration(error.retry_after_s)))

@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from indexer.errors import PublicError, QueryError
+from indexer.errors import PublicError, QueryError, blaming
 from indexer.upload import Upload
 from indexer.upserting import Upserted, Upserter
 from mgrl.v1 import gallery_pb2
-from service.convert_metadata import fields_from_wire, metadata_from_wire
+from service.convert_metadata import asked_fields, metadata_from_wire
 from service.errors import IdleError, status_of
 from service.patience import FIRST_MESSAGE_S, Patience, first_message
 from service.writing import GalleryWriter
@@ -64,7 +64,8 @@ class UpsertSession:
         Raises:
             PublicError: what ended it.
         """
-        kinds = fields_from_wire(self._begin.fields)
+        with blaming("begin"):
+            kinds = asked_fields(self._begin.fields)
         with self._patience.working():  # other streams may be storing much
             await self._writer.do(lambda upserter: upserter.declare(kinds))
         reader = asyncio.create_task(self._read(requests))

@@ -375,6 +375,30 @@ def test_a_way_to_crop_of_a_later_contract_is_refused(running):
     assert "no way to crop photos with the number 77" in str(error_from_rpc(refused.value, "there"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "message", "blamed"),
+    [
+        ([{"name": "age"}], "field 'age' must have a kind, got number 0", "fields[0].kind"),
+        ([{"name": "age", "kind": 2}, {"name": "sex", "kind": 77}], "must have a kind, got number 77", "fields[1].kind"),
+        ([{"name": "age", "kind": 2}, {"name": "age", "kind": 1}], "two are named 'age'", "fields[1].name"),
+    ],
+)
+def test_a_field_that_would_be_left_out_is_refused(running, made, fields, message, blamed):
+    with grpc.insecure_channel(running[0].address) as channel:
+        stub = gallery_pb2_grpc.GalleryServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery="staff", fields=fields))
+        error = error_from_rpc(refused.value, "there")
+        assert (type(error), message in str(error), error.field) == (QueryError, True, blamed)
+        assert list(made.iterdir()) == []
+        stub.CreateGallery(gallery_pb2.CreateGalleryRequest(gallery="staff"))
+        begin = gallery_pb2.UpsertPhotosRequest(begin=gallery_pb2.UpsertBegin(gallery="staff", fields=fields))
+        with pytest.raises(grpc.RpcError) as refused:
+            list(stub.UpsertPhotos(iter([begin])))
+        error = error_from_rpc(refused.value, "there")
+        assert (type(error), message in str(error), error.field) == (QueryError, True, f"begin.{blamed}")
+
+
 def test_two_galleries_of_one_name_are_refused(config, encoder, tmp_path):
     for folder in (config.created.folder, tmp_path):
         make_gallery(folder / "staff", encoder).close()

@@ -8,7 +8,7 @@ from google.rpc import code_pb2
 
 import indexer.errors
 import service.errors
-from indexer.errors import GalleryError, PublicError
+from indexer.errors import GalleryError, PublicError, QueryError
 from service.errors import CATALOG, LimitError, ServiceError, error_from_status, reason, status_of
 
 
@@ -38,6 +38,19 @@ def test_a_limit_says_when_to_come_back():
     assert (back.retry_after_s, str(back)) == (1.25, "60 strokes a second are allowed")
     never = status_of(LimitError("a message may have 1024 bytes, this one has 2048"))
     assert not any(detail.type_url.endswith("RetryInfo") for detail in never.details)
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "顔"])
+def test_a_long_message_is_cut_to_what_metadata_holds(letter):
+    status = status_of(QueryError(f"name one of: {letter * 60_000}", field="gallery"))
+    assert status.message.startswith(f"name one of: {letter}")
+    assert status.message.endswith(f"{letter}...")
+    assert status.ByteSize() < 2500
+    assert str(error_from_status(status)) == status.message
+
+
+def test_a_message_holds_whatever_a_file_is_named():
+    assert status_of(GalleryError("gallery \udcff is damaged")).message == "gallery ? is damaged"
 
 
 def test_reasons_tell_errors_apart():
