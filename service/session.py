@@ -121,6 +121,8 @@ class DrawSession:
                 self._resumption.forget(self._ongoing)
             else:
                 self._rest()
+                if self._ongoing.ranking is not None:  # it runs still, and fills the canvas
+                    self._ongoing.ranking.add_done_callback(lambda _: self._rest())
                 self._resumption.keep(self._ongoing)
 
     def release(self) -> None:
@@ -255,8 +257,11 @@ class DrawSession:
         return [search_pb2.DrawResponse(sequence=last, result=result)]
 
     async def _earlier_ranking(self) -> None:
-        """Wait for the one before, which may be of a stream that broke off: a drawing is ranked once at a time."""
-        if self._ongoing.ranking is not None and not self._ongoing.ranking.done():
+        """Wait for the one before, which may be of a stream that broke off: a drawing is ranked once at a time.
+
+        Streams that broke off may wait here, too, and be the first to go on.
+        """
+        while self._ongoing.ranking is not None and not self._ongoing.ranking.done():
             await asyncio.wait({self._ongoing.ranking})
 
     def _end_idle(self) -> None:

@@ -148,6 +148,36 @@ def test_a_ranking_of_the_broken_stream_does_not_meet_that_of_the_next(draw, tmp
         assert again.result().sequence in (2, 3)
 
 
+def test_rankings_of_streams_that_take_a_drawing_from_each_other_do_not_meet(draw, tmp_path, monkeypatch):
+    encoder, rank, running_now, met = GatedEncoder(), Drawing.rank, [], []
+
+    def watched(*arguments):
+        running_now.append(1)
+        met.append(len(running_now))
+        time.sleep(0.05)
+        try:
+            return rank(*arguments)
+        finally:
+            running_now.pop()
+
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
+        first = draw(channel, gallery="faces")
+        token = first.result().result.session.resume_token
+        monkeypatch.setattr(Drawing, "rank", watched)
+        encoder.gate.clear()
+        first.strokes(2)
+        assert encoder.entered.acquire(timeout=5)
+        (open_session,) = running.server._sketches._sessions
+        ongoing = open_session._ongoing
+        for _ in range(2):
+            before, last = ongoing.stream, resume(draw, channel, token)
+            until(lambda before=before: ongoing.stream is not before and ongoing.stream._reader is not None)
+        encoder.gate.set()
+        assert last.result().sequence == 2
+    assert (len(met), max(met)) == (3, 1)
+
+
 def test_a_drawing_is_kept_for_a_while_by_a_clock_that_nobody_sets(draw, channel, service, monkeypatch):
     service.server._sketches._resumption.resumable_s = 0.2
     drawing = draw(channel, gallery="faces")
@@ -287,6 +317,24 @@ def test_a_drawing_that_rests_gives_its_canvas_back_and_goes_on(draw, channel, s
     drawing.send(5, finish=search_pb2.DrawFinish())
     *_, last = drawing.call
     assert [hit.distance for hit in last.result.ranking.hits] == [hit.distance for hit in before.ranking.hits]
+
+
+def test_a_drawing_that_breaks_off_while_it_is_ranked_gives_its_canvas_back_too(draw, tmp_path):
+    encoder = GatedEncoder()
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
+        drawing = draw(channel, gallery="faces")
+        drawing.result()
+        (open_session,) = running.server._sketches._sessions
+        encoder.gate.clear()
+        drawing.strokes(2)
+        assert encoder.entered.acquire(timeout=5)
+        drawing.call.cancel()
+        until(lambda: kept(running) == 1)
+        assert open_session._drawing._canvas is not None
+        encoder.gate.set()
+        until(lambda: open_session._drawing._canvas is None)
+        assert kept(running) == 1
 
 
 def test_a_client_that_never_reads_is_not_served_for_ever(service, monkeypatch, client):
