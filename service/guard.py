@@ -13,7 +13,7 @@ import grpc
 from indexer.errors import QueryError, blaming
 from service.audit import AuditLog
 from service.auth.authenticator import Authenticator
-from service.auth.callers import Call, Caller, enter_call
+from service.auth.callers import Call, Caller, current_call, enter_call
 from service.auth.limits import Limiter
 from service.auth.methods import ANY, DRAW, OPEN, ROLE_OF, WHOLE_SERVICE
 from service.errors import ForbiddenError, public_errors
@@ -22,6 +22,8 @@ from service.handlers import shape_of
 
 MAX_PURPOSE: Final = 200
 """Characters."""
+
+_DENIED: Final = grpc.StatusCode.PERMISSION_DENIED
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -55,65 +57,74 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
 
     def _once(self, method: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         async def guarded(asked: Any, context: Context) -> Any:
-            async with public_errors(context):
-                call = self._admit(method, asked, context)
-            return await behaviour(self._checked(call, method, asked) if _is_stream(asked) else asked, context)
+            with self._refusals_noted(method, context):
+                async with public_errors(context):
+                    call = self._admit(method, asked, context)
+                return await behaviour(self._checked(call, method, asked, context), context)
 
         return guarded
 
     def _stream(self, method: str, behaviour: Callable[[Any, Context], Any]) -> Any:
         async def guarded(asked: Any, context: Context) -> AsyncIterator[Any]:
-            async with public_errors(context):
-                call = self._admit(method, asked, context)
-            async with aclosing(
-                behaviour(self._checked(call, method, asked) if _is_stream(asked) else asked, context)
-            ) as answers:
-                async for answer in answers:
-                    yield answer
+            with self._refusals_noted(method, context):
+                async with public_errors(context):
+                    call = self._admit(method, asked, context)
+                async with aclosing(behaviour(self._checked(call, method, asked, context), context)) as answers:
+                    async for answer in answers:
+                        yield answer
 
         return guarded
 
     def _admit(self, method: str, asked: Any, context: Context) -> Call:
         """The call, entered; a single request is checked with it."""
-        metadata: Any = context.invocation_metadata() or ()
-        caller = self.authenticator.identify(metadata, context.auth_context())
-        with self._refusals_noted(caller, method):
-            call = Call(caller, role_for(caller, method), self._limiter)
-            self._limiter.take_call(caller)
-            enter_call(call)
-            if not _is_stream(asked):
-                self._limiter.check_size(caller, asked.ByteSize())
-                self._check_opening(call, asked)
-                if "strokes" in asked.DESCRIPTOR.fields_by_name:
-                    call.take_strokes(max(1, len(asked.strokes.strokes)))  # a picture counts as one
+        caller = self._identify(context)
+        call = Call(caller, ROLE_OF.get(method, ""), self._limiter)
+        enter_call(call)
+        check_role(caller, method)
+        self._limiter.take_call(caller)
+        if not _is_stream(asked):
+            self._limiter.check_size(caller, asked.ByteSize())
+            self._check_opening(call, asked)
+            if "strokes" in asked.DESCRIPTOR.fields_by_name:
+                call.take_strokes(max(1, len(asked.strokes.strokes)))  # a picture counts as one
         return call
 
-    async def _checked(self, call: Call, method: str, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def _identify(self, context: Context) -> Caller:
+        metadata: Any = context.invocation_metadata() or ()
+        return self.authenticator.identify(metadata, context.auth_context())
+
+    def _checked(self, call: Call, method: str, asked: Any, context: Context) -> Any:
+        """The request, or the requests, each of which is checked as it passes."""
+        return self._each(call, method, asked, context) if _is_stream(asked) else asked
+
+    async def _each(
+        self, call: Call, method: str, requests: AsyncIterator[Any], context: Context
+    ) -> AsyncIterator[Any]:
         is_first = True
         async for request in requests:
-            # A stream may outlast the key that began it, its roles, and its gallery.
-            call.caller = self.authenticator.check_again(call.caller)
-            role_for(call.caller, method)
+            # A stream may outlast the key that began it, its roles, the settings, and its gallery.
+            call.caller = self._identify(context)
+            check_role(call.caller, method)
             if call.gallery:
                 self._galleries.find(call.gallery)
             # Later messages of a drawing are refused one by one, by its session.
             if is_first or method != DRAW:
                 self._limiter.check_size(call.caller, request.ByteSize())
             if is_first:
-                with self._refusals_noted(call.caller, method):
-                    self._check_opening(call, request)
+                self._check_opening(call, request)
             is_first = False
             yield request
 
     @contextmanager
-    def _refusals_noted(self, caller: Caller, method: str) -> Iterator[None]:
+    def _refusals_noted(self, method: str, context: Context) -> Iterator[None]:
+        """Whatever a known caller may not do ends with the same status, wherever that was found out."""
         try:
             yield
-        except ForbiddenError as error:
-            if self._log is not None:
-                who = {"caller": caller.name, "kind": caller.kind}
-                self._log.post({"event": "refused", "method": method, "reason": str(error), **who})
-            raise
+        finally:
+            call, code = current_call(), context.code()
+            if self._log is not None and call is not None and code in (_DENIED, _DENIED.value[0]):
+                who = {"caller": call.caller.name, "kind": call.caller.kind}
+                self._log.post({"event": "refused", "method": method, "reason": context.details(), **who})
 
     def _check_opening(self, call: Call, request: Any) -> None:
         opening = _opening_of(request)
@@ -127,8 +138,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generi
             call.purpose = opening.purpose
 
 
-def role_for(caller: Caller, method: str) -> str:
-    """The role that a method takes.
+def check_role(caller: Caller, method: str) -> None:
+    """Refuse a method that takes a role which the caller does not have.
 
     Raises:
         ForbiddenError: the caller does not have it, the method has none, or it reaches beyond the caller's galleries.
@@ -141,7 +152,6 @@ def role_for(caller: Caller, method: str) -> str:
         raise ForbiddenError(f"this call takes the role {role}, {caller} has: {held}")
     if method in WHOLE_SERVICE and caller.galleries is not None:
         raise ForbiddenError(f"this call concerns all galleries, {caller} is limited to some")
-    return role
 
 
 def _is_stream(asked: Any) -> bool:

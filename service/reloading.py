@@ -24,6 +24,7 @@ from service.opening import Opener
 logger = logging.getLogger(__name__)
 
 _KEPT_TLS: Final = ("certificate", "key", "client_ca")
+_KEPT_AUDIT: Final = ("file", "rotate_bytes")
 
 
 class _Prepared(NamedTuple):
@@ -113,17 +114,11 @@ class Reloader:
 
 def settled(before: Config, newer: Config) -> tuple[Config, list[str]]:
     """The newer settings, with those of before where a running process cannot change them; and the names of these."""
-    waiting = [
-        f"server.{field.name}"
-        for field in fields(before.server)
-        if getattr(before.server, field.name) != getattr(newer.server, field.name)
-    ]
-    tls, audit = newer.tls, newer.audit
-    for name in _KEPT_TLS:
-        if getattr(before.tls, name) != getattr(newer.tls, name):
-            waiting.append(f"tls.{name}")
-            tls = before.tls
-    if before.audit.file != newer.audit.file or before.audit.rotate_bytes != newer.audit.rotate_bytes:
-        waiting.append("audit.file" if before.audit.file != newer.audit.file else "audit.rotate_bytes")
-        audit = before.audit
-    return replace(newer, server=before.server, tls=tls, audit=audit), waiting
+    kept = {"server": [field.name for field in fields(before.server)], "tls": _KEPT_TLS, "audit": _KEPT_AUDIT}
+    sections, waiting = {}, []
+    for section, names in kept.items():
+        old, new = getattr(before, section), getattr(newer, section)
+        values = {name: getattr(old, name) for name in names}
+        waiting += [f"{section}.{name}" for name, value in values.items() if value != getattr(new, name)]
+        sections[section] = replace(new, **values)
+    return replace(newer, **sections), waiting

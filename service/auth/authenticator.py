@@ -36,11 +36,6 @@ class KeyRing:
         self._look()
         return find_key(self._keys, token)
 
-    def get(self, key_id: str) -> ApiKey | None:
-        """A key by its id."""
-        self._look()
-        return self._keys.get(key_id)
-
     def _look(self) -> None:
         if time.monotonic() - self._looked < _LOOK_EVERY_S:
             return
@@ -98,7 +93,7 @@ class Authenticator:
     def identify(
         self, metadata: Iterable[tuple[str, str | bytes]], connection: Mapping[str, Iterable[bytes]]
     ) -> Caller:
-        """Who calls.
+        """Who calls; asked again with every message of a stream.
 
         Args:
             metadata: of the call; `authorization: Bearer KEY` is looked at.
@@ -121,18 +116,6 @@ class Authenticator:
             return self._tokens.caller(token, self._config.limits)
         raise AuthenticationError("the key is not known here")
 
-    def check_again(self, caller: Caller) -> Caller:
-        """What a caller is now, who may have lost some of it since the call began.
-
-        Raises:
-            AuthenticationError: the key or token has run out, or was revoked.
-        """
-        if caller.kind == "key":
-            return self._by_key(self._keys.get(caller.key_id) if self._keys is not None else None)
-        if self._clock() >= caller.expires_at:
-            raise AuthenticationError("the token has expired; get a new one")
-        return caller
-
     def _by_key(self, key: ApiKey | None) -> Caller:
         if key is None:
             raise AuthenticationError("the key is not known here")
@@ -143,7 +126,7 @@ class Authenticator:
             raise AuthenticationError(f"the key {key.name} expired on {until:%Y-%m-%d}; get a new one")
         galleries = None if key.galleries is None else frozenset(key.galleries)
         limits = limits_of(key, self._config.limits)
-        return Caller(key.name, "key", frozenset(key.roles), galleries, limits, key.expires_at, key.id)
+        return Caller(key.name, "key", frozenset(key.roles), galleries, limits)
 
     def _by_certificate(self, connection: Mapping[str, Iterable[bytes]]) -> Caller:
         # Only certificates that a root of ours signed get this far: the handshake refuses all others.

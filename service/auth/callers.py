@@ -4,7 +4,6 @@ A context variable, so that what lists or finds galleries need not be told by ev
 Outside of a call there is no caller, and nothing is hidden.
 """
 
-import math
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -28,8 +27,6 @@ class Caller:
         roles: what the caller may do.
         galleries: where; None is everywhere.
         limits: how much of it.
-        expires_at: Unix time from which the caller is nobody again.
-        key_id: of an API key.
     """
 
     name: str
@@ -37,8 +34,6 @@ class Caller:
     roles: frozenset[str]
     galleries: frozenset[str] | None = None
     limits: LimitsConfig = _NO_LIMITS
-    expires_at: float = math.inf
-    key_id: str = ""
 
     def may_use(self, gallery: str) -> bool:
         """Whether a gallery is one of the caller's."""

@@ -82,7 +82,7 @@ class TokenReader:
             ) from error
         except (jwt.PyJWTError, KeyError, TypeError, ValueError) as error:
             raise AuthenticationError("the token is not one that this service accepts") from error
-        return _caller_of(claims, limits, config.leeway_s)
+        return _caller_of(claims, limits)
 
 
 def _single_key(config: JwtConfig) -> Any:
@@ -110,7 +110,7 @@ def _web_keys(keys: "jwt.PyJWKSet") -> dict[str, Any]:
     return named
 
 
-def _caller_of(claims: Mapping[str, Any], limits: LimitsConfig, leeway_s: float) -> Caller:
+def _caller_of(claims: Mapping[str, Any], limits: LimitsConfig) -> Caller:
     roles, galleries = claims.get("roles"), claims.get("galleries")
     for name, value in (("roles", roles), ("galleries", galleries)):
         is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
@@ -118,4 +118,4 @@ def _caller_of(claims: Mapping[str, Any], limits: LimitsConfig, leeway_s: float)
             raise AuthenticationError(f"the token's {name} must be a list of texts")
     known = frozenset(roles or ()) & frozenset(ROLES)
     where = None if galleries is None else frozenset(galleries)
-    return Caller(str(claims["sub"])[:200], "token", known, where, limits, float(claims["exp"]) + leeway_s)
+    return Caller(str(claims["sub"])[:200], "token", known, where, limits)

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -166,6 +167,30 @@ def test_what_is_refused_is_on_record_for_those_who_are_known(serve, path):
     ] * 4
     methods = [record["method"].rpartition("/")[2] for record in records]
     assert methods == ["Search", "Draw", "GetPhoto", "DescribeGallery"]
+
+
+def test_what_is_refused_where_no_gallery_is_named_is_on_record_too(tmp_path, encoder, path):
+    gallery = make_gallery(tmp_path / "staff", encoder)
+    config = Config(audit=AuditConfig(path), galleries={"staff": GalleryConfig(roles=("ingest",))})
+    with serving([gallery], encoder, access=config) as service, Client(service.address) as client:
+        for refused in (lambda: client.search(strokes=[line()]), lambda: client.photo("", "photo0001")):
+            with pytest.raises(ForbiddenError):
+                refused()
+        records = wait_for(path, 2, "refused")
+    assert [record["reason"] for record in records] == ["gallery staff is not open to the role search in this service"] * 2
+
+
+def test_a_drawing_that_is_refused_in_mid_stroke_is_on_record(serve, path, tmp_path):
+    client = serve()
+    with client.draw("guests") as drawing:
+        assert drawing.strokes([line()]).hits
+        with changing_keys(tmp_path / "keys.json") as keys:
+            keys[0] = replace(keys[0], galleries=("staff",))
+        time.sleep(1.1)  # the key file is looked at once a second
+        with pytest.raises(ForbiddenError):
+            drawing.strokes([line()])
+    (record,) = wait_for(path, 1, "refused")
+    assert (record["caller"], record["reason"]) == ("desk", "key desk may not use gallery 'guests'")
 
 
 @pytest.fixture

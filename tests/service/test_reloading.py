@@ -182,6 +182,33 @@ def test_what_takes_a_restart_is_named_and_stays():
     assert settled(before, before) == (before, [])
 
 
+def test_what_waits_for_a_restart_keeps_nothing_else_waiting():
+    pair = {"key": Path("b"), "client_ca": Path("c")}
+    before = Config(tls=TlsConfig(Path("a"), **pair), audit=AuditConfig(Path("a")))
+    newer = Config(
+        tls=TlsConfig(Path("renewed"), **pair, client_roles=()),
+        audit=AuditConfig(Path("b"), sync_s=1.0, rotate_bytes=5000, sketches=True),
+    )
+    config, waiting = settled(before, newer)
+    assert waiting == ["tls.certificate", "audit.file", "audit.rotate_bytes"]
+    assert config.tls == TlsConfig(Path("a"), **pair, client_roles=())
+    assert config.audit == AuditConfig(Path("a"), sync_s=1.0, sketches=True)
+
+
+def test_open_drawings_are_asked_by_the_new_settings(running, folder):
+    with changing_keys(folder / "keys.json") as keys:
+        add_key(keys, "desk", ("search",), None, None, {})
+    with running.client() as client, client.draw() as drawing:
+        assert drawing.strokes([line()]).hits
+        assert running.reload(replace(running.before, limits=LimitsConfig(strokes_per_s=0.1)))
+        assert drawing.strokes([line()]).hits
+        with pytest.raises(LimitError, match=r"anyone may ask for 0\.1 strokes a second"):
+            drawing.strokes([line()])
+        assert running.reload(replace(running.before, auth=AuthConfig(folder / "keys.json")))
+        with pytest.raises(AuthenticationError, match="no key was sent"):
+            drawing.strokes([line()])
+
+
 @pytest.mark.e2e
 def test_sighup_reads_the_file_again(folder):
     file = folder / "mgrl.toml"
