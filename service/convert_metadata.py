@@ -9,7 +9,6 @@ from indexer.filters import And, Equals, Filter, HasTag, Ids, Not, OneOf, Or, Ra
 from indexer.metadata import Kind, Value, as_date
 from mgrl.v1 import metadata_pb2
 
-
 _KINDS: "Final[Mapping[metadata_pb2.MetadataKind.ValueType, Kind]]" = {
     metadata_pb2.MetadataKind.Value(f"METADATA_KIND_{kind.name}"): kind for kind in Kind
 }
