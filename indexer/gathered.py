@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from indexer.arrangement import Rows
 from indexer.bounds import UNIT_ROUNDOFF, shares_of
-from indexer.kernels import compiled, fetch
+from indexer.compiling import compiled
+from indexer.kernels import fetch
 from indexer.sharing import Helpers
 from indexer.stored_rows import StoredRows
 

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import llvmlite.binding
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from indexer.compiling import compiled
 
 BLOCK: Final = 64
 """Photos of a block: one 64-bit word of the filter's bitmap, and whole SIMD registers of every width in use."""
@@ -366,18 +367,6 @@ def packed(numbers: npt.NDArray[np.floating[Any] | np.integer[Any]]) -> npt.NDAr
     fours = halves.reshape(*halves.shape[:-1], -1, 4).swapaxes(-2, -3)
     words = np.ascontiguousarray(fours).view("<u4").astype(np.uint32, copy=False)
     return words.reshape(*numbers.shape[:-1], -1)
-
-
-def compiled(function: Callable[..., Any], **more: Any) -> Any:
-    """A function as numba compiles it here: without the interpreter's lock, and once for all processes where it may."""
-    # Reordering and fused multiply-adds are covered by the error bound, and NaN never occurs; infinity does, and roots
-    # must be IEEE's.
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "nnan"}, **more}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        # No folder to cache in: a read-only installation without a home. It compiles once per process.
-        return numba.njit(**options)(function)
 
 
 # Inlined: counting references to their arguments would take a third of the scan.
