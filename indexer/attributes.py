@@ -80,9 +80,9 @@ class Attributes:
         """
         match filter:
             case And(parts):
-                return _all([self.passing(part, rows_of) for part in parts], self._photos)
+                return _all((self.passing(part, rows_of) for part in parts), self._photos)
             case Or(parts):
-                return ~_all([~self.passing(part, rows_of) for part in parts], self._photos)
+                return ~_all((~self.passing(part, rows_of) for part in parts), self._photos)
             case Not(part):
                 return ~self.passing(part, rows_of)
             case Ids(photo_ids):
@@ -137,8 +137,12 @@ class Masks:
         return mask
 
 
-def _all(masks: list[Mask], photos: int) -> Mask:
-    return np.logical_and.reduce(masks) if masks else np.ones(photos, np.bool_)
+def _all(masks: Iterable[Mask], photos: int) -> Mask:
+    """Where every mask is True; one at a time is held, of the thousand that a filter may have."""
+    every = np.ones(photos, np.bool_)
+    for mask in masks:
+        every &= mask
+    return every
 
 
 def _number(value: float | date) -> float:

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
@@ -140,6 +141,18 @@ def test_filters_that_are_too_large_are_refused() -> None:
             check_size(filter)
     with pytest.raises(QueryError, match="a text in a filter may have 1000 characters"):
         check_size(HasTag("marks", "x" * 1001))
+
+
+@pytest.mark.parametrize("kind", [And, Or])
+def test_a_filter_of_very_many_predicates_takes_the_memory_of_a_few(kind: type[And | Or]) -> None:
+    photos, few = 100_000, 10
+    columns = Attributes.build({"age": Kind.NUMBER}, photos, ())
+    filter = kind(tuple(Range("age", float(number)) for number in range(300)))
+    tracemalloc.start()
+    columns.passing(filter, list)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < few * photos
 
 
 def test_a_filter_is_evaluated_once_while_it_is_among_the_latest() -> None:
