@@ -12,20 +12,24 @@ from indexer.regions import GRANULARITIES, REGION_IDS, REGIONS
 EQUAL_WEIGHTS: Final[Mapping[int, float]] = {1: 1.0, 2: 1.0, 3: 1.0}
 """The paper's alpha, beta and gamma."""
 
+LEAST_WEIGHT: Final = 1e-100
+MOST_WEIGHT: Final = 1e100
+"""Weights beyond these make distances that overflow, or lose their digits near 0: no bound could tell photos apart."""
+
 
 def region_weights(ink: npt.NDArray[np.bool_], weights: Mapping[int, float] = EQUAL_WEIGHTS) -> npt.NDArray[np.float64]:
     """Eq. (3) as fourteen constants of one query: D(photo) = sum of weight x distance over the regions.
 
     Args:
         ink: (14,) bool, True where the sketch has ink.
-        weights: granularity -> weight (alpha, beta, gamma), finite and >= 0.
+        weights: granularity -> weight (alpha, beta, gamma), 0 or from 1e-100 to 1e100.
 
     Returns:
         (14,) float64; 0 where there is no ink. A granularity's weights add up to its alpha, beta or gamma.
 
     Raises:
         ShapeError: ink is not (14,).
-        QueryError: a weight is missing, unknown, negative or not finite.
+        QueryError: a weight is missing, unknown, negative, not finite, or beyond these.
 
     Example:
         >>> ink = np.zeros(14, bool)
@@ -42,6 +46,12 @@ def region_weights(ink: npt.NDArray[np.bool_], weights: Mapping[int, float] = EQ
         if not (np.isfinite(weight) and weight >= 0):
             raise QueryError(
                 f"the weight of granularity {granularity} must be finite and >= 0, got {weight}",
+                field=f"granularity_{granularity}",
+            )
+        if weight and not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise QueryError(
+                f"the weight of granularity {granularity} must be 0 or from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, "
+                f"got {weight:g}; only their ratios matter",
                 field=f"granularity_{granularity}",
             )
         ids = list(REGION_IDS[granularity])

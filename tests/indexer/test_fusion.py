@@ -83,6 +83,8 @@ def test_a_granularity_s_weights_add_up_to_its_weight() -> None:
     [
         ({1: 1.0, 2: -1.0, 3: 1.0}, "granularity 2 must be finite and >= 0, got -1.0"),
         ({1: 1.0, 2: 1.0, 3: float("nan")}, "granularity 3 must be finite and >= 0, got nan"),
+        ({1: 1e308, 2: 1.0, 3: 1.0}, r"granularity 1 must be 0 or from 1e-100 to 1e\+100, got 1e\+308; only"),
+        ({1: 5e-324, 2: 1.0, 3: 1.0}, "granularity 1 must be 0 or from 1e-100 .* got 4.94066e-324"),
         ({1: 1.0, 2: 1.0}, r"must name the granularities \[1, 2, 3\], got \[1, 2\]"),
     ],
 )

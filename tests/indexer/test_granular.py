@@ -18,7 +18,7 @@ from indexer.bounds import Bounds
 from indexer.device import torch_gpus
 from indexer.errors import ConfigError, QueryError, ShapeError
 from indexer.exact import Found, exact_distances, exact_search
-from indexer.fusion import EQUAL_WEIGHTS, region_weights
+from indexer.fusion import EQUAL_WEIGHTS, LEAST_WEIGHT, MOST_WEIGHT, region_weights
 from indexer.granular import GranularIndex
 from indexer.lists import GPU_NAMES, FaissLists
 from indexer.regions import REGIONS
@@ -97,6 +97,17 @@ def test_search_and_rank_agree_with_brute_force(way: str, seed: int, photos: int
     every = exact_distances(gallery, probe, ink, weights)
     target = int(rng.integers(photos))
     assert index.rank(target, probe, ink, weights) == (every <= every[target]).sum()
+
+
+@WAYS
+@pytest.mark.parametrize("weight", [LEAST_WEIGHT, MOST_WEIGHT])
+def test_the_least_and_the_greatest_weights_find_what_brute_force_finds(way: str, weight: float) -> None:
+    rng = np.random.default_rng(20)
+    gallery, allowed = unit_rows(rng, 300), np.arange(300) % 2 == 1
+    weights, ink = {1: weight, 2: 0.0, 3: weight}, np.ones(REGIONS, bool)
+    rows, distances = exact_search(gallery[allowed], gallery[0], ink, 200, weights)
+    found = GranularIndex.build(gallery, **OPTIONS[way]).search(gallery[0], ink, 200, weights, allowed)
+    assert_same(found, (np.flatnonzero(allowed)[rows], distances))
 
 
 @WAYS
