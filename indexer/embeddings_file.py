@@ -116,7 +116,8 @@ class EmbeddingsFile:
 
     def _checked(self, part: Part) -> EmbeddedPhotos:
         ids = part[ID_COLUMN]
-        embeddings = np.asarray(part[EMBEDDINGS], np.float32).reshape(len(ids), REGIONS, self.dim)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as too long
+            embeddings = np.asarray(part[EMBEDDINGS], np.float32).reshape(len(ids), REGIONS, self.dim)
         reasons = _wrong_rows(embeddings)
         texts: list[str] = []
         metadata: list[dict[str, Value | None]] = []
@@ -139,22 +140,20 @@ class EmbeddingsFile:
 
     def _check_ids(self) -> None:
         """Refuse a file that names a photo twice; eight bytes a photo are held."""
-        hashes = np.concatenate(
-            [
-                np.fromiter(map(hash, part[ID_COLUMN]), np.int64, len(part[ID_COLUMN]))
-                for part in self._columns.parts([ID_COLUMN], _SCANNED)
-            ]
-            or [np.empty(0, np.int64)]
-        )
+        hashes = np.fromiter(map(hash, self._texts()), np.int64)
         values, counts = np.unique(hashes, return_counts=True)
         suspects = set(values[counts > 1].tolist())
         seen: set[str] = set()
         # Two texts may share a hash: what is said is said of the texts.
-        for part in self._columns.parts([ID_COLUMN], _SCANNED) if suspects else ():
-            for text in part[ID_COLUMN]:
-                if hash(text) in suspects and text in seen:
-                    raise DataError(f"{self.name} names the photo {str(text)[:80]!r} a second time")
-                seen.add(text)
+        for text in self._texts() if suspects else ():
+            if hash(text) in suspects and text in seen:
+                raise DataError(f"{self.name} names the photo {text[:80]!r} a second time")
+            seen.add(text)
+
+    def _texts(self) -> Iterator[str]:
+        """The ids in order, without what is no text: `parts` gives that back with the reason."""
+        for part in self._columns.parts([ID_COLUMN], _SCANNED):
+            yield from (text for text in part[ID_COLUMN] if isinstance(text, str))
 
 
 def _dim(columns: Columns) -> int:

@@ -127,6 +127,22 @@ def test_rows_that_do_not_hold_are_given_back_with_the_reason(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("write", [npz, npy, parquet])
+@pytest.mark.parametrize("ids", [[["a", "b"]] * 5, [7] * 5, [[1, 2]] * 5])
+def test_ids_that_are_no_texts_are_given_back_row_by_row(write: Any, ids: list[Any], tmp_path: Path) -> None:
+    (part,) = EmbeddingsFile.open(write(tmp_path, {"photo_id": ids, "embeddings": ROWS}), {}).parts(10)
+    assert part.photo_ids == []
+    assert len(part.refused) == 5
+    assert all("a photo id must be a text of 1 to 1000 characters" in reason for _, reason in part.refused)
+
+
+def test_numbers_beyond_float32_are_too_long_and_no_warning(tmp_path: Path) -> None:
+    rows = ROWS.astype(np.float64)
+    rows[1, 2] *= 1e300
+    (part,) = EmbeddingsFile.open(npz(tmp_path, {"photo_id": IDS, "embeddings": rows}), {}).parts(10)
+    assert part.refused == [(IDS[1], "embeddings must be rows of length 1, that of region 2 is inf long")]
+
+
+@pytest.mark.parametrize("write", [npz, npy, parquet])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
