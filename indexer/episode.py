@@ -67,7 +67,7 @@ class Episode:
         for stroke in self.strokes:
             entry: dict[str, Any] = {
                 "points": [[round(x, 4), round(y, 4)] for x, y in stroke.points.tolist()],
-                "width": round(stroke.width, 5),
+                "width": float(f"{stroke.width:.4g}"),
             }
             if stroke.pressure is not None:
                 entry["pressure"] = [round(p, 3) for p in stroke.pressure.tolist()]

@@ -6,7 +6,7 @@ import pytest
 
 from indexer.episode import Episode, stage_ends, visible_stage_ends
 from indexer.errors import SketchError
-from indexer.sketch import Stroke
+from indexer.sketch import MAX_WIDTH, Stroke
 
 
 def stroke(y: float, width: float = 0.01) -> Stroke:
@@ -25,6 +25,12 @@ def test_saved_and_loaded_is_the_same_drawing(tmp_path: Path) -> None:
     assert loaded.stage_ends == (2, 3, 6)
     difference = loaded.canvases().astype(int) - episode.canvases().astype(int)
     assert np.abs(difference).mean() < 0.5
+
+
+@pytest.mark.parametrize("width", [1e-9, 0.004, MAX_WIDTH])
+def test_a_width_that_a_stroke_may_have_is_read_back(tmp_path: Path, width: float) -> None:
+    Episode((stroke(0.5, width),), (1,)).save(tmp_path / "drawing.json")
+    assert Episode.load(tmp_path / "drawing.json").strokes[0].width == pytest.approx(width)
 
 
 def test_a_drawing_without_stages_has_a_stage_a_stroke() -> None:
