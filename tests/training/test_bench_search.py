@@ -101,6 +101,8 @@ def test_memory_is_that_of_the_vectors_and_of_what_is_scanned(tmp_path: Path) ->
         (("--inked", "15"), "--inked 1 to 14, got"),
         (("--dim", "1"), "--dim at least 2"),
         (("--threads", "0"), "--threads must be at least 1"),
+        (("--check", "-1"), "--check must be at least 0, got -1"),
+        (("--larger", "1000000"), "--larger must be more than --photos, got 1000000 and 1000000"),
     ],
 )
 def test_options_out_of_range_are_named(

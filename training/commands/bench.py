@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument(
         "--check", type=int, default=100, help="random queries to compare with brute force (default %(default)s)"
     )
-    search.add_argument("--larger", type=int, metavar="PHOTOS", help="a second size, to see how time grows")
+    search.add_argument("--larger", type=int, metavar="PHOTOS", help="a second, larger size, to see how time grows")
     search.add_argument("--open", action="store_true", help="time the opening of a gallery folder, too")
     search.add_argument(
         "--no-lists", action="store_true", help="leave the FAISS lists out; they hold the vectors again"
@@ -152,6 +152,10 @@ def _search(args: argparse.Namespace) -> int:
 
     threads = default_threads() if args.threads is None else args.threads
     _require_positive(args, "photos", "rounds", "batch")
+    if args.check < 0:
+        raise ConfigError(f"--check must be at least 0, got {args.check}")
+    if args.larger is not None and args.larger <= args.photos:
+        raise ConfigError(f"--larger must be more than --photos, got {args.larger} and {args.photos}")
     if threads < 1 or args.dim < 2 or not 1 <= args.inked <= REGIONS:
         raise ConfigError(
             f"--threads must be at least 1, --dim at least 2 and --inked 1 to {REGIONS}, "
@@ -165,7 +169,7 @@ def _search(args: argparse.Namespace) -> int:
     statistics = bench.statistics
     del bench  # the vectors, four times
     sizes: dict[int, dict[str, float]] = {}
-    if args.larger:
+    if args.larger is not None:
         sizes = compare_sizes([args.photos, args.larger], args.dim, args.rounds, _RECALL)
         held |= growth(sizes)
     if args.open:
