@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from indexer.errors import ConfigError, DataError
 from indexer.metadata import Kind
+from indexer.table_file import days_of
 
 Part = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 """Column -> values; a list, or an array with one row a value."""
@@ -154,7 +155,7 @@ class ParquetColumns:
                 yield {name: self._values(batch.column(name), name) for name in columns}
 
     def _values(self, array: Any, column: str) -> Sequence[Any] | npt.NDArray[Any]:
-        return _numbers(array, column) if self.kinds[column] is None else array.to_pylist()
+        return _numbers(array, column) if self.kinds[column] is None else days_of(array).to_pylist()
 
 
 class _Array:

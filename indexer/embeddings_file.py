@@ -13,7 +13,6 @@ not hold is given back with the reason; what is wrong with the file as a whole i
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -194,8 +193,6 @@ def _value(kind: Kind, value: Any, name: str) -> Value | None:
         return None
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, datetime):
-        value = value.date()
     if kind is Kind.TAGS and isinstance(value, str):
         value = [tag.strip() for tag in value.split("|") if tag.strip()]
     if kind is Kind.DATE and isinstance(value, str):

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
@@ -83,10 +82,12 @@ def _parquet_rows(file: IO[bytes], needed: Sequence[str], errors: str) -> Iterat
         _check_columns(table.schema_arrow.names, needed, "it must have columns")
         row = 0
         for batch in table.iter_batches(_AT_ONCE):
-            for cells in batch.to_pylist():
+            columns = [days_of(column) for column in batch.columns]
+            for cells in pyarrow.record_batch(columns, names=batch.schema.names).to_pylist():
                 row += 1
                 yield row, {column: _as_json_has_it(value) for column, value in cells.items()}
-    except (pyarrow.ArrowException, ValueError, OSError) as error:  # of damaged names it is UnicodeDecodeError
+    # Of damaged names it is UnicodeDecodeError, of days that Python has not OverflowError.
+    except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         raise DataError(f"it is no Parquet file, or damaged ({str(error).splitlines()[0]})") from error
 
 
@@ -102,9 +103,15 @@ def _check_columns(columns: Sequence[str], needed: Sequence[str], must: str) -> 
         raise DataError(f"{must}, {' or '.join(needed)} among them, got {str(columns)[:80]}")
 
 
+def days_of(column: Any) -> Any:
+    """A column of pyarrow's moments as one of their days, which is what fields hold; any other as it is."""
+    import pyarrow
+
+    return column.cast(pyarrow.date32(), safe=False) if pyarrow.types.is_timestamp(column.type) else column
+
+
 def _as_json_has_it(value: Any) -> Any:
-    # A timestamp loses its time of day: fields are days.
-    return value.date() if isinstance(value, datetime) else float(value) if isinstance(value, Decimal) else value
+    return float(value) if isinstance(value, Decimal) else value
 
 
 def _text(file: IO[bytes], errors: str) -> Iterator[str]:

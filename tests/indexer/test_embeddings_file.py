@@ -92,6 +92,9 @@ def test_types_of_a_format_are_taken_as_they_are(tmp_path: Path) -> None:
     ids, embeddings, metadata = read(path)
     np.testing.assert_array_equal(embeddings, ROWS[:2])
     assert metadata == [{"seen": date(2024, 2, 29), "marks": ("a", "b")}, {"seen": None, "marks": None}]
+    moments = pa.array([1_709_200_800_000_000_001, None], pa.timestamp("ns"))
+    pq.write_table(pa.table({"photo_id": ["x", "y"], "embeddings": flat, "seen": moments}), path)
+    assert read(path)[2] == [{"seen": date(2024, 2, 29)}, {"seen": None}]
     nanoseconds = np.array(["2024-02-29T10:00", "NaT"], "M8[ns]")
     half = ROWS[:2].astype(np.float16)
     _, embeddings, metadata = read(npz(tmp_path, {"photo_id": ids, "embeddings": half, "seen": nanoseconds}))

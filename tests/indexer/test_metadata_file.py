@@ -2,6 +2,8 @@ import json
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from indexer.errors import DataError
@@ -141,6 +143,22 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.csv").write_bytes(b"photo_id,name\na,\xe9")
     with pytest.raises(DataError, match=r"latin\.csv must be UTF-8 \(unexpected end of data\)"):
         read_metadata(tmp_path / "latin.csv", {})
+
+
+@pytest.mark.parametrize(("zone", "days"), [(None, [29, None, 28]), ("America/New_York", [28, None, 27])])
+def test_moments_in_parquet_are_days_where_they_were(tmp_path: Path, zone: str | None, days: list[int | None]) -> None:
+    moments = [1_709_172_000_000_000_001, None, 1_709_085_600_000_000_000]  # at two in the morning in Greenwich
+    column = pa.array(moments, pa.timestamp("ns", zone))
+    pq.write_table(pa.table({"photo_id": ["a", "b", "c"], "seen": column}), tmp_path / "p.parquet")
+    table = read_metadata(tmp_path / "p.parquet", {})
+    assert table.kinds == {"seen": Kind.DATE}
+    assert [of["seen"] for of in table.photos.values()] == [day and date(2024, 2, day) for day in days]
+
+
+def test_a_day_that_no_calendar_has_is_an_error_of_the_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"photo_id": ["a"], "seen": pa.array([2**30], pa.date32())}), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match="p.parquet: it is no Parquet file, or damaged"):
+        read_metadata(tmp_path / "p.parquet", {})
 
 
 def test_unknown_photos_are_named(tmp_path: Path) -> None:
