@@ -240,7 +240,7 @@ class QuantisedGallery:
         error = 16 * UNIT_ROUNDOFF * (self._longest + np.sqrt(square)) ** 2
         missed = np.linalg.norm(centred - moved, axis=2) * _LARGER + 2.0**-49
         offsets = np.einsum("qr,qr->q", shares.astype(np.float64), missed)
-        starts = (-ZERO * coded.sum(axis=2)).astype(np.int32)
+        starts = (-ZERO * coded.sum(axis=2)).astype(np.int64).astype(np.int32)  # the second wraps around
         bases = (square - error).astype(np.float32)
         return Queries(packed(coded), starts, bases, steps, shares, offsets.astype(np.float32))
 

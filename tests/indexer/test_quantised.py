@@ -76,6 +76,17 @@ def _distances(gallery: npt.NDArray[np.float32], probe: npt.NDArray[np.float32])
     return np.linalg.norm(gallery.astype(np.float64) - probe.astype(np.float64), axis=-1)
 
 
+def test_sums_of_very_many_numbers_wrap_around() -> None:
+    """All numbers of a region at their greatest: no 32 bits hold the sum of their products with bytes."""
+    rows = np.full((3, REGIONS, 9000), 9000**-0.5, np.float32) * np.float32([1, -1, 0.5])[:, None, None]
+    quantised, weights = built(rows, np.zeros_like(rows[0])), region_weights(np.ones(REGIONS, bool))
+    for probe in rows:
+        distances = np.einsum("pr,r->p", _distances(rows, probe), weights)
+        lower = bounds_of(quantised, probe, weights)
+        assert (lower <= distances * SLACK).all()
+        assert (lower >= distances - 0.05).all()
+
+
 def test_bounds_are_close_to_the_distance() -> None:
     rng = np.random.default_rng(1)
     # As embeddings of faces are: region by region in one direction from 0, a few tenths apart.
