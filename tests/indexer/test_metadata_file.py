@@ -157,7 +157,7 @@ def test_moments_in_parquet_are_days_where_they_were(tmp_path: Path, zone: str |
 
 def test_a_day_that_no_calendar_has_is_an_error_of_the_file(tmp_path: Path) -> None:
     pq.write_table(pa.table({"photo_id": ["a"], "seen": pa.array([2**30], pa.date32())}), tmp_path / "p.parquet")
-    with pytest.raises(DataError, match="p.parquet: it is no Parquet file, or damaged"):
+    with pytest.raises(DataError, match=r"p\.parquet: it is no Parquet file, or damaged"):
         read_metadata(tmp_path / "p.parquet", {})
 
 
