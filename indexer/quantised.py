@@ -197,7 +197,10 @@ class QuantisedGallery:
 
         def scan(part: int) -> None:
             some = slice(edges[part], edges[part + 1])
-            scan_blocks(self._codes, self._heads, words, blocks[some], *queries.arrays(), least[:, some], nothing)
+            # In one piece: for columns of a larger array the scan would be compiled anew, under the first batch.
+            found = np.empty((len(queries), edges[part + 1] - edges[part]), np.float32)
+            scan_blocks(self._codes, self._heads, words, blocks[some], *queries.arrays(), found, nothing)
+            least[:, some] = found
 
         if helpers is None:
             scan(0)

@@ -6,6 +6,7 @@ from indexer.exact import exact_search
 from indexer.fused import FusedScan
 from indexer.fusion import region_weights
 from indexer.granular import GranularIndex
+from indexer.kernels import scan_blocks
 from indexer.regions import REGIONS
 from tests.conftest import unit_rows
 
@@ -51,6 +52,16 @@ def test_queries_on_a_large_gallery_agree_with_brute_force() -> None:
 
 def scan_of(gallery: npt.NDArray[np.float32], threads: int) -> FusedScan:
     return FusedScan.build(len(gallery), lambda rows: gallery[rows], threads)
+
+
+def test_the_scan_is_compiled_once_and_not_again_under_the_first_batch() -> None:
+    gallery = face_like(np.random.default_rng(5), 20_000)  # of several parts
+    index, inks = GranularIndex.build(gallery, fused_from=1, threads=2), np.ones((3, REGIONS), bool)
+    for some in (None, np.arange(20_000) % 2 == 0):
+        index.search(gallery[0], inks[0], 5, allowed=some)
+        index.search_batch(gallery[:3], inks, 5, allowed=some)
+    arrays = [kind for signature in scan_blocks.signatures for kind in signature]
+    assert {array.layout for array in arrays} == {"C"}
 
 
 def test_few_photos_are_left_to_rank() -> None:
