@@ -129,6 +129,18 @@ def test_one_stage_and_a_gallery_of_one(tiny_fs2k: Path, tmp_path: Path, encoder
     assert found.ranks().tolist() == [[1]]
 
 
+def test_a_page_of_one_photo_whose_name_looks_like_a_formula(tiny_fs2k: Path, tmp_path: Path) -> None:
+    name = "$x^{$"
+    (split := tmp_path / f"{name}.txt").write_text(f"photos/{name}\n")
+    for folder, taken in (("photos", "photo/photo1/image0001"), ("sketches", "sketch/sketch1/sketch0001")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(tiny_fs2k / f"{taken}.jpg", tmp_path / folder / f"{name}.jpg")
+    page = tmp_path / "page.html"
+    command = ["evaluate", "--data", str(tmp_path), "--split", str(split), "--stages", "2", "--html", str(page)]
+    assert main(command) == 0
+    assert page.read_text().count(f"model, {name}, aligned") == 3
+
+
 def test_a_drawing_with_too_little_left_is_named(tiny_fs2k: Path, tmp_path: Path, encoder: PixelEncoder) -> None:
     name = "photo1/image0001"
     strokes = tuple(Stroke(np.float32([[0.1, y], [0.9, y]])) for y in np.linspace(0.1, 0.9, 6))

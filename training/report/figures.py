@@ -24,11 +24,11 @@ def curves(results: Sequence[Result], data_set: str) -> str:
             found = score(result.embedded.ranks(), len(result.embedded.gallery))
             share = 100 * np.arange(1, result.stages + 1) / result.stages
             style: dict[str, Any] = {"linewidth": 2.5} if result.system == "model" else {"linewidth": 1.2}
-            label = f"{result.title}, T = {result.stages}"
+            label = _plain(result.title, f"T = {result.stages}")
             left.plot(share, found.m_at_b_per_stage, label=label, **style)
             right.plot(share, found.m_at_a_per_stage, label=label, **style)
-    left.set(title=f"{data_set}: mean 1 / rank (m@B)", xlabel="share of the sketch, %", ylabel="%")
-    right.set(title=f"{data_set}: mean rank percentile (m@A)", xlabel="share of the sketch, %", ylabel="%")
+    left.set(title=f"{_plain(data_set)}: mean 1 / rank (m@B)", xlabel="share of the sketch, %", ylabel="%")
+    right.set(title=f"{_plain(data_set)}: mean rank percentile (m@A)", xlabel="share of the sketch, %", ylabel="%")
     right.legend(fontsize=7, loc="lower right")
     return _svg(figure)
 
@@ -45,9 +45,8 @@ def weight_sweep(result: Result) -> tuple[str, list[dict[str, float]]]:
             values.append(found.m_at_b)
             points.append({"alpha": weights[1], "beta": weights[2], "gamma": weights[3], "m_at_b": found.m_at_b})
         axis.plot(_STEPS, values, marker="o", label=f"{label} grows")
-    axis.set(
-        title=f"{result.title}, {result.data_set}", xlabel="the weight that grows; the others are 1", ylabel="m@B, %"
-    )
+    axis.set(title=_plain(result.title, result.data_set))
+    axis.set(xlabel="the weight that grows; the others are 1", ylabel="m@B, %")
     axis.legend(fontsize=8)
     return _svg(figure), points
 
@@ -69,12 +68,12 @@ def stage_curves(results: Sequence[Result], weights: Mapping[int, float] = EQUAL
 def rank_distribution(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) -> str:
     """How many drawings have their target within each rank, at a quarter, half, three quarters and all of a drawing."""
     figure, (axis,) = _figure(1)
-    ranks, drawings = result.embedded.ranks(weights), len(result.embedded.probes)
+    ranks, drawings, photos = result.embedded.ranks(weights), len(result.embedded.probes), len(result.embedded.gallery)
     for quarter in (1, 2, 3, 4):
         at = np.sort(ranks[:, max(1, round(result.stages * quarter / 4)) - 1])
         axis.step(at, 100 * np.arange(1, drawings + 1) / drawings, where="post", label=f"{25 * quarter} %")
-    axis.set(title=f"{result.title}, {result.data_set}, {result.probe_set}: rank of the target", xscale="log")
-    axis.set(xlabel="rank", ylabel="% of drawings within", xlim=(1, len(result.embedded.gallery)), ylim=(0, 102))
+    axis.set(title=f"{_what(result)}: rank of the target", xscale="log")
+    axis.set(xlabel="rank", ylabel="% of drawings within", xlim=(1, max(photos, 2)), ylim=(0, 102))
     axis.legend(fontsize=8, loc="lower right", title="of the drawing")
     return _svg(figure)
 
@@ -83,8 +82,8 @@ def worst_cases(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) ->
     """The strips of the drawings whose targets rank worst, each with its name."""
     chosen = worst_drawings(result, weights)
     figure, axis = _strips(result.embedded.ranks(weights)[chosen], result)
-    axis.set_yticks(range(len(chosen)), [result.embedded.names[number] for number in chosen], fontsize=7)
-    axis.set_title(f"{result.title}, {result.data_set}, {result.probe_set}: the worst drawings")
+    axis.set_yticks(range(len(chosen)), [_plain(result.embedded.names[number]) for number in chosen], fontsize=7)
+    axis.set_title(f"{_what(result)}: the worst drawings")
     return _svg(figure)
 
 
@@ -100,7 +99,7 @@ def rank_strips(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS, st
     order = np.argsort(-(1 / ranks).mean(axis=1))
     chosen = order[np.linspace(0, len(order) - 1, min(strips, len(order))).round().astype(int)]
     figure, axis = _strips(ranks[chosen], result)
-    axis.set_title(f"{result.title}, {result.data_set}, {result.probe_set}: rank of the target, best drawing to worst")
+    axis.set_title(f"{_what(result)}: rank of the target, best drawing to worst")
     return _svg(figure)
 
 
@@ -121,10 +120,20 @@ def calibration(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS) ->
     for name in ("top_1", "top_5", "top_10"):
         axis.plot(found["share"], found[name], marker="o", label=name.replace("_", " "))
     photos = len(result.embedded.gallery)
-    axis.set(title=f"{result.title}, {result.data_set}: target found among {photos} photos", ylabel="% of drawings")
+    named = _plain(result.title, result.data_set)
+    axis.set(title=f"{named}: target found among {photos} photos", ylabel="% of drawings")
     axis.set(xlabel="share of the sketch, %", ylim=(0, 102))
     axis.legend(fontsize=8, loc="lower right")
     return _svg(figure)
+
+
+def _what(result: Result) -> str:
+    return _plain(result.title, result.data_set, result.probe_set)
+
+
+def _plain(*names: str) -> str:
+    """Names of files and folders, in which a dollar sign begins no formula."""
+    return ", ".join(names).replace("$", r"\$")
 
 
 def _figure(panels: int) -> "tuple[Figure, tuple[Any, ...]]":
