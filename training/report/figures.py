@@ -71,7 +71,9 @@ def rank_distribution(result: Result, weights: Mapping[int, float] = EQUAL_WEIGH
     ranks, drawings, photos = result.embedded.ranks(weights), len(result.embedded.probes), len(result.embedded.gallery)
     for quarter in (1, 2, 3, 4):
         at = np.sort(ranks[:, max(1, round(result.stages * quarter / 4)) - 1])
-        axis.step(at, 100 * np.arange(1, drawings + 1) / drawings, where="post", label=f"{25 * quarter} %")
+        share = 100 * np.arange(1, drawings + 1) / drawings
+        # On to the last rank: where all targets are first there would be no line to see.
+        axis.step([*at, max(photos, 2)], [*share, 100], where="post", label=f"{25 * quarter} %")
     axis.set(title=f"{_what(result)}: rank of the target", xscale="log")
     axis.set(xlabel="rank", ylabel="% of drawings within", xlim=(1, max(photos, 2)), ylim=(0, 102))
     axis.legend(fontsize=8, loc="lower right", title="of the drawing")
