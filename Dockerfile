@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 # Two images from one file: `docker build --target cpu .` (default) and `docker build --target gpu .`
 # A gallery is a volume; the model is in the wheel. The service listens on 50051 inside the container, its metrics and
-# probes on 9090. It wants keys and a certificate before it does: deploy/ shows how.
+# probes on 9090. It wants keys and a certificate before it does: deploy/ shows how. Who needs further extras (faces to
+# ingest, jwt, traces) names them below, where the wheel is installed.
 
 FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /source

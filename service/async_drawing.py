@@ -103,7 +103,7 @@ class AsyncClientDrawing(BaseDrawing):
             self._call.cancel()
 
     async def _send(self, request: search_pb2.DrawRequest) -> int:
-        self._journal.send(request)
+        self._note(request)
         await self._write(request)
         return request.sequence
 

@@ -43,6 +43,17 @@ class BaseDrawing:
         self._inbox = Inbox()
         self._journal = Journal()
         self._has_ended = False
+        self._call: Any = None
+
+    def _note(self, request: search_pb2.DrawRequest) -> None:
+        """Remember a message that is about to be sent.
+
+        Raises:
+            ServiceError: there is no stream to send it on.
+        """
+        if self._call is None:
+            raise ServiceError("the drawing is not open; open it with: with client.draw() as drawing")
+        self._journal.send(request)
 
     def _check_goes_on(self) -> None:
         """Refuse to read on.

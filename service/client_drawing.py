@@ -134,7 +134,7 @@ class ClientDrawing(BaseDrawing):
         return self.answer(self._send(request))
 
     def _send(self, request: search_pb2.DrawRequest) -> int:
-        self._journal.send(request)
+        self._note(request)
         self._unsent.put(request)
         return request.sequence
 
@@ -142,7 +142,7 @@ class ClientDrawing(BaseDrawing):
         self._unsent: queue.SimpleQueue[search_pb2.DrawRequest | None] = queue.SimpleQueue()
         for request in requests:
             self._unsent.put(request)
-        self._call: Any = self._stub.Draw(_until_none(self._unsent), metadata=self._metadata)
+        self._call = self._stub.Draw(_until_none(self._unsent), metadata=self._metadata)
 
     def _hang_up(self) -> None:
         self._unsent.put(None)  # lets gRPC's sending thread go

@@ -135,6 +135,18 @@ def test_a_finished_drawing_takes_no_more_strokes(client):
             drawing.strokes([line()])
 
 
+def test_a_drawing_that_was_not_opened_says_how_to(service, client):
+    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client.draw"):
+        client.draw().stroke([(0.1, 0.2)])
+
+    async def draw():
+        async with AsyncClient(service.address) as connected:
+            await connected.draw().stroke([(0.1, 0.2)])
+
+    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client.draw"):
+        asyncio.run(draw())
+
+
 def test_strokes_can_be_sent_without_waiting(client, gallery, encoder):
     strokes = [line(0.2, y, 0.8, y) for y in (0.2, 0.4, 0.6, 0.8)]
     with client.draw(k=24) as drawing:
