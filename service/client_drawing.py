@@ -3,7 +3,7 @@
 import queue
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import numpy as np

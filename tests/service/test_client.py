@@ -136,14 +136,14 @@ def test_a_finished_drawing_takes_no_more_strokes(client):
 
 
 def test_a_drawing_that_was_not_opened_says_how_to(service, client):
-    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client.draw"):
+    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client"):
         client.draw().stroke([(0.1, 0.2)])
 
     async def draw():
         async with AsyncClient(service.address) as connected:
             await connected.draw().stroke([(0.1, 0.2)])
 
-    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client.draw"):
+    with pytest.raises(ServiceError, match="the drawing is not open; open it with: with client"):
         asyncio.run(draw())
 
 
