@@ -142,8 +142,8 @@ class SketchServer:
         await self._watch.stop()
         await self._health.stop()
         refusing = asyncio.create_task(self._server.stop(grace_s + 2))
-        await self._catalogue.drain()
-        await self._sketches.drain(grace_s)
+        # At once: drawings must hear of it before gRPC ends them.
+        await asyncio.gather(self._catalogue.drain(), self._sketches.drain(grace_s))
         # Only watchers of the health service can be left; they need no grace.
         await self._server.stop(0)
         await refusing

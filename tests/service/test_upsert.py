@@ -37,7 +37,7 @@ from service.convert_metadata import fields_to_wire
 from service.errors import IdleError, OverloadedError, ServiceError, UnknownGalleryError, error_from_rpc
 from service.upserting import WINDOW
 from tests.indexer.test_upserting import jpeg
-from tests.service.conftest import Serving, serving
+from tests.service.conftest import Serving, line, serving
 
 
 @pytest.fixture
@@ -485,3 +485,28 @@ def test_a_service_that_stops_ends_a_stream_that_always_has_more(gallery, encode
         running.on_loop(running.server.stop(), timeout_s=20)
         sending.join(20)
     assert told.is_set()
+
+
+def test_drawings_hear_of_a_stop_also_while_a_photo_takes_long(gallery, encoder, monkeypatch) -> None:
+    begun, go_on, store = threading.Event(), threading.Event(), upserting._store
+
+    def held(*args):
+        begun.set()
+        assert go_on.wait(10)
+        return store(*args)
+
+    monkeypatch.setattr(upserting, "_store", held)
+    with (
+        serving([gallery], encoder, writable=True) as running,
+        Stream(running.address) as stream,
+        Client(running.address) as client,
+        client.draw(resume_s=0.1) as drawing,
+    ):
+        assert drawing.strokes([line()]).hits
+        stream.photo(1)
+        assert begun.wait(5)
+        stopping = running.start(running.server.stop(0.1))
+        with pytest.raises(ServiceError, match="the service is stopping; send the drawing again to another one"):
+            drawing.answer(99)
+        go_on.set()
+        stopping.result(20)
