@@ -22,6 +22,7 @@ from indexer.framing import FaceFraming, default_crop
 from indexer.ledger import Faces, Framing, check_model
 from indexer.metadata import MAX_TEXT, Kind, Value, check_field, check_value
 from indexer.preparing import Decoding
+from indexer.retention import retain
 from indexer.store import NewPhoto, StoreWriter
 from indexer.upload import Upload
 
@@ -132,6 +133,10 @@ class Upserter:
             GalleryError: the disk refuses.
         """
         delete(self._store, photo_ids)
+
+    def retain(self, days: float) -> int:
+        """Forget the photos that are too old, see `indexer.retention.retain`; how many they were."""
+        return retain(self._store, days).forgotten
 
     def close(self) -> None:
         """Let other writers in."""

@@ -51,7 +51,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         self._galleries = galleries
         self._maker = maker
         self._workers = workers
-        self._writers = writers
+        self.writers = writers
         self._watch = watch
         self._streams: set[UpsertSession] = set()
         self._room = asyncio.Semaphore(MAX_STREAMS)
@@ -154,7 +154,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             if self._room.locked():
                 raise OverloadedError.after(10, f"the service takes {MAX_STREAMS} streams of photos at once")
             gallery = self._galleries.find(begin.gallery)
-            async with self._room, self._writers.writing(gallery) as writer:
+            async with self._room, self.writers.writing(gallery) as writer:
                 session = UpsertSession(writer, begin, IDLE_S)
                 self._streams.add(session)
                 try:
@@ -172,7 +172,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
             if not 1 <= len(photo_ids) <= MAX_DELETED:
                 raise QueryError(f"a call must name 1 to {MAX_DELETED} photos to delete, got {len(photo_ids)}")
             gallery = self._galleries.find(request.gallery)
-            async with self._writers.writing(gallery) as writer:
+            async with self.writers.writing(gallery) as writer:
                 await writer.do(lambda upserter: upserter.delete(photo_ids))
             await self._watch.look()
             return gallery_pb2.DeletePhotosResponse(deleted=len(photo_ids))
@@ -188,7 +188,7 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         """End the streams of photos, once what they have received is stored, and write no more."""
         for session in self._streams:
             session.end(ServiceError("the service is stopping; send what has no answer to another one"))
-        await self._writers.close()
+        await self.writers.close()
 
 
 def _summary(gallery: Gallery) -> gallery_pb2.GallerySummary:

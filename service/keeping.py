@@ -8,13 +8,11 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from indexer.errors import PublicError
-from indexer.retention import retain
-from indexer.store import StoreWriter
 from service.galleries import Galleries
+from service.writing import GalleryWriters
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +27,13 @@ class Keeper:
 
     Args:
         galleries: what is served.
+        writers: write it.
         every_s: seconds between two looks.
     """
 
-    def __init__(self, galleries: Galleries, every_s: float = EVERY_S) -> None:
+    def __init__(self, galleries: Galleries, writers: GalleryWriters, every_s: float = EVERY_S) -> None:
         self._galleries = galleries
+        self._writers = writers
         self._every_s = every_s
         self._task: asyncio.Task[None] | None = None
         self._seen = time.time(), time.monotonic()
@@ -64,7 +64,7 @@ class Keeper:
             if not days:
                 continue
             try:
-                forgotten = await asyncio.to_thread(_retain, gallery.folder, days)
+                forgotten = await self._writers.retain(gallery, days)
             except Exception as error:
                 # Another process writes it, or whatever else it is: the next look tries again.
                 fault = None if isinstance(error, PublicError) else error
@@ -83,8 +83,3 @@ class Keeper:
             logger.warning("the clock jumped %.0f s ahead; no photo is forgotten for a day", ahead_s)
             self._distrusts_until = steady + _DISTRUST_S
         return steady >= self._distrusts_until
-
-
-def _retain(folder: Path, days: float) -> int:
-    with StoreWriter.open(folder) as writer:
-        return retain(writer, days).forgotten

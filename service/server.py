@@ -89,6 +89,11 @@ class SketchServer:
         """HOST:PORT of the HTTP side door once started, empty without one."""
         return self._metrics_address
 
+    @property
+    def writers(self) -> GalleryWriters:
+        """Who writes what is served."""
+        return self._catalogue.writers
+
     async def start(self) -> None:
         """Listen and answer.
 

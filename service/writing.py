@@ -1,4 +1,4 @@
-"""Who writes the galleries of a service, for calls that bring photos or take them away.
+"""Who writes the galleries of a service, for calls that bring photos or take them away, and for those that are too old.
 
 A gallery's lock is held while a call needs it and no longer. All calls of a service share one writing thread, so they
 take turns, and decoding and encoding never take more than one core; the thread is niced, so that where cores are short
@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 
 from indexer.encoding import OnnxEncoder, RegionEncoder
 from indexer.errors import ConfigError
 from indexer.gallery import Gallery
+from indexer.retention import retain
+from indexer.store import StoreWriter
 from indexer.upserting import Upserter
 from service.encoders import Encoders
 from service.niceness import nice
@@ -50,7 +53,7 @@ class GalleryWriters:
         self._is_allowed = is_allowed
         self._thread = ThreadPoolExecutor(1, "mgrl-write", initializer=nice(_NICE))
         self._turn = asyncio.Condition()
-        self._open: dict[str, _Open] = {}
+        self._open: dict[Path, _Open] = {}  # by folder: changed settings may put another under a name
         self._single: dict[str, RegionEncoder] = {}
 
     @asynccontextmanager
@@ -72,7 +75,19 @@ class GalleryWriters:
             yield GalleryWriter(opened.upserter, self._thread)
         finally:
             # Also where the call was cancelled, even while the gallery was being opened: the lock must not outlive it.
-            await asyncio.shield(self._leave(gallery.name, entering))
+            await asyncio.shield(self._leave(gallery.folder, entering))
+
+    async def retain(self, gallery: Gallery, days: float) -> int:
+        """Forget a gallery's photos that are too old, also while calls write it; how many they were.
+
+        Raises:
+            GalleryError: another process writes the gallery; else as `indexer.retention.retain`.
+        """
+        # Not awaited in between: who writes it now lets it go on the same thread, later.
+        opened = self._open.get(gallery.folder)
+        return await self._run(
+            partial(_retain, gallery.folder, days) if opened is None else partial(opened.upserter.retain, days)
+        )
 
     async def close(self) -> None:
         """Wait a little for the calls that write; then start nothing more. What is being stored is stored."""
@@ -84,13 +99,13 @@ class GalleryWriters:
 
     async def _enter(self, gallery: Gallery) -> _Open:
         async with self._turn:
-            if gallery.name not in self._open:
-                self._open[gallery.name] = _Open(await self._run(partial(self._upserter, gallery)))
-            opened = self._open[gallery.name]
+            if gallery.folder not in self._open:
+                self._open[gallery.folder] = _Open(await self._run(partial(self._upserter, gallery)))
+            opened = self._open[gallery.folder]
             opened.calls += 1
             return opened
 
-    async def _leave(self, name: str, entering: "asyncio.Task[_Open]") -> None:
+    async def _leave(self, folder: Path, entering: "asyncio.Task[_Open]") -> None:
         await asyncio.wait({entering})
         if entering.exception() is not None:
             return
@@ -98,7 +113,7 @@ class GalleryWriters:
             opened = entering.result()
             opened.calls -= 1
             if not opened.calls:
-                del self._open[name]
+                del self._open[folder]
                 await self._run(opened.upserter.close)
             self._turn.notify_all()
 
@@ -113,6 +128,11 @@ class GalleryWriters:
                 encoder.single_threaded() if isinstance(encoder, OnnxEncoder) else encoder
             )
         return Upserter.open(gallery.folder, self._single[encoder.model_hash])
+
+
+def _retain(folder: Path, days: float) -> int:
+    with StoreWriter.open(folder) as writer:
+        return retain(writer, days).forgotten
 
 
 class GalleryWriter:

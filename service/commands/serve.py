@@ -235,7 +235,7 @@ async def _serve(
         stop_all=None if overseer is None else partial(overseer.signal_all, signal.SIGTERM),
         maker=maker,
     )
-    keeper = Keeper(galleries)
+    keeper = Keeper(galleries, server.writers)
     await server.start()
     _reload_on_sighup(reloader)
     keeper.start()

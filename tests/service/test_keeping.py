@@ -15,10 +15,12 @@ from service.config import Config
 from service.config_access import GalleryConfig
 from service.galleries import Galleries
 from service.keeping import Keeper
+from service.writing import GalleryWriters
 from tests.conftest import PixelEncoder, unit_rows
 from tests.folder_bytes import folder_bytes
 from tests.indexer.test_store import new_photos
 from tests.service.conftest import ids, line, make_gallery, serving
+from tests.service.test_upsert import Stream
 
 DAY = 86_400
 KEPT = {"faces": GalleryConfig(writable=True, retention_days=30)}
@@ -55,7 +57,11 @@ def photos(folder):
 
 
 def keeper(folder, settings=KEPT):
-    return Keeper(Galleries([Gallery.open(folder)], PixelEncoder(), settings))
+    return keeper_of(Galleries([Gallery.open(folder)], PixelEncoder(), settings))
+
+
+def keeper_of(galleries):
+    return Keeper(galleries, GalleryWriters(galleries.encoders, lambda _: True))
 
 
 def test_what_is_too_old_goes(folder, clock, caplog):
@@ -105,6 +111,23 @@ def test_a_gallery_that_another_process_writes_waits(folder, clock, caplog):
     assert photos(folder) == 2
 
 
+def test_a_stream_of_photos_that_never_ends_keeps_no_old_ones(folder):
+    gallery = Gallery.open(folder)
+    settings = {"faces": GalleryConfig(writable=True, retention_days=10)}
+    with (
+        serving([gallery], PixelEncoder(), access=Config(galleries=settings)) as service,
+        Stream(service.address) as stream,
+    ):
+        stream.photo(1)
+        stream.until(1)
+        service.on_loop(Keeper(service.access.galleries, service.server.writers).look())
+        assert photos(folder) == 3
+        stream.photo(2)
+        stream.until(2)
+        assert photos(folder) == 4
+    gallery.close()
+
+
 def test_searches_go_on_while_photos_are_forgotten(folder, clock):
     gallery = Gallery.open(folder)
     clock(11)
@@ -115,7 +138,7 @@ def test_searches_go_on_while_photos_are_forgotten(folder, clock):
         assert len(ids(client.search(strokes=[line()]))) == 6
 
         async def start():
-            kept = Keeper(service.access.galleries, every_s=0.05)
+            kept = Keeper(service.access.galleries, service.server.writers, every_s=0.05)
             kept.start()
             return kept
 
@@ -136,7 +159,7 @@ def test_what_is_too_old_goes_from_every_version(folder, clock):
     versions.switch(folder, home)
     assert b"photo0001" in folder_bytes(folder)
     clock(31)
-    asyncio.run(Keeper(Galleries([Gallery.open(folder)], newer, KEPT)).look())
+    asyncio.run(keeper_of(Galleries([Gallery.open(folder)], newer, KEPT)).look())
     assert b"photo0001" not in folder_bytes(folder)
 
 
@@ -144,7 +167,7 @@ def test_a_look_that_fails_is_not_the_last_one(folder, clock, caplog, monkeypatc
     kept = keeper(folder)
     clock(11)
     with monkeypatch.context() as broken:
-        broken.setattr("service.keeping.retain", lambda *_: Path("/none").read_bytes())
+        broken.setattr("service.writing.retain", lambda *_: Path("/none").read_bytes())
         asyncio.run(kept.look())
     assert "photos of gallery faces that are too old stay for now" in caplog.text
     asyncio.run(kept.look())
