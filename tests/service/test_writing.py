@@ -83,12 +83,15 @@ def test_a_call_that_is_cancelled_while_its_gallery_is_opened_lets_it_go(writabl
 
 def test_a_gallery_that_changed_settings_put_under_the_name_of_another_gets_its_own_photos(tmp_path, encoder) -> None:
     older, newer = (make_gallery(tmp_path / place / "faces", encoder) for place in ("older", "newer"))
-    with serving([older], encoder, writable=True, refresh_s=60) as service, Client(service.address) as client:
-        with Stream(service.address) as stream:  # has the older one open
-            stream.photo(1)
-            stream.until(1)
-            service.server._catalogue._galleries.change([newer], [], {})
-            assert client.upsert([Upload("anna", jpeg(3))]).stored == 1
+    with (
+        serving([older], encoder, writable=True, refresh_s=60) as service,
+        Client(service.address) as client,
+        Stream(service.address) as stream,
+    ):
+        stream.photo(1)
+        stream.until(1)  # the older one is open
+        service.server._catalogue._galleries.change([newer], [], {})
+        assert client.upsert([Upload("anna", jpeg(3))]).stored == 1
     assert (Gallery.open(older.folder).photos, Gallery.open(newer.folder).photos) == (25, 25)
     assert "anna" in Gallery.open(newer.folder).photo_ids
     for gallery in (older, newer):
