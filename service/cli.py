@@ -36,8 +36,8 @@ COMMANDS: Final = {
     "train": ("training.commands.train", "train the encoder (needs the `train` extra)"),
     "export": ("training.commands.export", "write a trained encoder as ONNX (needs the `train` extra)"),
     "evaluate": ("training.commands.evaluate", "m@A, m@B, w@mA, w@mB and A@k on a folder in FS2K's layout"),
-    "report": ("training.commands.report", "reproduce the paper's tables and figures, every system in one run"),
-    "card": ("training.commands.card", "write a model card: accuracy on every set, by group and by share of ink"),
+    "report": ("training.commands.report", "reproduce the paper's tables and figures (needs the `train` extra)"),
+    "card": ("training.commands.card", "write a model card: accuracy by set and group (needs the `train` extra)"),
     "bench": (
         "training.commands.bench",
         "time a stroke against the released MGRL encode, or a search against others",

@@ -9,6 +9,8 @@ rows: one load each; p50 to p99.9 and max in ms, strokes answered a second, stro
 ms, the tool was the bottleneck). ratios: p50 and p99 of a stroke over gRPC with one session, over the in-process time
 of raster, encode and search, timed in turn (a service of our own only).
 
+Needs the extra: pip install 'mgrl[bench]'.
+
 examples:
   mgrl bench service --sessions 10 --seconds 30 --json service.json
   mgrl bench service --find-capacity --target-p99-ms 250 --picture capacity.svg

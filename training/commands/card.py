@@ -3,6 +3,8 @@ r"""Write a model card: facts, accuracy on every set, by group and by share of i
 What else a card says is written by hand, in a template: card.md beside the model, or a general one (--template names
 another). Embeddings are kept in --cache; that of a report of the same model is read, and then this takes a minute.
 
+Needs the extra: pip install 'mgrl[train]'.
+
 examples:
   mgrl card --data fs2k --out indexer/models/README.md --cache report/cache --run runs/default/run.json
   mgrl card --data fs2k --model mine.onnx --out mine.md --data-sets dataset2

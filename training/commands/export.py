@@ -3,6 +3,8 @@
 Besides checkpoints of `mgrl train` it takes every system that `mgrl report` has trained, from OUT/cache/trained: its
 trunk and its head become one model of the same kind, so a baseline is ingested, served and queried as MGRL is.
 
+Needs the extra: pip install 'mgrl[train]'.
+
 examples:
   mgrl export runs/default/best.pt model.onnx
   mgrl export report/cache/trained/b2-16-0123456789abcdef01234567.pt b2.onnx --weights inception_v3.safetensors

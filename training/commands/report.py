@@ -9,6 +9,8 @@ command goes on.
 What takes long is the fourteen crops of every image: a quarter of a second each on two cores. --systems single-pass
 leaves them out.
 
+Needs the extra: pip install 'mgrl[train]'.
+
 examples:
   mgrl report --data fs2k --weights inception_v3.safetensors --out report
   mgrl report --data fs2k --weights inception_v3.safetensors --out report --data-sets dataset2 --seeds 1

@@ -14,6 +14,8 @@ shipped model's: under an hour on two CPU cores.
 where it is on this machine, `random` learns little; a file is an exported .onnx, or Inception-V3 as .safetensors.
 `default` has learnt FS2K's fit people: to select on any of them, start from another.
 
+Needs the extra: pip install 'mgrl[train]'.
+
 examples:
   mgrl train --data faces
   mgrl train --data fs2k --weights inception_v3.safetensors --out runs/default \
