@@ -2,18 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 
-from indexer.backup import copy_gallery
+from indexer.backup import Copy, copy_gallery
 from indexer.errors import ConfigError
+from indexer.gallery import Gallery
 from indexer.verification import Fault, verify
 from mgrl.v1 import admin_pb2, admin_pb2_grpc
 from service.errors import ServiceError, public_errors
 from service.galleries import Galleries
+
+T = TypeVar("T")
 
 _LISTED: Final = 100
 """Photos that are named with a fault."""
@@ -42,7 +47,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self._backups = backups
         self._reload = reload
         self._drain = drain
-        self._turn = asyncio.Lock()  # reading a gallery whole is work for a disk, and for one reader at a time
+        # Reading a gallery whole is work for a disk, and for one reader at a time, also after its caller has gone.
+        self._thread = ThreadPoolExecutor(1, "mgrl-admin")
 
     async def ListModels(self, request: admin_pb2.ListModelsRequest, context: Context) -> admin_pb2.ListModelsResponse:
         async with public_errors(context):
@@ -68,8 +74,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.VerifyGalleryResponse:
         async with public_errors(context):
             gallery = self._galleries.find(request.gallery)
-            async with self._turn:
-                found = await asyncio.to_thread(verify, gallery.folder)
+            found = await self._in_turn(partial(verify, gallery.folder))
             return admin_pb2.VerifyGalleryResponse(
                 photos=found.photos, segments=found.segments, faults=map(_fault, found.faults)
             )
@@ -82,11 +87,12 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             gallery = self._galleries.find(request.gallery)
             if self._backups is None:
                 raise ConfigError("this service has no folder of backups; set backups in [server], or use mgrl backup")
-            async with self._turn:
-                name = f"{gallery.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-                copy = await asyncio.to_thread(copy_gallery, gallery.folder, self._backups / name)
+            name, copy = await self._in_turn(partial(_backup, gallery, self._backups))
             return admin_pb2.BackupGalleryResponse(backup=name, photos=copy.photos, copied_bytes=copy.copied_bytes)
         raise AssertionError("public_errors ends the call")
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def ReloadSettings(
         self, request: admin_pb2.ReloadSettingsRequest, context: Context
@@ -105,6 +111,11 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
                 raise ServiceError("the service is stopping already")
             return admin_pb2.DrainResponse()
         raise AssertionError("public_errors ends the call")
+
+
+def _backup(gallery: Gallery, backups: Path) -> tuple[str, Copy]:
+    name = f"{gallery.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    return name, copy_gallery(gallery.folder, backups / name)
 
 
 def _fault(fault: Fault) -> admin_pb2.GalleryFault:

@@ -86,5 +86,5 @@ class Limiter:
             self._buckets.popitem(last=False)
         if wait_s := bucket.take(amount, now):
             raise LimitError.after(
-                wait_s, f"{caller} may ask for {rate:g} {what} a second; try again in {wait_s:.2g} s"
+                wait_s, f"{caller} may ask for {rate:g} {what} a second; try again in {max(wait_s, 0.1):.1f} s"
             )

@@ -1,7 +1,9 @@
 """What those who run a service ask of it, over the wire."""
 
 import asyncio
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import grpc
@@ -10,7 +12,8 @@ import pytest
 from indexer.errors import ConfigError, QueryError
 from indexer.gallery import Gallery
 from indexer.store import StoreWriter
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc
+from mgrl.v1 import admin_pb2, admin_pb2_grpc, gallery_pb2, gallery_pb2_grpc
+from service import administration, cataloguing
 from service.admin_client import AdminClient
 from service.async_client import AsyncClient
 from service.calls import gallery_details
@@ -43,6 +46,45 @@ def test_a_gallery_is_verified_while_it_is_served(admin, gallery):
     assert str(gallery.folder) not in fault.what
     with pytest.raises(UnknownGalleryError):
         admin.verify("nobody")
+
+
+def test_a_reading_whose_caller_has_gone_meets_no_other(service, monkeypatch):
+    begun, go_on, verify = threading.Semaphore(0), threading.Event(), administration.verify
+
+    def held(folder):
+        begun.release()
+        assert go_on.wait(5)
+        return verify(folder)
+
+    monkeypatch.setattr(administration, "verify", held)
+    with grpc.insecure_channel(service.address) as channel:
+        stub = admin_pb2_grpc.AdminServiceStub(channel)
+        first = stub.VerifyGallery.future(admin_pb2.VerifyGalleryRequest())
+        assert begun.acquire(timeout=5)
+        first.cancel()
+        second = stub.VerifyGallery.future(admin_pb2.VerifyGalleryRequest())
+        assert not begun.acquire(timeout=0.3)
+        go_on.set()
+        assert second.result(5).photos == 24
+
+
+def test_measuring_a_gallery_keeps_no_drawing_waiting(service, client, monkeypatch):
+    begun, go_on, measure = threading.Event(), threading.Event(), cataloguing.usage
+
+    def held(folder):
+        begun.set()
+        assert go_on.wait(5)
+        return measure(folder)
+
+    monkeypatch.setattr(cataloguing, "usage", held)
+    with ThreadPoolExecutor(1) as beside:
+        described = beside.submit(client.describe)
+        assert begun.wait(5)
+        with client.draw() as drawing:
+            assert drawing.strokes([line()]).hits
+            assert not described.done()
+        go_on.set()
+        assert described.result(5).info.photos == 24
 
 
 def test_a_backup_is_a_gallery_with_the_same_photos(gallery, encoder, tmp_path):

@@ -54,6 +54,13 @@ def test_more_than_a_bucket_holds_is_paid_for_afterwards():
     assert bucket.take(1, 8.2) == 0.0
 
 
+def test_a_long_wait_is_told_in_seconds():
+    limiter, desk = Limiter(Clock()), caller(strokes_per_s=1)
+    limiter.take_strokes(desk, 400)
+    with pytest.raises(LimitError, match=r"1 strokes a second; try again in 399\.0 s"):
+        limiter.take_strokes(desk, 1)
+
+
 def test_callers_and_kinds_of_limit_are_apart():
     clock = Clock()
     limiter = Limiter(clock)
