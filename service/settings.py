@@ -164,7 +164,9 @@ def _from_file(file: Path) -> Iterator[tuple[str, tuple[Any, Origin]]]:
 
 def _from_environment(environment: Mapping[str, str], galleries: Iterable[str]) -> tuple[Layer, tuple[str, ...]]:
     """What is set there; and what begins like ours and is not, as the variables that Kubernetes makes for a service."""
-    names = {environment_name(key): key for key in all_keys(galleries)}
+    names: dict[str, list[str]] = {}
+    for key in all_keys(galleries):
+        names.setdefault(environment_name(key), []).append(key)
     sections = tuple(environment_name(section) + "_" for section in (*SECTIONS, "galleries"))
     layer: Layer = {}
     ignored = []
@@ -172,7 +174,10 @@ def _from_environment(environment: Mapping[str, str], galleries: Iterable[str]) 
         if not name.startswith(PREFIX) or name == "MGRL_CONFIG":
             continue
         if name in names:
-            layer[names[name]] = (text, Origin(name, Path.cwd()))
+            key, *others = names[name]
+            if others:
+                raise ConfigError(f"{name} could mean {', '.join(names[name])}; set it in the file or by --set")
+            layer[key] = (text, Origin(name, Path.cwd()))
         elif name.startswith(sections):
             raise unknown_name(f"the environment variable {name} is no setting", name, names)
         else:

@@ -14,7 +14,7 @@ import pytest
 from indexer.errors import ConfigError
 from indexer.upload import Upload
 from indexer.upserting import Upserter
-from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2
+from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc
 from service import auditor
 from service.audit_chain import read_records, verify
 from service.auth.keys import add_key, changing_keys
@@ -114,6 +114,21 @@ def test_both_are_on_record_when_switched_on(serve, path):
     assert sum(len(record["messages"]) for record in records) == 4
     client.photo("staff", "photo0003")
     assert recorded(path, "GetPhoto")[0]["photo_ids"] == ["photo0003"]
+
+
+def test_the_token_that_opens_a_drawing_is_not_on_record(tmp_path, encoder, path):
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    config = Config(audit=AuditConfig(path, sketches=True))
+    with serving([gallery], encoder, access=config) as service, grpc.insecure_channel(service.address) as channel:
+        stub = search_pb2_grpc.SketchSearchServiceStub(channel)
+        first = stub.Draw(iter([search_pb2.DrawRequest(sequence=1, begin=search_pb2.DrawBegin())]))
+        (answer,) = first  # not finished: it can be resumed
+        token = answer.result.session.resume_token
+        resume = search_pb2.DrawRequest(resume=search_pb2.DrawResume(token=token))
+        assert [again.sequence for again in stub.Draw(iter([resume]))] == [1]
+        records = wait_for(path, 4, "Draw")
+    messages = [base64.b64decode(message) for record in records for message in record["messages"]]
+    assert [search_pb2.DrawRequest.FromString(message).WhichOneof("action") for message in messages] == ["begin"]
 
 
 def test_a_drawing_is_on_record_at_its_beginning_and_its_end(serve, path):

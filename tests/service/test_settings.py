@@ -59,6 +59,15 @@ def test_every_gallery_has_settings_of_its_own(file):
     )
 
 
+def test_a_variable_that_could_mean_two_galleries_is_refused(file):
+    file.write_text("[galleries.night-shift]\n[galleries.'night shift']\n")
+    with pytest.raises(
+        ConfigError, match=r"could mean galleries\.night-shift\.roles, galleries\.night shift\.roles; set"
+    ):
+        load(file, {"MGRL_GALLERIES_NIGHT_SHIFT_ROLES": "search"})
+    assert load(file, {}, "galleries.night-shift.roles=search").config.galleries["night-shift"].roles == ("search",)
+
+
 def test_paths_of_a_file_start_from_its_folder_and_others_from_here(file, monkeypatch, tmp_path):
     monkeypatch.chdir(Path(__file__).parent)
     file.write_text("[auth]\nkeys = 'keys.json'\n[audit]\nfile = '/var/log/audit.jsonl'\n")

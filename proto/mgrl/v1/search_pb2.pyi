@@ -450,7 +450,7 @@ class DrawRequest(_message.Message):
     deadline_ms: _builtins.int
     """Milliseconds, 1 to 600,000, counted by the service from when it read the message: without an answer by then the
     message is answered by an error DEADLINE_EXCEEDED, and ranking stops where nobody else waits for it. The change
-    stays; the next message's answer includes it. Default, when absent: no limit.
+    stays; the next message's answer includes it. Default, when absent: no limit. Not looked at in `begin` and `resume`.
     """
     @_builtins.property
     def begin(self) -> Global___DrawBegin:
