@@ -37,6 +37,7 @@ class Certificates:
         self._config = config
         self._stamp = self._stamp_now()
         self._pair = self._read()
+        self._complaint = ""
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a port; asks for the files' state at every handshake."""
@@ -51,13 +52,15 @@ class Certificates:
         """A new pair, or None where the one in use stays; gRPC asks in a thread of its own."""
         if (stamp := self._stamp_now()) == self._stamp:
             return None
-        self._stamp = stamp
         try:
             self._pair = self._read()
         except ConfigError as error:
-            # Half of a pair, perhaps: the other half changes the stamp again.
-            logger.error("the certificate in use stays: %s", error)
+            # Half of a pair, perhaps, or what nobody may read yet: the next connection tries again.
+            if str(error) != self._complaint:
+                logger.error("the certificate in use stays: %s", error)
+            self._complaint = str(error)
             return None
+        self._stamp, self._complaint = stamp, ""
         logger.info("the certificate was read again")
         return self._pair
 

@@ -30,6 +30,7 @@ class KeyRing:
         self._stamp = self._stamp_now()
         self._keys = {key.id: key for key in load_keys(path)}
         self._looked = time.monotonic()
+        self._complaint = ""
 
     def find(self, token: str) -> ApiKey | None:
         """The key that a text opens, expired and revoked ones included."""
@@ -42,13 +43,17 @@ class KeyRing:
         self._looked = time.monotonic()
         if (stamp := self._stamp_now()) == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._keys = {key.id: key for key in load_keys(self._path)}
-            logger.info("keys were read again: %d", len(self._keys))
         except ConfigError as error:
             # The file is replaced as a whole by `mgrl keys`; what somebody broke by hand must not lock everybody out.
-            logger.error("the keys as they were stay in force: %s", error)
+            # Tried again, for what puts it right may not change its stamp: chmod.
+            if str(error) != self._complaint:
+                logger.error("the keys as they were stay in force: %s", error)
+            self._complaint = str(error)
+        else:
+            self._stamp, self._complaint = stamp, ""
+            logger.info("keys were read again: %d", len(self._keys))
 
     def _stamp_now(self) -> tuple[int, int, int] | None:
         try:

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from indexer.errors import ConfigError
-from service import cli
+from service import certificates, cli
 from service.certificates import Certificates, good_until
 from service.client import Client
 from service.config import Config
@@ -98,6 +98,25 @@ def test_an_expired_certificate_is_refused_at_the_start_and_never_taken_later(ga
             shutil.copy(new, old)
         assert search(service, ca=roots)
     assert "the certificate in use stays: [tls] the certificate server.pem has expired" in caplog.text
+
+
+def test_a_certificate_that_is_good_only_later_is_taken_then(
+    gallery, encoder, issue, roots, tmp_path, caplog, monkeypatch
+):
+    def refuse(*_):
+        raise ConfigError("[tls] the certificate server.pem is not valid: certificate is not yet valid")
+
+    certificate, key = issue()
+    new_ca = trustme.CA()
+    new_ca.cert_pem.write_to_path(tmp_path / "new-roots.pem")
+    with serving([gallery], encoder, access=Config(tls=TlsConfig(certificate, key))) as service:
+        issue(ca=new_ca)
+        with monkeypatch.context() as early:
+            early.setattr(certificates, "good_until", refuse)
+            for _ in range(2):
+                assert search(service, ca=roots)
+        assert caplog.text.count("the certificate in use stays") == 1
+        assert search(service, ca=tmp_path / "new-roots.pem")
 
 
 def test_one_that_expires_while_it_serves_is_refused_by_clients(gallery, encoder, issue, roots):

@@ -293,6 +293,18 @@ def test_a_key_file_that_breaks_locks_nobody_out_and_lets_nobody_in(serve, new_k
         assert client.galleries()
 
 
+def test_a_key_file_whose_mode_is_put_right_is_read(serve, new_key, key_file, caplog):
+    service = serve()
+    late = new_key("late")
+    key_file.chmod(0o620)
+    for _ in range(2):
+        assert str(refused(service, late)) == "the key is not known here"
+    assert caplog.text.count("may be changed by others (mode 0620); chmod 600 it") == 1
+    key_file.chmod(0o600)
+    with client_with(service, late) as client:
+        assert client.galleries()
+
+
 def test_a_gallery_may_want_to_know_the_purpose(serve):
     service = serve(galleries={"staff": GalleryConfig(purpose_required=True)})
     for purpose in ("", "   "):
