@@ -20,7 +20,7 @@ from indexer.table import Table  # noqa: E402
 from service.cli import main  # noqa: E402
 from training.data import read_split, split_hash  # noqa: E402
 from training.evaluate import Embedded  # noqa: E402
-from training.report.figures import curves  # noqa: E402
+from training.report.figures import curves, rank_strips  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
 from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
 from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
@@ -240,6 +240,12 @@ def result(probe_set: str, rank: int, seed: int = 0) -> Result:
     probe = rows[:1] if rank == 1 else turned[1:2]
     embedded = Embedded(probe[None], np.ones((1, 1, 14), bool), turned, ("a", "b", "c"))
     return Result("model", "ours", "fine-tuned", 16, "tiny", seed, probe_set, embedded)
+
+
+def test_the_strips_count_stages_from_one_as_the_tables_do() -> None:
+    shown = re.findall(r"<!-- ([\d.]+) -->", rank_strips(result("aligned", 1)))
+    assert "1.0" in shown
+    assert "0.0" not in shown
 
 
 def test_table_one_has_mean_and_deviation_over_seeds() -> None:

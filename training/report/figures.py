@@ -107,7 +107,8 @@ def rank_strips(result: Result, weights: Mapping[int, float] = EQUAL_WEIGHTS, st
 
 def _strips(ranks: npt.NDArray[np.int64], result: Result) -> "tuple[Figure, Any]":
     figure, (axis,) = _figure(1)
-    picture = axis.imshow(np.log10(ranks), aspect="auto", cmap="viridis_r", interpolation="nearest")
+    place = (0.5, result.stages + 0.5, len(ranks) - 0.5, -0.5)  # stages count from 1, as in the tables
+    picture = axis.imshow(np.log10(ranks), extent=place, aspect="auto", cmap="viridis_r", interpolation="nearest")
     axis.set(xlabel=f"stage of {result.stages}", yticks=[])
     axis.grid(False)
     bar = figure.colorbar(picture, ax=axis, ticks=[0, 1, 2, 3])
