@@ -140,9 +140,9 @@ class ApproximateScan:
         share = self._calibration.share(int(np.count_nonzero(shares)), k / part, recall)
         later = np.arange(self._arranged, len(words))
         if isinstance(mode, Approximate):
-            # A block that takes part holds a photo that does: k blocks hold k of them.
-            blocks = int(np.count_nonzero(taking))
-            wanted = min(max(math.ceil(share.blocks * blocks), k), blocks)
+            # A block that takes part holds a photo that does: k blocks hold k of them. As many as without a filter: one
+            # that goes by looks leaves whole blocks, and of these a share would be too few.
+            wanted = min(max(math.ceil(share.blocks * self._arranged), k), int(np.count_nonzero(taking)))
             opening.open(share.groups, wanted)
             chosen = opening.nearest(wanted)
             some = np.concatenate([chosen, later])

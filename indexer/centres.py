@@ -174,14 +174,14 @@ class Opening:
         self._to_blocks = np.full((groups, BLOCK), np.inf, np.float32)
 
     def open(self, share: float, blocks: int) -> None:
-        """Open the nearest groups: at least such a share of them, and so many that they hold some blocks.
+        """Open the nearest groups: as many as such a share of all, and so many that they hold some blocks.
 
         Args:
             share: 0 to 1.
             blocks: at most as many as take part.
         """
         enough = int(np.searchsorted(self._blocks_within, blocks)) + 1
-        wanted = max(math.ceil(share * len(self._nearest_groups)), enough, _LEAST_GROUPS)
+        wanted = max(math.ceil(share * len(self._to_groups)), enough, _LEAST_GROUPS)
         some = np.sort(self._nearest_groups[self._opened : wanted])
         to_blocks = self._centres.blocks.bounds(self._query, some, self._helpers)
         self._to_blocks[some] = np.where(self._taking[some], to_blocks, np.inf)

@@ -56,6 +56,21 @@ def test_the_promised_recall_is_kept_on_queries_it_was_not_measured_on(
     assert np.mean(found) >= 0.9
 
 
+def test_the_recall_is_kept_where_a_filter_goes_by_looks(
+    index: GranularIndex, gallery: npt.NDArray[np.float32]
+) -> None:
+    """The tenth that lies farthest along the gallery's widest direction, asked for by sketches of anybody."""
+    rng, found = np.random.default_rng(11), []
+    rows = gallery.reshape(PHOTOS, -1) - gallery.reshape(PHOTOS, -1).mean(axis=0)
+    along = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -1]
+    allowed = along > np.quantile(along, 0.9)
+    for probe in FaceLike(8, seed=5).sketches(gallery[rng.integers(PHOTOS, size=40)]):
+        (rows, _), _ = index.search_in_mode(probe, EVERY, 10, allowed=allowed, mode=Approximate(0.9))
+        expected = np.flatnonzero(allowed)[exact_search(gallery[allowed], probe, EVERY, 10)[0]]
+        found.append(len(np.intersect1d(rows, expected)) / 10)
+    assert np.mean(found) >= 0.9
+
+
 def test_approximate_search_leaves_most_blocks_out(index: GranularIndex) -> None:
     scan = index._fused
     assert isinstance(scan, ApproximateScan)
