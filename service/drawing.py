@@ -228,7 +228,7 @@ class Drawing:
         if probe.embeddings is None or not per_region.any():
             return answer
         ranking, search_ms = self._engine.search(Query(self._gallery, probe.embeddings, probe.ink, snapshot.options))
-        _Clock(is_abandoned).lap_ms()
+        give_up_if(is_abandoned)
         return replace(
             answer,
             hits=tuple(self._ranked(hit, per_region, snapshot.options) for hit in ranking.hits),
@@ -246,6 +246,7 @@ class Drawing:
         if known is not None and (known.embeddings is not None or not needed):
             return known, Timings()
         with self._engine.slot:
+            give_up_if(is_abandoned)
             clock = _Clock(is_abandoned)
             pixels = self._render(snapshot)
             ink = ink_mask(pixels)
@@ -302,6 +303,16 @@ class Drawing:
         self._version += 1
 
 
+def give_up_if(is_abandoned: Callable[[], bool]) -> None:
+    """Between two pieces of work, and after waiting for one.
+
+    Raises:
+        DrawingAbandonedError: nobody waits for the answer.
+    """
+    if is_abandoned():
+        raise DrawingAbandonedError("nobody waits for this answer")
+
+
 class _Clock:
     """Times the pieces of an answer, and gives up between them when nobody waits."""
 
@@ -312,8 +323,7 @@ class _Clock:
     def lap_ms(self) -> float:
         now = time.perf_counter()
         lap, self._last = (now - self._last) * 1e3, now
-        if self._is_abandoned():
-            raise DrawingAbandonedError("nobody waits for this answer")
+        give_up_if(self._is_abandoned)
         return lap
 
 

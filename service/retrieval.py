@@ -16,7 +16,7 @@ from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.answers import Answer
 from service.auth.callers import current_call
 from service.convert import answer_to_draw_result, answer_to_search_response, episode_from_wire, strokes_from_wire
-from service.drawing import Drawing
+from service.drawing import Drawing, give_up_if
 from service.edits import options_for
 from service.engine import Engine
 from service.errors import ServiceError, public_errors, status_of
@@ -147,6 +147,7 @@ class SketchSearchServicer(search_pb2_grpc.SketchSearchServiceServicer):
             drawing = Drawing(gallery, self._engine, options_for(gallery, request.options))
         sketch = request.WhichOneof("sketch")
         with self._engine.slot, blaming(sketch or "sketch"):  # a picture may take 64 MB while it is decoded
+            give_up_if(is_abandoned)
             match sketch:
                 case "strokes" if request.strokes.strokes:
                     drawing.add(strokes_from_wire(request.strokes.strokes))

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from indexer.errors import ConfigError, ModelMismatchError, SketchError
 from indexer.sketch import MAX_RASTER_BYTES
 from mgrl.v1 import gallery_pb2, gallery_pb2_grpc, search_pb2, search_pb2_grpc, sketch_pb2
+from service import retrieval
 from service.client import Client
 from service.config import ServerConfig
 from service.convert import stroke_to_wire
@@ -325,6 +326,30 @@ def test_cancelling_stops_the_work(gated):
     encoder.gate.set()
     wait_until(lambda: not running.server._workers.admission.depth)
     assert (encoder.calls, gallery.searches) == (1, 0)
+
+
+def test_a_search_that_is_cancelled_while_it_waits_is_not_begun(gallery, encoder, monkeypatch):
+    read, read_raster = [], retrieval.read_raster
+
+    def counted(data, size_px):
+        read.append(data)
+        return read_raster(data, size_px)
+
+    monkeypatch.setattr(retrieval, "read_raster", counted)
+    with serving([gallery], encoder, threads=1) as running, grpc.insecure_channel(running.address) as channel:
+        stub, pictures = search_pb2_grpc.SketchSearchServiceStub(channel), [png(size=(120, 300)), png()]
+        requests = [search_pb2.SearchRequest(raster=sketch_pb2.RasterSketch(image=each)) for each in pictures]
+        admission = running.server._workers.admission
+        with running.server._sketches._engine.slot:
+            gone = stub.Search.future(requests[0])
+            wait_until(lambda: admission.depth == 1)
+            time.sleep(0.05)  # its thread waits for the slot
+            gone.cancel()
+            wait_until(lambda: admission.depth == 0)
+            stays = stub.Search.future(requests[1])
+            wait_until(lambda: admission.depth == 1)
+        assert stays.result(5).ranking.hits
+    assert read == [pictures[1]]
 
 
 def test_a_failed_ranking_answers_every_message_and_tells_nothing(gated, monkeypatch, caplog):
