@@ -113,7 +113,11 @@ class Reloader:
 
 
 def settled(before: Config, newer: Config) -> tuple[Config, list[str]]:
-    """The newer settings, with those of before where a running process cannot change them; and the names of these."""
+    """The newer settings, with those of before where a running process cannot change them; and the names of these.
+
+    Raises:
+        ConfigError: the newer ones do not go with those of before.
+    """
     kept = {"server": [field.name for field in fields(before.server)], "tls": _KEPT_TLS, "audit": _KEPT_AUDIT}
     sections, waiting = {}, []
     for section, names in kept.items():
@@ -121,4 +125,7 @@ def settled(before: Config, newer: Config) -> tuple[Config, list[str]]:
         values = {name: getattr(old, name) for name in names}
         waiting += [f"{section}.{name}" for name, value in values.items() if value != getattr(new, name)]
         sections[section] = replace(new, **values)
-    return replace(newer, **sections), waiting
+    try:
+        return replace(newer, **sections), waiting
+    except ConfigError as error:
+        raise ConfigError(f"{error}: changes to {', '.join(waiting)} take a restart") from error

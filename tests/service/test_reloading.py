@@ -195,6 +195,12 @@ def test_what_waits_for_a_restart_keeps_nothing_else_waiting():
     assert config.audit == AuditConfig(Path("a"), sync_s=1.0, sketches=True)
 
 
+def test_what_cannot_do_without_a_restart_says_so():
+    newer = Config(audit=AuditConfig(Path("a")), galleries={"staff": GalleryConfig(audit_required=True)})
+    with pytest.raises(ConfigError, match=r"\[audit\] file is not set: changes to audit\.file take a restart"):
+        settled(Config(), newer)
+
+
 def test_open_drawings_are_asked_by_the_new_settings(running, folder):
     with changing_keys(folder / "keys.json") as keys:
         add_key(keys, "desk", ("search",), None, None, {})
