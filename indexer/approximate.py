@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from indexer.arrangement import Rows, Vectors, arranged
 from indexer.bounds import shares_of
-from indexer.calibration import Calibration, calibrated
+from indexer.calibration import Calibration, calibrated, counting
 from indexer.centres import GROUP, Centres, Opening
 from indexer.fused import Bounds, Distances, FusedScan
 from indexer.kernels import BLOCK
@@ -137,7 +137,7 @@ class ApproximateScan:
 
         part = 1.0 if allowed is None else np.count_nonzero(allowed) / len(allowed)
         recall = mode.recall if isinstance(mode, Approximate) else Approximate().recall
-        share = self._calibration.share(int(np.count_nonzero(shares)), k / part, recall)
+        share = self._calibration.share(counting(weights), k / part, recall)
         later = np.arange(self._arranged, len(words))
         if isinstance(mode, Approximate):
             # A block that takes part holds a photo that does: k blocks hold k of them. As many as without a filter: one

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from indexer.arrangement import Rows, Vectors
 from indexer.fused import Distances
 from indexer.fusion import region_distances, region_weights
-from indexer.regions import REGIONS
+from indexer.regions import REGION_IDS, REGIONS
 
 SharesUntil = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float64], int, Distances], npt.NDArray[np.float64]]
 """From probes, region weights, k and exact distances to (queries, k, 2): the shares of the groups and of their blocks,
@@ -74,7 +74,7 @@ class Calibration:
         """What to look at; everything where nothing less was measured to be enough.
 
         Args:
-            inked: regions with ink and weight.
+            inked: regions that count, of `counting`.
             k: length of the ranking, as if the whole gallery took part.
             recall: asked for, 0 to 1.
         """
@@ -84,6 +84,21 @@ class Calibration:
             return Share(1.0, 1.0)
         groups, blocks = self.shares[counts[-1], lengths[0]].T
         return Share(_without(groups, (1 - recall) * _GROUPS_LOSE), _without(blocks, (1 - recall) * _BLOCKS_LOSE))
+
+
+def counting(weights: npt.NDArray[np.float64]) -> int:
+    """How many regions count in a query: those of granularities that weigh less than another count for less than one.
+
+    Args:
+        weights: (14,) `region_weights`, not all 0.
+
+    Example:
+        >>> counting(region_weights(np.ones(REGIONS, bool), {1: 1.0, 2: 0.5, 3: 0.01}))
+        3
+    """
+    by_granularity = [weights[ids.start : ids.stop] for ids in REGION_IDS.values()]
+    total = sum(float(some.sum()) * int(np.count_nonzero(some)) for some in by_granularity)
+    return max(1, round(total / max(float(some.sum()) for some in by_granularity)))
 
 
 def calibrated(photos: int, vectors: Vectors, shares_until: SharesUntil) -> Calibration:

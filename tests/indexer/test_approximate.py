@@ -71,6 +71,17 @@ def test_the_recall_is_kept_where_a_filter_goes_by_looks(
     assert np.mean(found) >= 0.9
 
 
+@pytest.mark.parametrize("weights", [{1: 1.0, 2: 0.01, 3: 0.01}, {1: 0.01, 2: 1.0, 3: 0.01}])
+def test_the_recall_is_kept_where_one_granularity_outweighs_the_others(
+    index: GranularIndex, gallery: npt.NDArray[np.float32], weights: dict[int, float]
+) -> None:
+    rng, found = np.random.default_rng(12), []
+    for probe in FaceLike(8, seed=5).sketches(gallery[rng.integers(PHOTOS, size=40)]):
+        (rows, _), _ = index.search_in_mode(probe, EVERY, 10, weights, mode=Approximate(0.9))
+        found.append(len(np.intersect1d(rows, exact_search(gallery, probe, EVERY, 10, weights)[0])) / 10)
+    assert np.mean(found) >= 0.9
+
+
 def test_approximate_search_leaves_most_blocks_out(index: GranularIndex) -> None:
     scan = index._fused
     assert isinstance(scan, ApproximateScan)
