@@ -2,7 +2,7 @@
 
 import { Candidates } from "./candidate.js";
 import { Drawing, fromJson, toJson } from "./drawing.js";
-import { byId, download, element, getJson } from "./dom.js";
+import { byId, download, element, getJson, write } from "./dom.js";
 import { Options } from "./filters.js";
 import { Link } from "./link.js";
 import { Pad } from "./pad.js";
@@ -151,21 +151,20 @@ link.addEventListener("result", ({ detail: result }) => {
   // What answers the beginning of a stream that a drawing follows on says nothing about the drawing.
   if (result.no_ink && !result.strokes && !drawing.isEmpty && !link.isCurrent) return;
   noteRanked();
+  onScreen = null;
+  // Asked for first: a frame takes the browser some milliseconds to begin, in which the ranking is made. A task right after
+  // it: the ranking is on the screen.
+  requestAnimationFrame(() => setTimeout(() => shown(result)));
   ranking.show(result, result.strokes > BEGINNING || Boolean(drawing.state.picture));
   candidates.refresh();
-  byId("empty").textContent = emptyWords(result);
-  onScreen = null;
-  requestAnimationFrame(() => {
-    // A task right after the frame: the ranking is on the screen.
-    const channel = new MessageChannel();
-    channel.port1.onmessage = () => {
-      if (result !== ranking.result) return; // a newer one has come
-      onScreen = result;
-      account(performance.now());
-    };
-    channel.port2.postMessage(null);
-  });
+  write(byId("empty"), emptyWords(result));
 });
+
+function shown(result) {
+  if (result !== ranking.result) return; // a newer one has come
+  onScreen = result;
+  account(performance.now());
+}
 
 // Says where the time of the ranking on the screen went, from the pen's leaving the sheet when that is what it answers.
 function account(time) {
@@ -194,7 +193,7 @@ function emptyWords(result) {
 
 function setConnection(way, words) {
   byId("connection").dataset.way = way;
-  byId("connection").textContent = words;
+  write(byId("connection"), words);
   if (way === "on") byId("trouble").hidden = true;
 }
 

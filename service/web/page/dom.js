@@ -13,6 +13,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+// Sets a text where it is another: the same one again would be laid out again.
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 // A photo's picture, with its name in place of one that is missing or broken.
 export function portrait(gallery, photoId, className = "portrait") {
   const frame = element("span", { class: className });

@@ -1,6 +1,6 @@
 // The closest photos as cards that move to their new ranks, how steady the ranking is, and where the time went.
 
-import { byId, element, isStill, portrait, thumbnailUrl } from "./dom.js";
+import { byId, element, isStill, portrait, thumbnailUrl, write } from "./dom.js";
 
 export const SHOWN = 12;
 const MOVE_MS = 320;
@@ -84,7 +84,7 @@ export class Ranking extends EventTarget {
     const count = stability?.settled_strokes ?? 0;
     const since = strokes && count ? ` for ${count} stroke${count === 1 ? "" : "s"}` : "";
     byId("verdict").dataset.verdict = verdict;
-    byId("verdict").textContent = { none: "", early: "Too early to tell", steady: `Settled${since}` }[verdict];
+    write(byId("verdict"), { none: "", early: "Too early to tell", steady: `Settled${since}` }[verdict]);
   }
 
   #add(id) {
@@ -108,10 +108,10 @@ function label(card, hit) {
   const [rank, moved, distance] = ["rank", "moved", "distance"].map((name) => card.querySelector(`.${name}`));
   const change = hit.is_new ? "new" : Math.sign(hit.rank_change ?? 0);
   card.dataset.rank = hit.rank;
-  rank.textContent = hit.rank;
+  write(rank, `${hit.rank}`);
   moved.dataset.way = change === "new" ? "new" : { 1: "up", 0: "", "-1": "down" }[change];
-  moved.textContent = change === "new" ? "new" : change > 0 ? `▲${hit.rank_change}` : change < 0 ? `▼${-hit.rank_change}` : "";
-  distance.textContent = hit.distance.toFixed(3);
+  write(moved, change === "new" ? "new" : change > 0 ? `▲${hit.rank_change}` : change < 0 ? `▼${-hit.rank_change}` : "");
+  write(distance, hit.distance.toFixed(3));
   card.firstElementChild.setAttribute("aria-label", `Rank ${hit.rank}: ${hit.photo_id}, distance ${hit.distance.toFixed(3)}${described(change, hit)}`);
 }
 
