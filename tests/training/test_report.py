@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,11 +19,12 @@ from indexer.errors import DataError  # noqa: E402
 from indexer.page import page  # noqa: E402
 from indexer.table import Table  # noqa: E402
 from service.cli import main  # noqa: E402
+from tests.conftest import PixelEncoder  # noqa: E402
 from training.data import read_split, split_hash  # noqa: E402
 from training.evaluate import Embedded  # noqa: E402
 from training.report.figures import curves, rank_strips  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
-from training.report.study import Result, _keep, _read, find_data_sets  # noqa: E402
+from training.report.study import Result, _keep, _read, find_data_sets, run_model  # noqa: E402
 from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
 
 
@@ -203,6 +205,20 @@ def test_a_path_is_no_name_of_a_data_set(tiny_fs2k: Path, tmp_path: Path) -> Non
     named = str(splits(tiny_fs2k) / "tiny")
     with pytest.raises(DataError, match=r"must be a name such as dataset1, got .*/tiny; name its folder with --splits"):
         find_data_sets(tiny_fs2k, tmp_path, [named], tmp_path, 6)
+
+
+def test_embeddings_are_read_again_unless_other_code_made_them(
+    tiny_fs2k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = find_data_sets(tiny_fs2k, splits(tiny_fs2k), ["tiny"], tmp_path, 6)
+    said: list[str] = []
+    embed = partial(run_model, PixelEncoder(), "model", sets, [("aligned", 6)], tmp_path, said.append)
+    first, again = next(embed()), next(embed())
+    assert len(said) == 1
+    assert np.array_equal(first.embedded.probes, again.embedded.probes)
+    monkeypatch.setattr("training.report.study._CODE", 2)
+    next(embed())
+    assert len(said) == 2
 
 
 def test_every_missing_image_is_counted(tiny_fs2k: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from training.data import find_pair, read_split
 from training.evaluate import Embedded, Protocol, embed_drawings, encode_gallery
 from training.frozen import People
 from training.variants import PROBE_SETS
+
+_CODE: Final = 1
+"""Raised whenever embeddings of the same images by the same model would differ."""
 
 Say = Callable[[str], None]
 """Called with what is being done."""
@@ -133,7 +137,7 @@ def run_model(
         names = (*data_set.val.names, *data_set.fit.names)
         gallery = None
         for probe_set, stages in probe_sets:
-            key = f"{encoder.model_hash}/{data_set.val.key}/{data_set.fit.key}/{probe_set}/{stages}"
+            key = f"{_CODE}/{encoder.model_hash}/{data_set.val.key}/{data_set.fit.key}/{probe_set}/{stages}"
             path = cache / "embedded" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
             embedded = _read(path, names)
             if embedded is None:
