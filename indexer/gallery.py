@@ -21,7 +21,7 @@ from indexer.fusion import EQUAL_WEIGHTS, region_distances, region_weights
 from indexer.gallery_index import Earlier, index_of
 from indexer.granular import GranularIndex
 from indexer.layout_files import saved_layout
-from indexer.ledger import Manifest, check_model, read_manifest
+from indexer.ledger import Manifest, check_model, file_of, manifest_path, read_manifest
 from indexer.metadata import Kind
 from indexer.modes import EXACT, Mode
 from indexer.regions import GRANULARITIES, REGION_IDS
@@ -128,8 +128,8 @@ class Gallery:
     def reopened(self, *, stays: bool = False) -> Self:
         """The folder as it is now, beside this gallery, which stays what it is; both close together.
 
-        Where photos were only deleted or described, the two share their index. After a change of the model they share
-        nothing, and each closes alone.
+        Where photos were only deleted or described, the two share their index. After a change of the model, or
+        where another gallery was put in its place, they share nothing, and each closes alone.
 
         Args:
             stays: with the version that this gallery is of, whichever is the one in use now.
@@ -314,7 +314,12 @@ class Gallery:
         self._store.close()
 
     def _has_moved(self) -> bool:
-        return home_of(self._store.root) != self._store.folder
+        """Whether other files than this gallery reads are the folder's now, of another version or another gallery."""
+        store = self._store
+        if home_of(store.root) != store.folder:
+            return True
+        # `mgrl restore` may have put one in its place, whose ledger comes before its gallery.json.
+        return manifest_path(store.folder).exists() and file_of(store.folder) not in (None, store.ledger_file)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -190,7 +190,7 @@ def create(folder: Path, model_hash: str, dim: int) -> None:
     """Make an empty gallery in a folder; the caller holds its lock. Unless gallery.json is there, none was made.
 
     Raises:
-        GalleryError: the disk refuses.
+        GalleryError: the disk refuses, or photos are there whose gallery.json is lost.
     """
     try:
         _create(folder, model_hash, dim)
@@ -204,6 +204,7 @@ def _create(folder: Path, model_hash: str, dim: int) -> None:
     try:
         # An earlier attempt may have died anywhere before gallery.json; nothing in its ledger was acknowledged.
         with engine.begin() as connection:
+            _refuse_photos(connection, folder_name(folder))
             tables.METADATA.drop_all(connection)
             tables.create_tables(connection)
     finally:
@@ -213,6 +214,17 @@ def _create(folder: Path, model_hash: str, dim: int) -> None:
     manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
     _write_manifest(folder, manifest)
     fsync_folder(folder.resolve().parent)
+
+
+def _refuse_photos(connection: sa.Connection, name: str) -> None:
+    """Whoever makes a gallery gives it gallery.json before the first photo, so photos without one are somebody's."""
+    if not sa.inspect(connection).has_table(tables.PHOTOS.name):
+        return
+    if photos := connection.execute(sa.select(sa.func.count()).select_from(tables.PHOTOS)).scalar_one():
+        raise GalleryError(
+            f"{name} has a ledger with {photos} photos and no gallery.json; finish the copy that was begun (`mgrl "
+            "backup`, `mgrl restore`), put gallery.json back from a copy, or name another folder"
+        )
 
 
 def keep_framing(folder: Path, manifest: Manifest, framing: Framing) -> Manifest:
@@ -276,6 +288,15 @@ def upgrade(folder: Path, manifest: Manifest) -> Manifest:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
+
+
+def file_of(folder: Path) -> tuple[int, int] | None:
+    """Which file a folder's ledger is, whatever it is called or holds; None where there is none."""
+    try:
+        found = (folder / LEDGER).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def empty_log(engine: sa.Engine, wait_s: float = 0.5) -> bool:

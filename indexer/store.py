@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
@@ -99,6 +98,7 @@ class Store:
         self.folder = home  # of the version's files, see `indexer.versions`
         self.manifest = manifest
         self.engine = ledger.open_engine(home)
+        self.ledger_file = ledger.file_of(home)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -346,9 +346,7 @@ class StoreWriter(Store):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager

@@ -56,6 +56,8 @@ def switch(folder: Path, home: Path) -> None:
 def keep(folder: Path, version: Path) -> None:
     """Let a version that was taken out of use be worked on again; the caller holds the lock of the one that is."""
     if version in superseded(folder):
+        if not manifest_path(version).exists():  # a compaction has begun to remove it
+            _erase(folder, version)
         _point(folder, home_of(folder), [other for other in superseded(folder) if other != version])
 
 
@@ -102,6 +104,8 @@ def erase_superseded(folder: Path) -> None:
 
 def _erase(folder: Path, version: Path) -> None:
     """Remove a version's files, those that are there: an earlier attempt may have died anywhere."""
+    if version != folder:
+        manifest_path(version).unlink(missing_ok=True)  # first: what is no longer whole is no gallery
     own = [folder / "segments", folder / "index", folder / "index.lock", *folder.glob(f"{LEDGER}*")]
     for path in own if version == folder else [version]:
         if path.is_dir():

@@ -1,6 +1,7 @@
 """Copy a backup back to where a gallery was, every checksum verified.
 
-GALLERY must not be there: move away what is left of the damaged one first. Then `mgrl serve` it as before.
+GALLERY must not be there: move away what is left of the damaged one first. A running `mgrl serve` takes the restored
+one up by itself.
 
 examples:
   mgrl restore ./backups/monday ./gallery

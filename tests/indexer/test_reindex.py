@@ -388,6 +388,29 @@ def test_a_removal_of_earlier_versions_that_fails_is_done_again(folder: Path, ph
     assert not (folder / "segments").exists()
 
 
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_an_earlier_version_that_was_being_removed_is_made_anew(
+    folder: Path, photos: Path, gone: int, monkeypatch
+) -> None:
+    reindex(folder, [photos], NEW)
+    reindex(folder, [photos], OLD)
+    earlier = versions.version_folder(folder, NEW.model_hash)
+
+    def killed(path: Path) -> None:  # after some files, in whatever order the disk has them
+        for file in sorted(path.rglob("*.*"), reverse=True)[:gone]:
+            file.unlink()
+        raise KeyboardInterrupt
+
+    with StoreWriter.open(folder) as writer:
+        monkeypatch.setattr(shutil, "rmtree", killed)
+        monkeypatch.setattr(versions, "superseded", lambda _: [earlier])
+        with pytest.raises(KeyboardInterrupt):
+            compact(writer)
+        monkeypatch.undo()
+    assert reindex(folder, [photos], NEW).switched
+    assert (verify(folder).faults, len(ids(folder))) == ((), 9)
+
+
 def test_an_earlier_version_is_taken_up_again_only_while_nobody_removes_it(folder: Path, photos: Path) -> None:
     for encoder in (NEW, OLD):
         reindex(folder, [photos], encoder)

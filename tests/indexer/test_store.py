@@ -107,6 +107,15 @@ def test_what_is_no_gallery_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "notes") == ["diary.txt"]
 
 
+def test_photos_whose_gallery_json_is_lost_are_not_taken_for_nothing(tmp_path: Path) -> None:
+    make_store(tmp_path / "g", 3)
+    manifest = (tmp_path / "g" / "gallery.json").rename(tmp_path / "aside")
+    with pytest.raises(GalleryError, match=r"g has a ledger with 3 photos and no gallery.json; finish the copy"):
+        StoreWriter.open_or_create(tmp_path / "g", MODEL, 16)
+    manifest.rename(tmp_path / "g" / "gallery.json")
+    assert (verify(tmp_path / "g").photos, verify(tmp_path / "g").faults) == (3, ())
+
+
 def test_a_gallery_of_another_format_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     make_store(tmp_path / "g", 1)
     manifest = tmp_path / "g" / "gallery.json"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from indexer import deleting, versions
+from indexer.backup import copy_gallery
 from indexer.compaction import compact, forget
 from indexer.errors import GalleryError, UnknownPhotoError
 from indexer.filters import Equals
@@ -177,6 +178,18 @@ def test_a_change_of_model_is_served_by_who_has_the_model(folder, encoder, tmp_p
         eventually(lambda: began[0] not in found(with_one))
         eventually(lambda: began[0] not in found(with_both))
         assert found(with_one) == began[1:], "and else the version of its own model"
+
+
+def test_a_gallery_that_was_restored_in_place_of_the_one_before_is_served(client, folder, tmp_path):
+    copy_gallery(folder, tmp_path / "backup")
+    append(folder, "newcomer")
+    eventually(lambda: "newcomer" in found(client))
+    folder.rename(tmp_path / "damaged")
+    copy_gallery(tmp_path / "backup", folder)
+    eventually(lambda: client.galleries()[0].photos == 24)
+    first = found(client)[0]
+    delete(folder, first)
+    eventually(lambda: first not in found(client))
 
 
 def test_when_all_photos_are_deleted_searches_say_so(client, folder):
