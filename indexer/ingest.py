@@ -13,7 +13,7 @@ encodes them.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -29,14 +29,13 @@ from indexer.ingest_report import LISTED, IngestProgress, IngestReport
 from indexer.ledger import is_disk_full, manifest_path, megabytes
 from indexer.loading import Decoded, Loaded, face_content, face_item, load_ahead
 from indexer.metadata import Changes, Kind, Value
-from indexer.metadata_file import read_metadata
+from indexer.metadata_file import MetadataTable, read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.regions import REGIONS
-from indexer.register import Register
-from indexer.sources.item import Item, Several, Source, Survey, possible_ids, refuse
+from indexer.sources.item import Item, Source, Survey, possible_ids, refuse
 from indexer.sources.remote import fetched
-from indexer.sources.spelled import open_source
+from indexer.sources.spelled import open_sources
 from indexer.store import Alias, NewPhoto, Store, StoreWriter
 
 MAX_BATCH: Final = 4096
@@ -101,9 +100,16 @@ class _Job:
         self._on_progress, self._on_outcome = on_progress, on_outcome
         self._batch = _Batch()
 
-    def __len__(self) -> int:
-        """How much waits to be written."""
-        return len(self._batch)
+    def take_all(
+        self, loaded: Iterable[tuple[Item, Future[Loaded]]], prepare: Preparer, encoder: RegionEncoder, batch: int
+    ) -> None:
+        """Decide on every file, and write whenever so many photos wait; see `write`."""
+        for item, future in loaded:
+            self.take(item, future, prepare)
+            if len(self._batch) >= batch:
+                self.write(encoder)
+        if len(self._batch):
+            self.write(encoder)
 
     def take(self, item: Item, future: Future[Loaded], prepare: Preparer) -> None:
         """Decide on one file, and keep what is to be written of it: a photo, or one a face, all in one batch."""
@@ -275,25 +281,26 @@ def ingest(
         raise ConfigError(f"a batch must hold from 1 to {MAX_BATCH} photos, got {batch}")
     started = time.monotonic()
     prepare = prepare or Decoding(encoder.size_px)
-    source = Several(
-        "sources", [open_source(str(one), chosen) if isinstance(one, Path | str) else one for one in sources]
-    )
-    survey = source.survey(declared_fields(gallery))
+    source = open_sources(sources, chosen)
+    fields = declared_fields(gallery)
+    survey = source.survey(fields)
+    table = MetadataTable("", {}, {}) if metadata is None else read_metadata(metadata, {**fields, **survey.kinds})
+    is_new = not manifest_path(gallery).exists()
+    if is_new:  # what is refused here leaves no gallery behind
+        _check_ids(table, source, survey, fields)
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
-        store.keep_framing(framing_of(prepare.framing))
         placer = Placer(store, duplicates)
+        there = [photo_id for photo_id in table.photos if placer.register.has_id(photo_id)]
+        if not is_new:
+            _check_ids(table, source, survey, fields, there)
+        store.keep_framing(framing_of(prepare.framing))
         _declare(store, survey.kinds)
-        table, described = _described(store, metadata, source, survey, placer.register)
-        job = _Job(store, placer, survey.total, table, described, on_progress or _ignore, on_outcome or _ignore)
+        described = _describe(store, table, there)
+        job = _Job(store, placer, survey.total, table.photos, described, on_progress or _ignore, on_outcome or _ignore)
         ahead = 2 * max(batch, prepare.threads)
         items = fetched(source.items(store.fields()))
         with closing(load_ahead(items, placer.register, prepare, prepare.threads, ahead)) as loaded:
-            for item, future in loaded:
-                job.take(item, future, prepare)
-                if len(job) >= batch:
-                    job.write(encoder)
-        if len(job):
-            job.write(encoder)
+            job.take_all(loaded, prepare, encoder, batch)
     return _report(job, time.monotonic() - started)
 
 
@@ -308,20 +315,21 @@ def declared_fields(gallery: Path) -> Mapping[str, Kind]:
         store.close()
 
 
-def _described(
-    store: StoreWriter, path: Path | None, source: Source, survey: Survey, register: Register
-) -> tuple[Changes, int]:
-    """The file's metadata by photo; that of the photos that are there is stored, and these are counted."""
-    if path is None:
-        return {}, 0
-    table = read_metadata(path, store.fields())
-    there = [photo_id for photo_id in table.photos if register.has_id(photo_id)]
-    if survey.total is not None:  # otherwise the ids to come are not known before they are there
-        to_come = chain.from_iterable(map(possible_ids, source.items(store.fields())))
+def _check_ids(
+    table: MetadataTable, source: Source, survey: Survey, fields: Mapping[str, Kind], there: Iterable[str] = ()
+) -> None:
+    """Refuse metadata of photos that the gallery has not and no source can give."""
+    if table.photos and survey.total is not None:  # otherwise the ids to come are not known before they are there
+        to_come = chain.from_iterable(map(possible_ids, source.items({**fields, **survey.kinds})))
         table.check_ids(chain(there, to_come))
+
+
+def _describe(store: StoreWriter, table: MetadataTable, photo_ids: Sequence[str]) -> int:
+    """Store what the table says of photos that are there; how many they are."""
     _declare(store, table.kinds)
-    store.describe({photo_id: table.photos[photo_id] for photo_id in there})
-    return table.photos, len(there)
+    if photo_ids:
+        store.describe({photo_id: table.photos[photo_id] for photo_id in photo_ids})
+    return len(photo_ids)
 
 
 def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:

@@ -28,9 +28,9 @@ from indexer.framing import framing_of
 from indexer.loading import Decoded, face_content, load_ahead
 from indexer.preparing import Decoding, Preparer, embeddings_of
 from indexer.register import Register
-from indexer.sources.item import Several, Source
+from indexer.sources.item import Source
 from indexer.sources.remote import fetched
-from indexer.sources.spelled import open_source
+from indexer.sources.spelled import open_sources
 from indexer.store import Alias, NewPhoto, Store, StoreWriter
 from indexer.tables import ALIASES, PHOTO_METADATA, PHOTOS
 
@@ -142,10 +142,7 @@ class _Job:
     def encode_all(self, sources: Sequence[Path | str | Source], batch: int, prepare: Preparer) -> None:
         """Read the sources to their end."""
         # No fields: what is known of the photos comes from the gallery, and what a source says of them may not hold.
-        source = Several(
-            "sources",
-            [open_source(str(one), frozenset()) if isinstance(one, Path | str) else one for one in sources],
-        )
+        source = open_sources(sources, frozenset())
         source.survey(self._old.fields())
         self._new.declare_fields(self._old.fields())
         items = fetched(source.items(self._old.fields()))

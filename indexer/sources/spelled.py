@@ -13,7 +13,7 @@ s3://..., https://...      the same behind a URL that fsspec reaches
 import glob
 import re
 import sys
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -61,6 +61,12 @@ def open_source(spelled: str, chosen: Set[str] | None = None) -> Source:
     if found is None:
         raise DataError(f"no folder or file named {as_text(path.name)!r}; check the spelling of the source")
     return found
+
+
+def open_sources(spelled: Sequence[Path | str | Source], chosen: Set[str] | None = None) -> Several:
+    """All of a job's sources as one, in order; those that are sources already stay as they are. See `open_source`."""
+    opened = [open_source(str(one), chosen) if isinstance(one, Path | str) else one for one in spelled]
+    return Several("sources", opened)
 
 
 def expand_braces(spelled: str) -> list[str]:

@@ -276,9 +276,7 @@ def test_metadata_is_stored_with_the_photos(tmp_path: Path, photos: Path, encode
     assert photo.metadata == {"age": 31.0, "seen": date(2024, 5, 1)}
 
 
-def test_bad_metadata_is_refused_before_any_photo_is_stored(
-    tmp_path: Path, photos: Path, encoder: PixelEncoder
-) -> None:
+def test_bad_metadata_is_refused_before_anything_is_made(tmp_path: Path, photos: Path, encoder: PixelEncoder) -> None:
     path = tmp_path / "people.csv"
     for text, message in (
         ("photo_id,age\nset0/face00,31\nset0/face77,31\n", r"people.csv: no photo has the id 'set0/face77'"),
@@ -287,9 +285,13 @@ def test_bad_metadata_is_refused_before_any_photo_is_stored(
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             ingest(tmp_path / "g", [photos], encoder, metadata=path)
-        assert Gallery.open(tmp_path / "g").photos == 0
+        assert not (tmp_path / "g").exists()
     path.write_text("photo_id,age\nset0/face00,31\n")
     ingest(tmp_path / "g", [photos], encoder, metadata=path)
+    path.write_text("photo_id,name\nset0/face00,anna\nset0/face77,ben\n")
+    with pytest.raises(DataError, match="no photo has the id 'set0/face77'"):
+        ingest(tmp_path / "g", [photos], encoder, metadata=path)
+    assert Gallery.open(tmp_path / "g").fields == {"age": Kind.NUMBER}
     path.write_text("photo_id,age:string\nset0/face00,old\n")
     with pytest.raises(DataError, match="field age is a number in this gallery, not a string; give it another name"):
         ingest(tmp_path / "g", [photos], encoder, metadata=path)
