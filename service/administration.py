@@ -33,7 +33,8 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         galleries: what is served.
         backups: folder that copies are made in; None for a service that makes none.
         reload: reads the settings again and says whether they could be used; None where there are none to read.
-        drain: begins to stop the service; False if it was stopping already.
+        is_stopping: whether the service stops already.
+        drain: begins to stop it.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         galleries: Galleries,
         backups: Path | None,
         reload: Callable[[], Awaitable[bool]] | None,
-        drain: Callable[[], bool],
+        is_stopping: Callable[[], bool],
+        drain: Callable[[], None],
     ) -> None:
         self._galleries = galleries
         self._backups = backups
         self._reload = reload
+        self._is_stopping = is_stopping
         self._drain = drain
         # Reading a gallery whole is work for a disk, and for one reader at a time, also after its caller has gone.
         self._thread = ThreadPoolExecutor(1, "mgrl-admin")
@@ -107,8 +110,10 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
 
     async def Drain(self, request: admin_pb2.DrainRequest, context: Context) -> admin_pb2.DrainResponse:
         async with public_errors(context):
-            if not self._drain():
+            if self._is_stopping():
                 raise ServiceError("the service is stopping already")
+            # Not before the answer has left: the end of the service would cut it off.
+            context.add_done_callback(lambda _: self._drain())  # type: ignore[arg-type]  # its stubs take no function
             return admin_pb2.DrainResponse()
         raise AssertionError("public_errors ends the call")
 

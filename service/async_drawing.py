@@ -110,8 +110,13 @@ class AsyncClientDrawing(BaseDrawing):
     async def _write(self, *requests: search_pb2.DrawRequest) -> None:
         # A stream that has ended takes no more messages; reading then says why it ended.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            for request in requests:
-                await self._call.write(request)
+            try:
+                for request in requests:
+                    await self._call.write(request)
+            except asyncio.CancelledError:
+                # gRPC does so by itself, but not while the stream is being opened: what came next would open it.
+                self._call.cancel()
+                raise
 
     def _connect(self) -> None:
         self._call = self._stub.Draw(metadata=self._metadata)

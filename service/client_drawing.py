@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexer.erasing import Eraser
+from indexer.errors import PublicError
 from indexer.filters import Filter
 from indexer.fusion import EQUAL_WEIGHTS
 from indexer.modes import EXACT, Mode
@@ -151,7 +152,20 @@ class ClientDrawing(BaseDrawing):
     def _receive(self) -> None:
         self._check_goes_on()
         try:
-            self._take_in(next(self._call))
+            self._take()
+        except PublicError:
+            raise
+        except BaseException:
+            # Ctrl-C, or a signal's handler: gRPC cannot be asked twice for one answer, so another stream goes on.
+            self._hang_up()
+            raise
+
+    def _take(self) -> None:
+        try:
+            if self._call.cancelled():
+                self._resume()
+            else:
+                self._take_in(next(self._call))
         except StopIteration:
             self._has_ended = True
             raise ServiceError("the drawing has ended; begin another") from None

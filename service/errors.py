@@ -41,6 +41,9 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 _MOST_BYTES: Final = 1000
 """Of a message: that of a call which ends travels as metadata, of which clients take no more than 8 or 16 KiB."""
 
+_OTHER_KIND: Final = re.compile("handshake failed|Socket closed|reset by peer")
+"""How gRPC says that somebody took a connection and did not talk to us: we encrypt and it does not, or otherwise."""
+
 
 class UnknownGalleryError(PublicError):
     """No gallery of this name is served."""
@@ -200,6 +203,11 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
             f"the message is above the service's limit; scale the picture down, or thin out the strokes ({message})"
         )
     if code is grpc.StatusCode.UNAVAILABLE:
+        if message.startswith("failed to connect") and _OTHER_KIND.search(message):
+            return ServiceError(
+                f"what answers at {target} wants another kind of connection: a service that encrypts takes its root "
+                f"certificates (ca), and may take a certificate of yours ({message})"
+            )
         return ServiceError(f"no service answers at {target}; start one with: mgrl serve GALLERY ({message})")
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")
 

@@ -129,19 +129,22 @@ class SketchServer:
             self._stopping = asyncio.create_task(self._stop(self._config.grace_s if grace_s is None else grace_s))
         await asyncio.shield(self._stopping)
 
-    def drain(self, ask: Callable[[], None] | None = None) -> bool:
-        """Begin to stop, and let `serve_until_signal` end; False if it has begun already.
+    def is_stopping(self) -> bool:
+        """Whether it has begun to stop."""
+        return self._stopping is not None
+
+    def drain(self, ask: Callable[[], None] | None = None) -> None:
+        """Begin to stop, unless it has begun, and let `serve_until_signal` end.
 
         With `ask` somebody else is asked to stop this server, and others with it.
         """
         if self._stopping is not None:
-            return False
+            return
         if ask is not None:
             ask()
-            return True
+            return
         self._stopping = asyncio.create_task(self._stop(self._config.grace_s))
         self._is_drained.set()
-        return True
 
     async def _stop(self, grace_s: float) -> None:
         await self._watch.stop()
@@ -228,6 +231,6 @@ def build_server(
     reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     states = Health(statuses, SERVICES, galleries, admission, telemetry.metrics)
     built = SketchServer(config, server, sketches, states, workers, watch, catalogue, telemetry, access)
-    admin = AdminServicer(galleries, config.backups, reload, partial(built.drain, stop_all))
+    admin = AdminServicer(galleries, config.backups, reload, built.is_stopping, partial(built.drain, stop_all))
     admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)
     return built

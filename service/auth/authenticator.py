@@ -136,9 +136,11 @@ class Authenticator:
     def _by_certificate(self, connection: Mapping[str, Iterable[bytes]]) -> Caller:
         # Only certificates that a root of ours signed get this far: the handshake refuses all others.
         name = next(iter(connection.get("x509_common_name", ())), None)
-        if self._config.tls.client_ca is None or not name:
-            raise AuthenticationError("no key was sent; add the metadata `authorization: Bearer KEY`")
         roles = frozenset(self._config.tls.client_roles)
+        if self._config.tls.client_ca is None or not name or not roles:
+            raise AuthenticationError(
+                "no key was sent; commands take --key-file, other callers add the metadata `authorization: Bearer KEY`"
+            )
         return Caller(name.decode("utf-8", "replace")[:200], "certificate", roles, limits=self._config.limits)
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 class Cable:
-    """Carries bytes to a service, and can be pulled out and put back."""
+    """Carries bytes to a service, can be pulled out and put back, and holds them back while `flows` is not set."""
 
     def __init__(self, target):
         host, _, port = target.rpartition(":")
@@ -14,6 +14,8 @@ class Cable:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.ends, self.is_in = [], True
+        self.flows = threading.Event()
+        self.flows.set()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def accept(self):
@@ -33,6 +35,7 @@ class Cable:
     def carry(self, one, other):
         with suppress(OSError):
             while data := one.recv(65536):
+                self.flows.wait()
                 other.sendall(data)
         for end in (one, other):
             hang_up(end)
@@ -47,6 +50,7 @@ class Cable:
         self.is_in = True
 
     def close(self):
+        self.flows.set()
         self.pull()
         self.listener.close()
 

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -15,10 +16,12 @@ from indexer.store import StoreWriter
 from mgrl.v1 import admin_pb2, admin_pb2_grpc, gallery_pb2, gallery_pb2_grpc
 from service import administration, cataloguing
 from service.admin_client import AdminClient
+from service.administration import AdminServicer
 from service.async_client import AsyncClient
 from service.calls import gallery_details
 from service.client import Client
 from service.errors import ServiceError, UnknownGalleryError
+from service.galleries import Galleries
 from tests.service.conftest import line, serving
 
 
@@ -129,6 +132,17 @@ def test_draining_turns_calls_away_and_lets_drawings_finish(gallery, encoder):
             assert drawing.stroke(line(y0=0.6, y1=0.6).points).strokes == 2
             drawing.finish()
         running.on_loop(running.server.stop(), 10)
+
+
+def test_a_drain_begins_when_its_answer_has_left(gallery, encoder):
+    stopped, left = [], []
+    servicer = AdminServicer(
+        Galleries([gallery], encoder), None, None, lambda: bool(stopped), lambda: stopped.append("stopped")
+    )
+    asyncio.run(servicer.Drain(admin_pb2.DrainRequest(), SimpleNamespace(add_done_callback=left.append)))
+    assert not stopped
+    left[0](None)
+    assert stopped
 
 
 def test_pages_list_every_photo_once_whatever_their_size(client, gallery):

@@ -136,8 +136,10 @@ def test_clients_must_show_a_certificate_of_the_right_root(gallery, encoder, iss
         foreign, foreign_key = issue("foreign", trustme.CA())
         late, late_key = issue(**expired("late"))
         for shown in ({}, {"certificate": foreign, "key": foreign_key}, {"certificate": late, "key": late_key}):
-            with pytest.raises(ServiceError):
+            with pytest.raises(ServiceError, match="may take a certificate of yours"):
                 search(service, ca=roots, **shown)
+        with pytest.raises(ServiceError, match="a service that encrypts takes its root certificates"):
+            search(service)
 
 
 def test_a_certificate_opens_what_the_settings_say(gallery, encoder, issue, roots):
@@ -150,6 +152,15 @@ def test_a_certificate_opens_what_the_settings_say(gallery, encoder, issue, root
         pytest.raises(ForbiddenError, match="takes the role search, certificate desk has: ingest"),
     ):
         search(service, **shown)
+    # Where certificates have no roles, who shows one alone is told of the key that is missing, and nothing else.
+    mute = Config(tls=TlsConfig(*issue(), client_ca=roots, client_roles=()))
+    with (
+        serving([gallery], encoder, access=mute) as service,
+        Client(service.address, credentials=Credentials(**shown)) as client,
+    ):
+        for call in (client.galleries, client.describe, client.versions):
+            with pytest.raises(AuthenticationError, match="no key was sent"):
+                call()
     # A certificate without a name is nobody.
     nameless, nameless_key = issue("nameless")
     with serving([gallery], encoder, access=Config(tls=TlsConfig(*issue(), client_ca=roots))) as service:

@@ -1,6 +1,8 @@
 """The client against a real server: what twenty lines of user code get."""
 
 import asyncio
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from indexer.sketch import rasterise, read_raster
 from service.async_client import AsyncClient
 from service.client import Client
 from service.errors import ServiceError, UnknownGalleryError
-from tests.service.conftest import ids, line, make_gallery, png, serving
+from tests.service.conftest import GatedEncoder, ids, line, make_gallery, png, serving
 
 
 def expected_order(gallery, encoder, canvas, weights=(1.0, 1.0, 1.0)):
@@ -161,6 +163,28 @@ def test_an_error_in_the_block_cancels_the_drawing(client):
     with pytest.raises(ZeroDivisionError), client.draw() as drawing:
         drawing.strokes([line()]).strokes // 0
     assert client.search(strokes=[line()]).hits
+
+
+def test_a_drawing_goes_on_after_an_edit_was_interrupted(tmp_path):
+    encoder = GatedEncoder()
+
+    def interrupt():
+        encoder.entered.acquire()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with (
+        serving([make_gallery(tmp_path / "faces", encoder)], encoder) as running,
+        Client(running.address) as client,
+        client.draw() as drawing,
+    ):
+        encoder.gate.clear()
+        pressing = threading.Thread(target=interrupt)
+        pressing.start()
+        with pytest.raises(KeyboardInterrupt):
+            drawing.strokes([line()])
+        pressing.join()
+        encoder.gate.set()
+        assert drawing.strokes([line(y0=0.7, y1=0.7)]).strokes == 2
 
 
 def test_photo_has_its_source_and_thumbnail(client, gallery):

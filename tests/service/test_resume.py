@@ -183,6 +183,21 @@ def test_an_edit_that_its_caller_stops_waiting_for_is_made_and_the_drawing_goes_
         asyncio.run(draw(running.address))
 
 
+def test_an_edit_given_up_while_a_stream_is_being_opened_is_made_all_the_same(cable):
+    async def draw():
+        async with AsyncClient(cable.address) as far, far.draw() as drawing:
+            await drawing.strokes(DRAWN[:1])
+            cable.flows.clear()
+            cable.pull()
+            cable.put_back()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(drawing.strokes(DRAWN[1:2]), 0.5)
+            cable.flows.set()
+            return await drawing.strokes(DRAWN[2:])
+
+    assert asyncio.run(draw()).strokes == 3
+
+
 def test_a_connection_that_stays_broken_is_given_up(cable):
     with Client(cable.address) as far, far.draw(resume_s=0.3) as drawing:
         cable.pull()

@@ -66,7 +66,9 @@ def test_without_a_key_nobody_comes_in(serve, new_key):
     service = serve()
     error = refused(service)
     assert isinstance(error, AuthenticationError)
-    assert str(error) == "no key was sent; add the metadata `authorization: Bearer KEY`"
+    assert str(error) == (
+        "no key was sent; commands take --key-file, other callers add the metadata `authorization: Bearer KEY`"
+    )
     with client_with(service) as client:
         for call in (client.galleries, lambda: client.photo("staff", "photo0001"), client.draw("staff").__enter__):
             with pytest.raises(AuthenticationError):
