@@ -63,11 +63,15 @@ def copy_gallery(
     Raises:
         GalleryError: no gallery there, a damaged one, the target is something else, or the disk refuses.
     """
-    make_folder(target)
     if manifest_path(target).exists():
         raise GalleryError(f"{ledger.folder_name(target)} is a gallery already; name a new folder, or move it away")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise GalleryError(
+            f"a copy of gallery {ledger.folder_name(source)} must lie outside of it; name another folder"
+        )
     store = Store.open(source)
     try:
+        make_folder(target)
         _, lock = take_lock(target)
         with lock:
             written = _copied(store, target, links, on_progress)

@@ -30,6 +30,8 @@ from indexer.tables import DELETED, PHOTOS, SEGMENTS
 SEGMENT_BYTES: Final = 64 << 20
 """Segments are put together up to this; compaction holds two of them in memory."""
 
+_FAILURE: Final = "its vectors could not be written anew, it is as it was"
+
 
 @dataclass(frozen=True)
 class Compaction:
@@ -155,13 +157,13 @@ def _commit(writer: StoreWriter, runs: Sequence[_Run], also: Callable[[sa.Connec
     needs = sum(run.rows for run in runs) * row_bytes(writer.manifest.dim)
     try:
         written = [_write(writer, run) for run in runs]
-        with no_layout(writer.folder), writer.writing("the gallery could not be compacted", needs) as connection:
+        with no_layout(writer.folder), writer.writing(_FAILURE, needs) as connection:
             also(connection)
             for run, row in zip(runs, written, strict=True):
                 _put_in_place(connection, run, row)
     except OSError as error:
         raise GalleryError(
-            f"gallery {writer.name} could not be compacted ({ledger.refusal(writer.folder, error, needs)})"
+            f"gallery {writer.name}: {_FAILURE} ({ledger.refusal(writer.folder, error, needs)})"
         ) from error
     finally:
         writer.remove_strays()  # the old files, or, where that failed, the new ones

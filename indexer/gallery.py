@@ -316,10 +316,9 @@ class Gallery:
     def _has_moved(self) -> bool:
         """Whether other files than this gallery reads are the folder's now, of another version or another gallery."""
         store = self._store
-        if home_of(store.root) != store.folder:
-            return True
-        # `mgrl restore` may have put one in its place, whose ledger comes before its gallery.json.
-        return manifest_path(store.folder).exists() and file_of(store.folder) not in (None, store.ledger_file)
+        if not manifest_path(store.root).exists():  # moved away, or one is being restored in its place
+            return False
+        return home_of(store.root) != store.folder or file_of(store.folder) not in (None, store.ledger_file)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -109,6 +109,8 @@ def refusal(folder: Path, error: OSError | sqlite3.Error | sa.exc.DBAPIError, ne
     reason = getattr(cause, "strerror", None) or str(cause)
     if not is_disk_full(error):
         return reason
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        reason = os.strerror(errno.ENOSPC)  # SQLite calls it an I/O error, as if the disk were broken
     with suppress(OSError):
         free = shutil.disk_usage(folder).free
         needed = f"this needs {megabytes(needs)} and " if needs else ""
@@ -120,7 +122,11 @@ def is_disk_full(error: BaseException | None) -> bool:
     """Whether this is what a full disk, or a used-up quota, makes of a write."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     is_full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return is_full or getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    # The second: there is no room for the file in which SQLite's processes find each other, not even to read.
+    return is_full or getattr(cause, "sqlite_errorcode", None) in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    )
 
 
 def megabytes(count: int) -> str:

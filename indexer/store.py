@@ -193,7 +193,8 @@ class Store:
             with self.engine.connect() as connection:
                 yield connection
         except sa.exc.DBAPIError as error:
-            raise GalleryError(f"gallery {self.name}: its ledger cannot be read ({error.orig})") from error
+            reason = refusal(self.folder, error)
+            raise GalleryError(f"gallery {self.name}: its ledger cannot be read ({reason})") from error
 
     def open_segment(self, segment: Any) -> OpenSegment:
         """One row of the ledger's table of segments, verified.

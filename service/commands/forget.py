@@ -3,7 +3,8 @@
 When this has ended with status 0, no byte of the photos is in the gallery's folder: vectors, thumbnails, metadata, ids,
 sources and content hashes are gone from its segments, its ledger and the ledger's log, and a saved layout is gone and
 made anew by whoever serves the gallery. A photo goes with all its names. What was deleted before from the same segments
-is erased with it; what else was deleted waits for `mgrl compact`.
+is erased with it; what else was deleted, and pictures that others have replaced, also of these photos, wait for `mgrl
+compact`.
 
 Not reached from here: backups (forget there as well, or delete them), the photo files that were ingested, what a
 running `mgrl serve` has in memory or mapped until the drawings that have begun end, and what a disk or a file system

@@ -128,9 +128,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.print("Stopped. What was counted as added is stored; run the same command again to go on.")
         raise
-    crop = "none" if args.embeddings else framing.kept_crop(args.gallery)
+    crop = "" if args.embeddings else framing.kept_crop(args.gallery)
     status = _SOME_FAILED if report.failed and report.usable else _ALL_FAILED if report.failed else 0
-    write_json(args.json, {**_summary(report, status), "crop": crop})
+    write_json(args.json, {**_summary(report, status), "crop": crop or "none"})
     _print_report(console, args.gallery, report, crop, "--json" if args.embeddings else "--failed")
     _print_unmet(console, args)
     return status
@@ -271,7 +271,8 @@ def _print_report(console: "Console", gallery: Path, report: "IngestReport", cro
     for what, count in counts.items():
         if count or what in ("already there", "skipped"):
             table.add_row(what, str(count))
-    table.add_row("cropped", "0 (no face was looked for, see --crop)" if crop == "none" else str(report.cropped))
+    if crop:
+        table.add_row("cropped", "0 (no face was looked for, see --crop)" if crop == "none" else str(report.cropped))
     if report.without_face:
         table.add_row("without face", f"{report.without_face}, kept whole")
     table.add_row("time", f"{report.seconds:.1f} s{rate}")

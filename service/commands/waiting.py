@@ -18,9 +18,12 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = math.inf if text == "forever" else float(text)
+    try:
+        seconds = math.inf if text == "forever" else float(text)
+    except ValueError:
+        seconds = math.nan
     if not seconds >= 0:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"must be seconds, 0 or more, or `forever`, got {text!r}")
     return seconds
 
 

@@ -150,6 +150,10 @@ def test_what_cannot_be_copied_is_named(folder: Path, tmp_path: Path, monkeypatc
         copy_gallery(folder, tmp_path / "notes")
     with pytest.raises(GalleryError, match="notes is no gallery"):
         copy_gallery(tmp_path / "notes", tmp_path / "other")
+    with pytest.raises(GalleryError, match="a copy of gallery g must lie outside of it; name another folder"):
+        copy_gallery(folder, folder / "backups" / "monday")
+    assert not (tmp_path / "other").exists()
+    assert not (folder / "backups").exists()
     with monkeypatch.context() as full:
         free = namedtuple("free", "total used free")(10, 10, 100)
         full.setattr("indexer.backup.shutil.disk_usage", lambda _: free)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -124,6 +125,19 @@ def test_a_ledger_that_is_full_keeps_what_was_acknowledged(tmp_path: Path) -> No
     assert verify(tmp_path / "g").faults == ()
     with StoreWriter.open(tmp_path / "g") as writer:
         writer.append(large, rows)
+    assert verify(tmp_path / "g").faults == ()
+
+
+def test_a_disk_without_room_to_read_a_ledger_is_called_full(tmp_path: Path) -> None:
+    """SQLite's processes meet in a file, which a disk without a free page has no room for."""
+    make_store(tmp_path / "g", 2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(GalleryError, match=r"g: its ledger cannot be read \(No space left on device; .* are free;"):
+            verify(tmp_path / "g")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert verify(tmp_path / "g").faults == ()
 
 

@@ -193,6 +193,19 @@ def test_a_copy_is_of_the_version_in_use(folder: Path, photos: Path, tmp_path: P
     assert not (tmp_path / "copy" / "versions").exists()
 
 
+def test_a_gallery_changes_when_another_lies_in_its_place_and_not_before(
+    folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    reindex(folder, [photos], NEW)
+    gallery = Gallery.open(folder)
+    copy_gallery(folder, tmp_path / "backup")
+    folder.rename(tmp_path / "damaged")
+    assert not gallery.is_stale()
+    copy_gallery(tmp_path / "backup", folder)
+    assert gallery.is_stale()
+    assert not gallery.reopened().is_stale()
+
+
 def test_a_forgotten_photo_is_in_no_version(folder: Path, photos: Path) -> None:
     (photos / "face1.png").rename(photos.with_name("late.png"))
     assert not reindex(folder, [photos], NEW).switched

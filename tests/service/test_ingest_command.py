@@ -139,7 +139,9 @@ def test_embeddings_go_straight_into_a_gallery(tmp_path: Path, capsys: pytest.Ca
     command = ["ingest", str(tmp_path / "g"), "--embeddings", str(embeddings_file(tmp_path)), "--json", str(summary)]
     assert main([*command, "--model-hash", "AB" * 32]) == 0
     assert json.loads(summary.read_text())["added"] == 2
-    assert "added" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "added" in said
+    assert "--crop" not in said, "which does not go with embeddings"
     assert Gallery.open(tmp_path / "g").photo_ids == ("anna", "berta")
 
 
@@ -261,6 +263,7 @@ def test_a_gallery_that_another_process_writes_is_waited_for_or_left(
     assert "Waiting for another process that writes the gallery." in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([*command, "--wait", "-1"])
+    assert "--wait: must be seconds, 0 or more, or `forever`, got '-1'" in capsys.readouterr().err
 
 
 def test_a_gallery_of_a_second_model_is_waited_for_in_words(
