@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from indexer.locks import make_folder, take_lock
 from indexer.segments import open_segment, path_of
 from indexer.store import Store
 from indexer.verification import verify
+from indexer.versions import manifest_of
 
 _COMPACTIONS: Final = 10
 
@@ -76,7 +77,7 @@ def copy_gallery(
         with lock:
             written = _copied(store, target, links, on_progress)
             # Last: with it the folder is a gallery.
-            ledger.replace_file(manifest_path(target), manifest_path(store.folder).read_bytes())
+            ledger.write_manifest(target, _manifest(store))
             fsync_folder(target.resolve().parent)
         found = verify(target)
     except (OSError, sa.exc.DBAPIError) as error:
@@ -86,6 +87,16 @@ def copy_gallery(
     if found.faults:
         raise GalleryError(f"the copy of gallery {store.name} is damaged: {found.faults[0].what}; check the disk")
     return Copy(found.photos, found.segments, written)
+
+
+def _manifest(store: Store) -> ledger.Manifest:
+    """What a copy says of itself, whatever became of the gallery while it was copied.
+
+    Another version may be in use by now, a framing may have been said before the first photo came, and a gallery of an
+    older format may have been brought to this one, though not the ledger that was copied.
+    """
+    now = manifest_of(store.root, store.folder)
+    return replace(now, format_version=store.manifest.format_version)
 
 
 def _copied(store: Store, target: Path, links: bool, on_progress: Callable[[int, int], None]) -> int:

@@ -13,6 +13,7 @@ ledger is written anew (VACUUM): its pages may hold copies of what has moved to 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 
 from indexer import edits, ledger, versions
 from indexer.contents import read_segments
-from indexer.errors import GalleryError, unknown_photo
+from indexer.errors import GalleryError, GalleryHeldError, unknown_photo
 from indexer.layout_files import no_layout
 from indexer.segments import is_raw, row_bytes, write_segment
 from indexer.store import StoreWriter
@@ -89,6 +90,7 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
 
     Raises:
         UnknownPhotoError: an id is not there.
+        GalleryHeldError: `mgrl reindex` is at work on another version.
         GalleryError: as `compact`.
     """
     with writer.reading() as connection:
@@ -99,7 +101,7 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
         photos = edits.photos_in(connection, rows.values())
     versions.erase_superseded(writer.root)
     for other in versions.unfinished(writer.root):
-        with StoreWriter.open(other) as unfinished:
+        with _unfinished(writer, other) as unfinished:
             with unfinished.reading() as connection:
                 # It has no aliases yet, and knows a photo that was renamed since by its earlier name.
                 there = list(edits.rows_of(connection, {*photo_ids, *photos}))
@@ -109,6 +111,17 @@ def forget(writer: StoreWriter, photo_ids: Sequence[str]) -> Compaction:
     touched = {segment for segment, _ in places}
     runs = [run for run in _runs(writer, places) if run.segments[0].segment in touched]
     return _rewrite(writer, runs, lambda connection: edits.delete_photos(connection, photo_ids))
+
+
+def _unfinished(writer: StoreWriter, version: Path) -> StoreWriter:
+    """The writer of a version that `mgrl reindex` is making."""
+    try:
+        return StoreWriter.open(version)
+    except GalleryHeldError as error:
+        raise GalleryHeldError(
+            f"gallery {writer.name} is being encoded anew by `mgrl reindex`, which would keep what is forgotten; stop "
+            "that (it goes on where it was), or wait until it has ended"
+        ) from error
 
 
 def _runs(writer: StoreWriter, gone: Sequence[tuple[int, int]] = ()) -> list[_Run]:

@@ -218,7 +218,7 @@ def _create(folder: Path, model_hash: str, dim: int) -> None:
     fsync_folder(folder)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     manifest = Manifest(FORMAT_VERSION, model_hash, dim, created)
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     fsync_folder(folder.resolve().parent)
 
 
@@ -245,7 +245,7 @@ def keep_framing(folder: Path, manifest: Manifest, framing: Framing) -> Manifest
         return manifest
     said = replace(manifest, framing=framing)
     try:
-        _write_manifest(folder, said)
+        write_manifest(folder, said)
     except OSError as error:
         raise GalleryError(
             f"gallery {folder_name(folder)}: its framing could not be stored ({refusal(folder, error)})"
@@ -288,11 +288,12 @@ def upgrade(folder: Path, manifest: Manifest) -> Manifest:
     finally:
         engine.dispose()
     upgraded = replace(manifest, format_version=FORMAT_VERSION)
-    _write_manifest(folder, upgraded)
+    write_manifest(folder, upgraded)
     return upgraded
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Let a folder say of itself that it is this gallery."""
     replace_file(manifest_path(folder), json.dumps(asdict(manifest), indent=2).encode())
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from indexer import versions
 from indexer.backup import copy_gallery
 from indexer.compaction import compact
 from indexer.errors import GalleryError
@@ -65,6 +66,29 @@ def test_old_galleries_are_copied_as_they_are(tmp_path: Path, version: int) -> N
     copy_gallery(tmp_path / "g", tmp_path / "backup")
     assert Store.open(tmp_path / "backup").manifest.format_version == version
     assert contents(tmp_path / "backup")[0] == [f"p{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_copy_of_an_old_gallery_can_be_written_though_another_brings_that_to_a_newer_format(
+    tmp_path: Path, version: int
+) -> None:
+    make_store(tmp_path / "g", 3, 2)
+    age_back(tmp_path / "g", version)
+    copy_gallery(tmp_path / "g", tmp_path / "backup", on_progress=lambda *_: StoreWriter.open(tmp_path / "g").close())
+    assert Store.open(tmp_path / "g").manifest.format_version > version
+    with StoreWriter.open(tmp_path / "backup") as writer:
+        writer.append(new_photos(5, 1), unit_rows(np.random.default_rng(1), 1))
+    assert contents(tmp_path / "backup")[0] == [f"p{n}" for n in range(6)]
+
+
+def test_a_copy_is_of_the_version_that_was_in_use_when_it_began(folder: Path, tmp_path: Path) -> None:
+    home = versions.version_folder(folder, "cd" * 32)
+    StoreWriter.open_or_create(home, "cd" * 32, 8).close()
+    before = Store.open(folder).manifest
+    copy_gallery(folder, tmp_path / "backup", on_progress=lambda *_: versions.switch(folder, home))
+    assert Store.open(folder).manifest.dim == 8
+    assert Store.open(tmp_path / "backup").manifest == before
+    np.testing.assert_array_equal(contents(tmp_path / "backup")[0][:2], ["p0", "p1"])
 
 
 def test_links_take_no_room_and_survive_what_becomes_of_the_gallery(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from indexer import versions
 from indexer.backup import copy_gallery
 from indexer.compaction import compact, forget
 from indexer.deleting import delete
-from indexer.errors import DataError, GalleryError, ModelMismatchError, UnknownPhotoError
+from indexer.errors import DataError, GalleryError, GalleryHeldError, ModelMismatchError, UnknownPhotoError
 from indexer.gallery import Gallery
 from indexer.ingest import ingest
 from indexer.metadata import Kind
@@ -211,7 +211,9 @@ def test_a_forgotten_photo_is_in_no_version(folder: Path, photos: Path) -> None:
     assert not reindex(folder, [photos], NEW).switched
     row = Gallery.open(versions.version_folder(folder, NEW.model_hash))._index.vectors(np.arange(8))
     with StoreWriter.open(versions.version_folder(folder, NEW.model_hash)), StoreWriter.open(folder) as writer:
-        with pytest.raises(GalleryError, match="is being written by another process"):
+        with pytest.raises(
+            GalleryHeldError, match="gallery g is being encoded anew by `mgrl reindex`, which would keep"
+        ):
             forget(writer, ["face5"])
         assert writer.photo("face5")
     with StoreWriter.open(folder) as writer:
