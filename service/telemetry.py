@@ -61,20 +61,20 @@ class Telemetry:
         if self.tracer is None:
             yield None
             return
+        from opentelemetry.context import attach
         from opentelemetry.propagate import extract
-        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace import SpanKind, set_span_in_context
 
         service, _, name = method.removeprefix("/").rpartition("/")
-        with self.tracer.start_as_current_span(
-            f"{service}/{name}",
-            extract(headers),
-            SpanKind.SERVER,
-            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
-            # What a caller sent may be in an exception's message.
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        span = self.tracer.start_span(f"{service}/{name}", extract(headers), SpanKind.SERVER, about)
+        # For good, as with the request's id: the task ends with the call, and a stream that its client left is closed
+        # in another context, where it could not be detached.
+        attach(set_span_in_context(span))
+        try:
             yield span
+        finally:
+            span.end()
 
     @staticmethod
     def _trace(tracer: "Tracer", gallery: str, total_s: float, phases: dict[str, float], skipped: int) -> None:

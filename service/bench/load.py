@@ -17,7 +17,7 @@ from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.bench.people import Drawings, timeline
 from service.calls import CHANNEL_OPTIONS
 from service.credentials import NO_CREDENTIALS, Credentials
-from service.errors import LimitError, error_from_rpc
+from service.errors import LimitError, ServiceError, error_from_rpc
 
 _HIGHEST_US: Final = 60_000_000
 _LAST_ANSWER_S: Final = 10.0
@@ -117,7 +117,11 @@ class Crowd:
         await asyncio.gather(*(channel.close(None) for channel in self._channels))
 
     async def draw(self, load: Load, outcome: Outcome | None = None) -> Outcome:
-        """Have a load of people draw; returns when the last answer is there."""
+        """Have a load of people draw; returns when the last answer is there.
+
+        Raises:
+            PublicError: they may not draw at all, as without the purpose that a gallery wants to know.
+        """
         outcome = outcome or Outcome()
         times = [
             timeline(load.schedule, np.random.default_rng([load.seed, n]), load.per_s, load.seconds)
@@ -179,6 +183,8 @@ class Crowd:
                 await call.read()
             except grpc.aio.AioRpcError as error:
                 refused = error_from_rpc(error, self._address)
+                if type(refused) is not ServiceError and not isinstance(refused, LimitError):
+                    raise refused from error  # a key, a purpose: no load is to blame
                 if not isinstance(refused, LimitError):
                     outcome.errors[error.code().name] += len(due)
                     return

@@ -7,6 +7,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from contextvars import copy_context
 
 import grpc
 import pytest
@@ -282,6 +283,15 @@ def test_every_stroke_has_a_span_and_so_has_every_phase(gallery, encoder, spans)
         ranked[0].end_time - ranked[0].start_time, rel=1e-3
     )
     assert ranked[0].attributes["mgrl.gallery"] == "faces"
+
+
+def test_a_stream_that_its_client_left_and_another_task_closes_has_its_span_and_is_no_fault(spans, caplog):
+    tracer, finished = spans
+    call = Telemetry(tracer=tracer).call("/mgrl.v1.SketchSearchService/Draw", {})
+    copy_context().run(call.__enter__)
+    copy_context().run(call.__exit__, None, None, None)
+    assert [span.name for span in finished()] == ["mgrl.v1.SketchSearchService/Draw"]
+    assert not caplog.records
 
 
 def test_traces_go_nowhere_unless_a_collector_is_named(monkeypatch):
