@@ -22,7 +22,7 @@ from indexer.contents import read_segments
 from indexer.errors import GalleryError, StaleSnapshotError
 from indexer.ledger import LEDGER, fsync_folder, manifest_path, megabytes, refusal
 from indexer.locks import make_folder, take_lock
-from indexer.segments import open_segment, path_of
+from indexer.segments import open_segment, path_of, strays
 from indexer.store import Store
 from indexer.verification import verify
 from indexer.versions import manifest_of
@@ -109,10 +109,8 @@ def _copied(store: Store, target: Path, links: bool, on_progress: Callable[[int,
         missing = [segment for segment in segments if not _is_there(target, segment, store.manifest.dim)]
         if not links:
             _check_room(store, target, missing)
-        live = {path_of(target, segment) for segment in segments}
-        for path in (target / "segments").iterdir():
-            if path not in live:
-                path.unlink()
+        for path in strays(target, segments):
+            path.unlink()
         try:
             for number, segment in enumerate(missing, start=1 + len(segments) - len(missing)):
                 written += _copy_segment(store, target, segment, links)

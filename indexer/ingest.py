@@ -168,7 +168,7 @@ class _Job:
         kinds: dict[str, Kind] = {}
         for outcome in batch.outcomes:
             kinds |= outcome.item.kinds  # of what lies beside photos, which no survey saw
-        _declare(self._store, kinds)
+        self._store.declare_fields(kinds)
         if batch.early:
             self._store.add_aliases(batch.early)
         if batch.photos:
@@ -294,7 +294,7 @@ def ingest(
         if not is_new:
             _check_ids(table, source, survey, fields, there)
         store.keep_framing(framing_of(prepare.framing))
-        _declare(store, survey.kinds)
+        store.declare_fields(survey.kinds)
         described = _describe(store, table, there)
         job = _Job(store, placer, survey.total, table.photos, described, on_progress or _ignore, on_outcome or _ignore)
         ahead = 2 * max(batch, prepare.threads)
@@ -326,16 +326,10 @@ def _check_ids(
 
 def _describe(store: StoreWriter, table: MetadataTable, photo_ids: Sequence[str]) -> int:
     """Store what the table says of photos that are there; how many they are."""
-    _declare(store, table.kinds)
+    store.declare_fields(table.kinds)
     if photo_ids:
         store.describe({photo_id: table.photos[photo_id] for photo_id in photo_ids})
     return len(photo_ids)
-
-
-def _declare(store: StoreWriter, kinds: Mapping[str, Kind]) -> None:
-    """See `StoreWriter.declare_fields`; nothing is written where nothing is new, and no reader looks for it."""
-    if kinds and not kinds.items() <= store.fields().items():
-        store.declare_fields(kinds)
 
 
 def _let_go(outcome: Outcome) -> Outcome:

@@ -144,7 +144,6 @@ class _Job:
         # No fields: what is known of the photos comes from the gallery, and what a source says of them may not hold.
         source = open_sources(sources, frozenset())
         source.survey(self._old.fields())
-        self._new.declare_fields(self._old.fields())
         items = fetched(source.items(self._old.fields()))
         waiting: list[tuple[bytes, Decoded]] = []
         ahead = 2 * max(batch, prepare.threads)
@@ -174,6 +173,7 @@ class _Job:
             return
         embeddings = embeddings_of([decoded for _, decoded in named], self._encoder)
         new = [photo for photos, _ in named for photo in photos]
+        self._new.declare_fields(self._old.fields())  # what is known of these may be of a field that came meanwhile
         self._new.upsert(new, np.repeat(embeddings, [len(photos) for photos, _ in named], axis=0))
         self.encoded += len(new)
         self._on_progress(self._new.count(), self._old.count())

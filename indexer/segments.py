@@ -9,7 +9,7 @@ table of segments, and the length tells which of the two a file is.
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,12 @@ def segment_path(folder: Path, segment: int, generation: int = 0) -> Path:
 def path_of(folder: Path, segment: Any) -> Path:
     """Where the vectors of a row of the ledger's table lie."""
     return segment_path(folder, segment.segment, segment.generation)
+
+
+def strays(folder: Path, segments: Iterable[Any]) -> list[Path]:
+    """Files where the vectors lie that are none of these rows of the ledger's table."""
+    live = {path_of(folder, segment) for segment in segments}
+    return [path for path in sorted((folder / "segments").glob("*")) if path not in live]
 
 
 def is_raw(length: int, photos: int, dim: int) -> bool:

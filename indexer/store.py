@@ -39,7 +39,7 @@ from indexer.ledger import Framing, Manifest, check_model, folder_name, manifest
 from indexer.locks import make_folder, take_lock
 from indexer.metadata import Changes, Kind, Value
 from indexer.rows import check_rows
-from indexer.segments import OpenSegment, open_segment, path_of, write_segment
+from indexer.segments import OpenSegment, open_segment, strays, write_segment
 from indexer.tables import PHOTOS
 from indexer.versions import home_of
 
@@ -220,37 +220,36 @@ class StoreWriter(Store):
 
     @classmethod
     def open_or_create(cls, folder: Path, model_hash: str, dim: int, *, wait_s: float = 0.0) -> Self:
-        """Open a gallery for appending, making it if the folder is missing or empty.
-
-        While another process writes it, wait for at most `wait_s` seconds.
+        """Open a gallery for appending, made if it is missing or empty; wait `wait_s` seconds for another writer.
 
         Raises:
             GalleryError: another writer holds it, the folder holds something else, or another format.
             ModelMismatchError: the gallery was made by another model.
         """
         make_folder(folder)
-        home, lock = take_lock(folder, wait_s)
+        return cls._of_lock(folder, *take_lock(folder, wait_s), (model_hash, dim))
+
+    @classmethod
+    def open(cls, folder: Path, *, wait_s: float = 0.0) -> Self:
+        """Open an existing gallery for changes, whatever model made it; GalleryError if there is none, or as above."""
+        read_manifest(home_of(folder))  # before a lock is made in what is none
+        return cls._of_lock(folder, *take_lock(folder, wait_s))
+
+    @classmethod
+    def _of_lock(cls, folder: Path, home: Path, lock: IO[str], model: tuple[str, int] | None = None) -> Self:
+        """The writer of what is there under the lock, of whatever model unless one is named."""
         try:
-            if not manifest_path(home).exists():
-                ledger.create(home, model_hash, dim)
+            if model is not None and not manifest_path(home).exists():
+                ledger.create(home, *model)
             writer = cls(folder, home, read_manifest(home), lock)
-            check_model(writer.name, writer.manifest, model_hash, dim)
+            if model is not None:
+                check_model(writer.name, writer.manifest, *model)
             writer.manifest = ledger.upgrade(home, writer.manifest)
             writer.remove_strays()
         except BaseException:
             lock.close()
             raise
         return writer
-
-    @classmethod
-    def open(cls, folder: Path, *, wait_s: float = 0.0) -> Self:
-        """Open an existing gallery for changes, whatever model made it; see `open_or_create`.
-
-        Raises:
-            GalleryError: no gallery there, one of another format, or another writer holds it.
-        """
-        manifest = read_manifest(home_of(folder))
-        return cls.open_or_create(folder, manifest.model_hash, manifest.dim, wait_s=wait_s)
 
     def keep_framing(self, framing: Framing) -> None:
         """Remember how the gallery's photos are cropped, see `ledger.keep_framing`."""
@@ -303,14 +302,15 @@ class StoreWriter(Store):
                 raise unknown_photo(self.name, missing[0])
 
     def declare_fields(self, kinds: Mapping[str, Kind]) -> None:
-        """Add metadata fields; those that are there already stay.
+        """Add metadata fields; those that are there already stay. Nothing is written where none is new.
 
         Raises:
             DataError: a field has another kind in this gallery, or there would be too many.
             GalleryError: the disk refuses.
         """
-        with self.writing("metadata fields could not be stored") as connection:
-            edits.declare_fields(connection, kinds)
+        if not kinds.items() <= self.fields().items():
+            with self.writing("metadata fields could not be stored") as connection:
+                edits.declare_fields(connection, kinds)
 
     def describe(self, photos: Changes) -> None:
         """Change the metadata of stored photos, all or, after a crash, none; ids that are not there are passed over.
@@ -388,11 +388,10 @@ class StoreWriter(Store):
     def remove_strays(self) -> None:
         """Remove segments that are not the gallery's: what a crash left, and what was compacted."""
         with self.reading() as connection:
-            live = {path_of(self.folder, segment) for segment in read_segments(connection)}
-        strays = [path for path in (self.folder / "segments").glob("*") if path not in live]
-        for path in strays:
+            found = strays(self.folder, read_segments(connection))
+        for path in found:
             path.unlink()
-        if strays:
+        if found:
             # Whoever left them may have been about to erase something from the ledger as well.
             ledger.fsync_folder(self.folder / "segments")
             ledger.empty_log(self.engine)

@@ -19,7 +19,7 @@ from indexer.layout_files import layout_is_whole, no_layout
 from indexer.locks import is_being_written
 from indexer.metadata import from_json
 from indexer.rows import check_rows
-from indexer.segments import path_of
+from indexer.segments import strays
 from indexer.store import Store, StoreWriter
 from indexer.tables import ALIASES, DELETED, PHOTO_METADATA, PHOTOS, layout
 
@@ -183,10 +183,9 @@ def _segment_fault(store: Store, segment: Any, photo_ids: tuple[str, ...]) -> Fa
 
 def _stray_faults(store: Store) -> Iterator[Fault]:
     with store.reading() as connection:
-        live = {path_of(store.folder, segment) for segment in read_segments(connection)}
-    for path in sorted((store.folder / "segments").glob("*")):
-        if path not in live:
-            yield Fault(f"segments/{path.name} is no file of the gallery; a job that was killed has left it")
+        found = strays(store.folder, read_segments(connection))
+    for path in found:
+        yield Fault(f"segments/{path.name} is no file of the gallery; a job that was killed has left it")
 
 
 def _repair(writer: StoreWriter) -> None:

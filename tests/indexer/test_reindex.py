@@ -294,6 +294,21 @@ def test_a_version_in_the_making_drops_what_was_deleted_while_it_was_written(fol
     assert ids(folder) == [f"face{number}" for number in (1, 2, 3, 4, 6, 8, 9)]
 
 
+def test_a_version_in_the_making_is_whole_with_a_field_that_came_meanwhile(folder: Path, photos: Path) -> None:
+    def describe(done: int, total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+        with StoreWriter.open(folder) as writer:
+            writer.declare_fields({"sex": Kind.STRING})
+            writer.describe({photo_id: {"sex": "f"} for photo_id in ids(folder)})
+
+    with pytest.raises(KeyboardInterrupt):
+        reindex(folder, [photos], NEW, batch=3, on_progress=describe)
+    making = versions.version_folder(folder, NEW.model_hash)
+    assert verify(making).faults == ()
+    assert Store.open(making).photo("face4").metadata == {"sex": "f"}
+
+
 def test_a_photo_that_is_deleted_while_it_is_looked_at_is_no_error(folder: Path, photos: Path, monkeypatch) -> None:
     names_of = Store.names_of
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer import versions
 from indexer.errors import GalleryError, ModelMismatchError, PublicError, ShapeError, UnknownPhotoError
 from indexer.ledger import replace_file
 from indexer.store import NewPhoto, Store, StoreWriter
@@ -158,6 +159,21 @@ def test_a_second_writer_is_refused_and_told_who_holds_it(tmp_path: Path) -> Non
         with pytest.raises(GalleryError, match=message):
             StoreWriter.open_or_create(tmp_path / "g", MODEL, 16)
     StoreWriter.open_or_create(tmp_path / "g", MODEL, 16).close()
+
+
+def test_who_waits_for_a_change_of_model_gets_the_version_that_is_in_use_then(tmp_path: Path) -> None:
+    make_store(tmp_path / "g", 2)
+    home = versions.version_folder(tmp_path / "g", "cd" * 32)
+    StoreWriter.open_or_create(home, "cd" * 32, 8).close()
+    holder = StoreWriter.open(tmp_path / "g")
+
+    def switch() -> None:
+        versions.switch(tmp_path / "g", home)
+        holder.close()
+
+    threading.Timer(0.5, switch).start()
+    with StoreWriter.open(tmp_path / "g", wait_s=60) as writer:
+        assert (writer.folder, writer.manifest.dim) == (home, 8)
 
 
 def test_a_batch_that_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
