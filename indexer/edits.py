@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import sqlalchemy as sa
 
 from indexer.contents import read_fields
-from indexer.errors import DataError
-from indexer.metadata import MAX_FIELDS, Changes, Kind, Value, from_json, to_json
+from indexer.metadata import Changes, Kind, Value, from_json, new_fields, to_json
 from indexer.tables import ALIASES, DELETED, FIELDS, PHOTO_METADATA, PHOTOS, SEGMENTS, STATE, photo_checksum
 
 if TYPE_CHECKING:
@@ -37,15 +36,8 @@ def declare_fields(connection: sa.Connection, kinds: Mapping[str, Kind]) -> None
     Raises:
         DataError: one has another kind in this gallery, or there would be too many.
     """
-    known = read_fields(connection)
-    for field, kind in kinds.items():
-        if known.get(field, kind) is not kind:
-            raise DataError(f"field {field} is a {known[field]} in this gallery, not a {kind}; give it another name")
-    new = [{"name": field, "kind": kind.value} for field, kind in kinds.items() if field not in known]
-    if len(known) + len(new) > MAX_FIELDS:
-        raise DataError(f"a gallery may have {MAX_FIELDS} metadata fields, this one would have {len(known) + len(new)}")
-    if new:
-        connection.execute(sa.insert(FIELDS), new)
+    if new := new_fields(read_fields(connection), kinds):
+        connection.execute(sa.insert(FIELDS), [{"name": field, "kind": kind.value} for field, kind in new.items()])
 
 
 def next_segment(connection: sa.Connection) -> int:

@@ -28,7 +28,7 @@ from indexer.framing import framing_of
 from indexer.ingest_report import LISTED, IngestProgress, IngestReport
 from indexer.ledger import is_disk_full, manifest_path, megabytes
 from indexer.loading import Decoded, Loaded, face_content, face_item, load_ahead
-from indexer.metadata import Changes, Kind, Value
+from indexer.metadata import Changes, Kind, Value, new_fields
 from indexer.metadata_file import MetadataTable, read_metadata
 from indexer.placing import Duplicates, Fate, Outcome, Placer
 from indexer.preparing import Decoding, Preparer, embeddings_of
@@ -287,12 +287,12 @@ def ingest(
     table = MetadataTable("", {}, {}) if metadata is None else read_metadata(metadata, {**fields, **survey.kinds})
     is_new = not manifest_path(gallery).exists()
     if is_new:  # what is refused here leaves no gallery behind
-        _check_ids(table, source, survey, fields)
+        _check_metadata(table, source, survey, fields)
     with StoreWriter.open_or_create(gallery, encoder.model_hash, encoder.dim, wait_s=wait_s) as store:
         placer = Placer(store, duplicates)
         there = [photo_id for photo_id in table.photos if placer.register.has_id(photo_id)]
         if not is_new:
-            _check_ids(table, source, survey, fields, there)
+            _check_metadata(table, source, survey, fields, there)
         store.keep_framing(framing_of(prepare.framing))
         store.declare_fields(survey.kinds)
         described = _describe(store, table, there)
@@ -315,12 +315,14 @@ def declared_fields(gallery: Path) -> Mapping[str, Kind]:
         store.close()
 
 
-def _check_ids(
+def _check_metadata(
     table: MetadataTable, source: Source, survey: Survey, fields: Mapping[str, Kind], there: Iterable[str] = ()
 ) -> None:
-    """Refuse metadata of photos that the gallery has not and no source can give."""
+    """Refuse fields that do not go with the others, and metadata of photos that neither gallery nor sources have."""
+    kinds = {**fields, **survey.kinds}
+    new_fields(kinds, table.kinds)
     if table.photos and survey.total is not None:  # otherwise the ids to come are not known before they are there
-        to_come = chain.from_iterable(map(possible_ids, source.items({**fields, **survey.kinds})))
+        to_come = chain.from_iterable(map(possible_ids, source.items(kinds)))
         table.check_ids(chain(there, to_come))
 
 

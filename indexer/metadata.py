@@ -72,6 +72,21 @@ def check_kinds(kinds: Mapping[str, Kind]) -> None:
         check_field(name)
 
 
+def new_fields(known: Mapping[str, Kind], kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Which of these fields a gallery with those that are known has to get.
+
+    Raises:
+        DataError: one has another kind there, or there would be too many.
+    """
+    for field, kind in kinds.items():
+        if known.get(field, kind) is not kind:
+            raise DataError(f"field {field} is a {known[field]} in this gallery, not a {kind}; give it another name")
+    new = {field: kind for field, kind in kinds.items() if field not in known}
+    if len(known) + len(new) > MAX_FIELDS:
+        raise DataError(f"a gallery may have {MAX_FIELDS} metadata fields, this one would have {len(known) + len(new)}")
+    return new
+
+
 def check_value(kind: Kind, value: object) -> Value:
     """A value of a kind, as a field keeps it.
 

@@ -286,6 +286,11 @@ def test_bad_metadata_is_refused_before_anything_is_made(tmp_path: Path, photos:
         with pytest.raises(DataError, match=message):
             ingest(tmp_path / "g", [photos], encoder, metadata=path)
         assert not (tmp_path / "g").exists()
+    (tmp_path / "list.csv").write_text("path,photo_id,age:number\nphotos/set0/face00.jpg,anna,31\n")
+    path.write_text("photo_id,age:string\nanna,old\n")
+    with pytest.raises(DataError, match="field age is a number in this gallery, not a string; give it another name"):
+        ingest(tmp_path / "g", [tmp_path / "list.csv"], encoder, metadata=path)
+    assert not (tmp_path / "g").exists()
     path.write_text("photo_id,age\nset0/face00,31\n")
     ingest(tmp_path / "g", [photos], encoder, metadata=path)
     path.write_text("photo_id,name\nset0/face00,anna\nset0/face77,ben\n")
