@@ -150,7 +150,9 @@ def read_manifest(folder: Path) -> Manifest:
         raw = json.loads(manifest_path(folder).read_bytes())
         version = raw["format_version"]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise GalleryError(f"{name} is no gallery (no gallery.json in it); make one with `mgrl ingest`") from error
+        has_begun = (folder / LEDGER).exists()
+        way_out = "run what began it again: `mgrl restore`, `mgrl backup` or" if has_begun else "make one with"
+        raise GalleryError(f"{name} is no gallery (no gallery.json in it); {way_out} `mgrl ingest`") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GalleryError(f"gallery {name}: its gallery.json cannot be read; restore it from a copy") from error
     if version not in range(1, FORMAT_VERSION + 1):

@@ -6,6 +6,9 @@ made anew by whoever serves the gallery. A photo goes with all its names. What w
 is erased with it; what else was deleted, and pictures that others have replaced, also of these photos, wait for `mgrl
 compact`.
 
+A run that was stopped may have deleted the photos and not yet erased them; it names them as unknown when it runs again.
+`mgrl compact` does the rest.
+
 Not reached from here: backups (forget there as well, or delete them), the photo files that were ingested, what a
 running `mgrl serve` has in memory or mapped until the drawings that have begun end, and what a disk or a file system
 keeps of files that are gone.

@@ -113,6 +113,10 @@ def test_photos_whose_gallery_json_is_lost_are_not_taken_for_nothing(tmp_path: P
     manifest = (tmp_path / "g" / "gallery.json").rename(tmp_path / "aside")
     with pytest.raises(GalleryError, match=r"g has a ledger with 3 photos and no gallery.json; finish the copy"):
         StoreWriter.open_or_create(tmp_path / "g", MODEL, 16)
+    with pytest.raises(
+        GalleryError, match=r"g is no gallery \(no gallery.json in it\); run what began it again: `mgrl r"
+    ):
+        Store.open(tmp_path / "g")
     manifest.rename(tmp_path / "g" / "gallery.json")
     assert (verify(tmp_path / "g").photos, verify(tmp_path / "g").faults) == (3, ())
 
