@@ -25,7 +25,7 @@ from training.evaluate import Embedded  # noqa: E402
 from training.report.figures import curves, rank_strips  # noqa: E402
 from training.report.jobs import dim_jobs, main_jobs  # noqa: E402
 from training.report.study import Result, _keep, _read, find_data_sets, run_model  # noqa: E402
-from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1  # noqa: E402
+from training.report.tables import PAPER_TABLE_1, PAPER_TABLE_2, robustness, table_1, table_2  # noqa: E402
 
 
 def splits(root: Path) -> Path:
@@ -191,8 +191,8 @@ def test_what_is_planned(tiny_fs2k: Path, tmp_path: Path) -> None:
     ]
     assert [j.probe_set for j in of_one if j.probe_set != "aligned"] == ["shuffled", "moved", "dropped", "wobbly"]
     assert [(j.system, j.fit_on.name) for j in of_one if j.fit_on != j.data_set] == [("single-pass", "two")]
-    assert [(j.system, j.dim) for j in dim_jobs(sets[:1], ["b1", "mgrl-corrected"])] == [
-        ("mgrl-corrected", dim) for dim in (8, 16, 32, 64)
+    assert [(j.system, j.dim, j.seed) for j in dim_jobs(sets[:1], ["b1", "mgrl-corrected"], 2)] == [
+        ("mgrl-corrected", dim, seed) for dim in (8, 16, 32, 64) for seed in (0, 1)
     ]
     # The other way round: those who are ranked in one are trained on in the other.
     (tmp_path / "turned-fit.txt").write_text((tiny_fs2k / "val.txt").read_text())
@@ -269,6 +269,16 @@ def test_table_one_has_mean_and_deviation_over_seeds() -> None:
     row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row["m@B"] == "66.67 (47.14)"  # 100 and 33.33
     assert row["seeds"] == 2
+
+
+def test_table_two_has_mean_and_deviation_over_seeds() -> None:
+    wide = [replace(result("aligned", 1, seed), dim=32) for seed in (0, 1)]
+    table = table_2([*wide, result("aligned", 1, 0), result("aligned", 3, 1)])
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["dim"], row["seeds"], row["m@B"]) for row in rows] == [
+        (16, 2, "66.67 (47.14)"),
+        (32, 2, "100.00 (0.00)"),
+    ]
 
 
 def test_table_one_names_the_paper_once_a_data_set() -> None:

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         results += run_jobs(workshop, main_jobs(data_sets, systems, args.seeds, args.model_stages), _say)
         # Table 2 takes as long again: whoever stops there has all the rest.
         write_report(args.out, results, dims, _manifest(args, data_sets, encoder.model_hash))
-        dims += run_jobs(workshop, dim_jobs(data_sets, systems), _say)
+        dims += run_jobs(workshop, dim_jobs(data_sets, systems, args.seeds), _say)
     content = write_report(args.out, results, dims, _manifest(args, data_sets, encoder.model_hash))
     table = table_1(results, alone=False)
     print_table(table.title, table.columns, table.rows)

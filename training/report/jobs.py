@@ -79,12 +79,13 @@ def main_jobs(data_sets: Sequence[DataSet], systems: Sequence[str], seeds: int, 
                     yield Job(name, data_set, other, 0, 16, "aligned", data_set.fit.stages)
 
 
-def dim_jobs(data_sets: Sequence[DataSet], systems: Iterable[str]) -> Iterator[Job]:
-    """Table 2: some systems at several dimensions, one seed."""
+def dim_jobs(data_sets: Sequence[DataSet], systems: Iterable[str], seeds: int) -> Iterator[Job]:
+    """Table 2: some systems and all seeds at several dimensions."""
     for data_set in data_sets:
         for name in systems:
             for dim in DIMS if name in BY_DIM else ():
-                yield Job(name, data_set, data_set, 0, dim, "aligned", data_set.fit.stages)
+                for seed in range(seeds):
+                    yield Job(name, data_set, data_set, seed, dim, "aligned", data_set.fit.stages)
 
 
 def run_jobs(trainer: Trainer, jobs: Iterable[Job], say: Say) -> Iterator[Result]:

@@ -1,6 +1,6 @@
 """The report's tables: results in, rows of cells out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -55,8 +55,8 @@ def table_1(results: Sequence[Result], alone: bool) -> Table:
     aligned = [result for result in results if result.probe_set == "aligned"]
     for data_set in dict.fromkeys(result.data_set for result in aligned):
         listed = [result for result in aligned if result.data_set == data_set]
-        for (_, title, trunk, stages), runs in _by_system(listed):
-            rows.append(_mean_row(data_set, title, trunk, stages, runs, alone))
+        for runs in _by_seed(listed):
+            rows.append(_mean_row(runs, alone))
         for system, printed in PAPER_TABLE_1.items():
             if system[0] == data_set:
                 m_a, m_b, w_a, w_b, a_5 = printed
@@ -78,11 +78,13 @@ def table_1(results: Sequence[Result], alone: bool) -> Table:
     )
 
 
-def _by_system(results: Sequence[Result]) -> Iterable[tuple[tuple[str, str, str, int], list[Result]]]:
-    found: dict[tuple[str, str, str, int], list[Result]] = {}
+def _by_seed(results: Iterable[Result]) -> Iterable[list[Result]]:
+    """The results in groups that differ in their seeds alone, in the order of their first."""
+    found: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
-        found.setdefault((result.system, result.title, result.trunk, result.stages), []).append(result)
-    return found.items()
+        key = (result.data_set, result.system, result.title, result.trunk, result.dim, result.stages)
+        found.setdefault(key, []).append(result)
+    return found.values()
 
 
 def scores_of(result: Result, alone: bool = False) -> Scores:
@@ -91,38 +93,41 @@ def scores_of(result: Result, alone: bool = False) -> Scores:
     return score(result.embedded.ranks(photos=photos), photos)
 
 
-def _mean_row(data_set: str, title: str, trunk: str, stages: int, runs: list[Result], alone: bool) -> list[object]:
-    photos = runs[0].drawings if alone else len(runs[0].embedded.gallery)
+def _mean_row(runs: list[Result], alone: bool) -> list[object]:
+    first = runs[0]
+    photos = first.drawings if alone else len(first.embedded.gallery)
     ranks = [run.embedded.ranks(photos=photos) for run in runs]
-    scores = [score(each, photos) for each in ranks]
-    cells: list[object] = []
-    for metric in METRICS:
-        values = [getattr(each, metric) for each in scores]
-        spread = f" ({np.std(values, ddof=1):.2f})" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):.2f}{spread}")
+    means = _means([score(each, photos) for each in ranks], METRICS)
     low, high = bootstrap(ranks[0], photos)["m_at_b"]
-    return [data_set, title, trunk, stages, len(runs), photos, *cells, f"{low:.1f} to {high:.1f}"]
+    cells = [first.data_set, first.title, first.trunk, first.stages, len(runs), photos]
+    return [*cells, *means, f"{low:.1f} to {high:.1f}"]
+
+
+def _means(scores: Sequence[Scores], metrics: Iterable[str]) -> Iterator[str]:
+    """Mean over the seeds and, of several, standard deviation of each metric."""
+    for metric in metrics:
+        values = [getattr(each, metric) for each in scores]
+        yield f"{np.mean(values):.2f}" + (f" ({np.std(values, ddof=1):.2f})" if len(values) > 1 else "")
 
 
 def table_2(results: Sequence[Result]) -> Table:
-    """Systems by dimension."""
+    """Systems by dimension: mean and standard deviation over seeds."""
     rows: list[list[object]] = []
-    frozen = [result for result in results if result.probe_set == "aligned" and result.seed == 0]
-    for result in sorted(frozen, key=lambda result: (result.data_set, result.title, result.dim)):
-        found = scores_of(result)
-        rows.append(
-            [result.data_set, result.title, result.dim, result.stages, found.w_m_at_a, found.w_m_at_b, found.m_at_b]
-        )
+    for runs in sorted(_by_seed(results), key=lambda runs: (runs[0].data_set, runs[0].title, runs[0].dim)):
+        first, scores = runs[0], [scores_of(run) for run in runs]
+        cells = [first.data_set, first.title, first.dim, first.stages, len(runs)]
+        rows.append([*cells, *_means(scores, ("w_m_at_a", "w_m_at_b", "m_at_b"))])
     for (data_set, system), printed in PAPER_TABLE_2.items():
-        if any(result.data_set == data_set for result in frozen):
-            rows += [[data_set, f"paper: {system.upper()}", dim, 70, *two, ""] for dim, two in printed.items()]
+        if any(result.data_set == data_set for result in results):
+            rows += [[data_set, f"paper: {system.upper()}", dim, 70, "", *two, ""] for dim, two in printed.items()]
     return Table(
         "table2",
         "Table 2, by dimension",
-        ["data set", "system", "dim", "T", "w@mA", "w@mB", "m@B"],
+        ["data set", "system", "dim", "T", "seeds", "w@mA", "w@mB", "m@B"],
         rows,
-        "One seed, among val and fit. The paper's figures have T = 70, ours the T that is named. The finished model is"
-        " not here: it has one dimension, and training it at the others takes an hour each.",
+        "Mean (standard deviation) over the seeds, among val and fit. The paper's figures have T = 70, ours the T that"
+        " is named. The finished model is not here: it has one dimension, and training it at the others takes an hour"
+        " each.",
     )
 
 
