@@ -171,7 +171,9 @@ class GalleryServicer(gallery_pb2_grpc.GalleryServiceServicer):
         async with public_errors(context):
             photo_ids = list(dict.fromkeys(request.photo_ids))
             if not 1 <= len(photo_ids) <= MAX_DELETED:
-                raise QueryError(f"a call must name 1 to {MAX_DELETED} photos to delete, got {len(photo_ids)}")
+                raise QueryError(
+                    f"a call must name 1 to {MAX_DELETED} photos to delete, got {len(photo_ids)}", field="photo_ids"
+                )
             gallery = self._galleries.find(request.gallery)
             async with self.writers.writing(gallery) as writer:
                 await writer.do(lambda upserter: upserter.delete(photo_ids))

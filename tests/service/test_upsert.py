@@ -430,8 +430,9 @@ def test_deleted_photos_are_gone_from_the_very_next_answer(writer, gallery) -> N
         writer.delete(["photo0005", "photo9999"])
     assert writer.photo("", "photo0005").photo_id == "photo0005"
     for count in (0, 1001):
-        with pytest.raises(QueryError, match="1 to 1000"):
+        with pytest.raises(QueryError, match="1 to 1000") as refused:
             writer.delete([f"n{number}" for number in range(count)])
+        assert refused.value.field == "photo_ids"
 
 
 def test_one_id_is_not_taken_for_its_letters(writer, gallery) -> None:
