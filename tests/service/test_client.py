@@ -165,6 +165,15 @@ def test_an_error_in_the_block_cancels_the_drawing(client):
     assert client.search(strokes=[line()]).hits
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python raises KeyboardInterrupt on SIGINT, also in what a shell runs in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_drawing_goes_on_after_an_edit_was_interrupted(tmp_path):
     encoder = GatedEncoder()
 
