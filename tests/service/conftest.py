@@ -98,9 +98,10 @@ class Serving:
 def serving(galleries, encoder, telemetry=None, access=None, reload=None, **config) -> Iterator[Serving]:
     """A running server; `access` is a `Config` whose keys, limits, certificates and galleries' settings hold.
 
-    Where `galleries` are `Galleries`, they are served as they are.
+    Where `galleries` are `Galleries`, they are served as they are. Nobody is turned away, however busy the machine is.
     """
-    settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **config})
+    patient = {"max_load": 1e9, "max_wait_s": 1e9}
+    settings = ServerConfig(**{"address": "127.0.0.1:0", "threads": 2, "grace_s": 0.2, **patient, **config})
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
