@@ -41,8 +41,8 @@ def lines(*subcommands: str) -> list[str]:
 
 @contextmanager
 def served(line: str, folder: Path, address: str) -> Iterator[None]:
-    """The README's `mgrl serve ... &`, ready when it says so."""
-    command = [sys.executable, "-m", "service.cli", *shlex.split(line.removesuffix("&"))[1:], "--address", address]
+    """The README's `mgrl serve`, ready when it says so."""
+    command = [sys.executable, "-m", "service.cli", *shlex.split(line)[1:], "--address", address]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         try:
             assert server.stdout is not None
