@@ -46,6 +46,24 @@ def draw():
         drawing.close()
 
 
+class Gated:
+    """A drawing that has begun, on a service whose encodings can be held at a gate."""
+
+    def __init__(self, draw, channel, running, encoder, gallery):
+        self.channel, self.running, self.encoder, self.gallery = channel, running, encoder, gallery
+        self.drawing = draw(channel, gallery="faces")
+        self.token = self.drawing.result().result.session.resume_token
+        (self.session,) = running.server._sketches._sessions
+
+
+@pytest.fixture
+def gated(draw, tmp_path):
+    encoder = GatedEncoder()
+    gallery = make_gallery(tmp_path / "faces", encoder)
+    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
+        yield Gated(draw, channel, running, encoder, gallery)
+
+
 def resume(draw, channel, token, answered=0):
     drawing = draw(channel)
     drawing.send(0, resume=search_pb2.DrawResume(token=token, answered=answered))
@@ -132,20 +150,15 @@ def test_refusals_that_were_lost_are_told_again(draw, channel, service):
     assert again.result().sequence == 3
 
 
-def test_a_ranking_of_the_broken_stream_does_not_meet_that_of_the_next(draw, tmp_path):
-    encoder = GatedEncoder()
-    gallery = make_gallery(tmp_path / "faces", encoder)
-    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
-        drawing = draw(channel, gallery="faces")
-        token = drawing.result().result.session.resume_token
-        encoder.gate.clear()
-        drawing.strokes(2)
-        assert encoder.entered.acquire(timeout=5)
-        again = resume(draw, channel, token)
-        again.strokes(3)
-        assert not encoder.entered.acquire(timeout=0.1)
-        encoder.gate.set()
-        assert again.result().sequence in (2, 3)
+def test_a_ranking_of_the_broken_stream_does_not_meet_that_of_the_next(draw, gated):
+    gated.encoder.gate.clear()
+    gated.drawing.strokes(2)
+    assert gated.encoder.entered.acquire(timeout=5)
+    again = resume(draw, gated.channel, gated.token)
+    again.strokes(3)
+    assert not gated.encoder.entered.acquire(timeout=0.1)
+    gated.encoder.gate.set()
+    assert again.result().sequence in (2, 3)
 
 
 def test_rankings_of_streams_that_take_a_drawing_from_each_other_do_not_meet(draw, tmp_path, monkeypatch):
@@ -229,39 +242,28 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(gallery, encoder):
     assert asyncio.run(keep_large())
 
 
-def test_an_answer_that_comes_too_late_is_given_up(draw, tmp_path):
-    encoder = GatedEncoder()
-    gallery = make_gallery(tmp_path / "faces", encoder)
-    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
-        drawing = draw(channel, gallery="faces")
-        drawing.result()
-        encoder.gate.clear()
-        drawing.send(2, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=30)
-        late = drawing.error()
-        assert (late.sequence, late.error.code) == (2, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-        encoder.gate.set()
-        drawing.send(3, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=600_000)
-        answer = drawing.result()
-        assert (answer.sequence, answer.result.strokes, answer.result.skipped) == (3, 2, 1)
-        assert gallery.searches == 1  # the ranking that nobody waited for stopped before it searched
+def test_an_answer_that_comes_too_late_is_given_up(gated):
+    gated.encoder.gate.clear()
+    gated.drawing.send(2, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=30)
+    late = gated.drawing.error()
+    assert (late.sequence, late.error.code) == (2, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    gated.encoder.gate.set()
+    gated.drawing.send(3, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=600_000)
+    answer = gated.drawing.result()
+    assert (answer.sequence, answer.result.strokes, answer.result.skipped) == (3, 2, 1)
+    assert gated.gallery.searches == 1  # the ranking that nobody waited for stopped before it searched
 
 
-def test_those_who_can_wait_are_answered_when_others_give_up(draw, tmp_path):
-    encoder = GatedEncoder()
-    gallery = make_gallery(tmp_path / "faces", encoder)
-    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
-        drawing = draw(channel, gallery="faces")
-        drawing.result()
-        (open_session,) = running.server._sketches._sessions
-        wait_for_company(open_session)
-        encoder.gate.clear()
-        drawing.strokes(2)
-        drawing.send(3, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=50)
-        late = drawing.error()
-        assert (late.sequence, late.error.code) == (3, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-        encoder.gate.set()
-        answer = drawing.result()
-        assert (answer.sequence, answer.result.strokes) == (3, 2)
+def test_those_who_can_wait_are_answered_when_others_give_up(gated):
+    wait_for_company(gated.session)
+    gated.encoder.gate.clear()
+    gated.drawing.strokes(2)
+    gated.drawing.send(3, strokes=search_pb2.DrawStrokes(strokes=[LINE]), deadline_ms=50)
+    late = gated.drawing.error()
+    assert (late.sequence, late.error.code) == (3, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    gated.encoder.gate.set()
+    answer = gated.drawing.result()
+    assert (answer.sequence, answer.result.strokes) == (3, 2)
 
 
 def wait_for_company(open_session):
@@ -319,22 +321,16 @@ def test_a_drawing_that_rests_gives_its_canvas_back_and_goes_on(draw, channel, s
     assert [hit.distance for hit in last.result.ranking.hits] == [hit.distance for hit in before.ranking.hits]
 
 
-def test_a_drawing_that_breaks_off_while_it_is_ranked_gives_its_canvas_back_too(draw, tmp_path):
-    encoder = GatedEncoder()
-    gallery = make_gallery(tmp_path / "faces", encoder)
-    with serving([gallery], encoder) as running, grpc.insecure_channel(running.address) as channel:
-        drawing = draw(channel, gallery="faces")
-        drawing.result()
-        (open_session,) = running.server._sketches._sessions
-        encoder.gate.clear()
-        drawing.strokes(2)
-        assert encoder.entered.acquire(timeout=5)
-        drawing.call.cancel()
-        until(lambda: kept(running) == 1)
-        assert open_session._drawing._canvas is not None
-        encoder.gate.set()
-        until(lambda: open_session._drawing._canvas is None)
-        assert kept(running) == 1
+def test_a_drawing_that_breaks_off_while_it_is_ranked_gives_its_canvas_back_too(gated):
+    gated.encoder.gate.clear()
+    gated.drawing.strokes(2)
+    assert gated.encoder.entered.acquire(timeout=5)
+    gated.drawing.call.cancel()
+    until(lambda: kept(gated.running) == 1)
+    assert gated.session._drawing._canvas is not None
+    gated.encoder.gate.set()
+    until(lambda: gated.session._drawing._canvas is None)
+    assert kept(gated.running) == 1
 
 
 def test_a_client_that_never_reads_is_not_served_for_ever(service, monkeypatch, client):
