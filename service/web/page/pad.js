@@ -2,12 +2,14 @@
 
 import { DEFAULT_WIDTH, MAX_STROKE_POINTS } from "./drawing.js";
 import { erased } from "./eraser.js";
+import { Pace, distance } from "./pace.js";
 import { paintSketch, paintStroke } from "./paint.js";
 
 const LEAST_STEP = 0.0015; // a third of a pixel of what the network sees
 const MOST_ZOOM = 8;
 const KEY_STEP = 0.01;
 const REST_MS = 30; // two frames: a pen that moves sends something in each
+const BREATH_MS = 100; // between two rankings of a line that goes on
 
 export class Pad extends EventTarget {
   tool = "pen";
@@ -18,8 +20,9 @@ export class Pad extends EventTarget {
   #painted = { strokes: [], picture: null }; // what is on it
   #view = { zoom: 1, x: 0, y: 0 };
   #fingers = new Map();
-  #live = null; // {strokes} of the pen, of which the last one grows; {path, left} of the eraser
+  #live = null; // {strokes, pace} of the pen, of which the last stroke grows; {path, left} of the eraser
   #restTimer = 0;
+  #toldAt = -Infinity; // when what is being drawn was last told of
   #started = performance.now();
   #sawPen = false;
   #hasGuide = false;
@@ -144,6 +147,7 @@ export class Pad extends EventTarget {
       // Once a pen was seen, a hand on the sheet is a hand.
       this.#begin(event.pointerType === "pen", event.buttons === 32);
       this.#take([event]);
+      this.#foresee(event);
     }
   }
 
@@ -154,6 +158,7 @@ export class Pad extends EventTarget {
     if (this.#live) {
       const events = event.getCoalescedEvents?.() ?? [];
       this.#take(events.length ? events : [event]);
+      this.#foresee(event);
     } else if (this.#fingers.size === 2) {
       this.#pinch(event.pointerId, before, spot);
     } else {
@@ -190,7 +195,7 @@ export class Pad extends EventTarget {
 
   #begin(hasPressure, isErasing = false) {
     if (this.tool === "eraser" || isErasing) this.#live = { path: [], left: this.#drawing.state.strokes };
-    else this.#live = { strokes: [emptyStroke(this.width, hasPressure)] };
+    else this.#live = { strokes: [emptyStroke(this.width, hasPressure)], pace: new Pace() };
   }
 
   // What the pen has drawn since it was put down.
@@ -222,6 +227,8 @@ export class Pad extends EventTarget {
   }
 
   #draw(strokes, point, pressure, time) {
+    clearTimeout(this.#restTimer);
+    this.#restTimer = setTimeout(() => this.#rest(), REST_MS);
     const stroke = strokes.at(-1);
     const last = stroke.points.at(-1);
     if (point.some((value) => value < 0 || value > 1) || stroke.points.length >= MAX_STROKE_POINTS) {
@@ -229,13 +236,31 @@ export class Pad extends EventTarget {
       if (last) strokes.push(emptyStroke(stroke.width, Boolean(stroke.pressure)));
       return;
     }
-    if (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < LEAST_STEP) return;
+    if (last && distance(point, last) < LEAST_STEP) return;
     stroke.points.push(point);
     stroke.pressure?.push(pressure);
     stroke.times_ms.push(Math.max(0, time - this.#started));
-    // A pen that rests is likely to be lifted: what it drew can be ranked already.
+  }
+
+  #rest() {
+    const isLate = navigator.scheduling?.isInputPending({ includeContinuous: true }); // the browser, not the pen
+    if (!isLate) this.#tellLive(performance.now());
+  }
+
+  // A line that ends before its next point is as good as drawn.
+  #foresee(event) {
+    const last = this.#live.strokes?.at(-1).points.at(-1);
+    if (!last) return;
+    const point = this.#toCanvas(this.#spot(event));
+    const left = distance(last, point) + this.#live.pace.ahead(point, event.timeStamp);
+    if (left < LEAST_STEP && event.timeStamp - this.#toldAt >= BREATH_MS) this.#tellLive(event.timeStamp);
+  }
+
+  // A pen that rests or is about to is likely to be lifted: what it drew can be ranked already.
+  #tellLive(time) {
     clearTimeout(this.#restTimer);
-    this.#restTimer = setTimeout(() => this.#tell("live", this.#drawn()), REST_MS);
+    this.#toldAt = time;
+    this.#tell("live", this.#drawn());
   }
 
   #commit(time) {

@@ -24,10 +24,19 @@ DESKTOP = {"width": 1360, "height": 900}
 
 
 @contextmanager
-def opened(browser, address, *, expected="", **context):
-    """The page in a tab of its own; `expected` is what the browser itself may complain of, such as a status."""
+def opened(browser, address, *, expected="", script="", **context):
+    """The page in a tab of its own.
+
+    Args:
+        browser: Playwright's.
+        address: of the page.
+        expected: what the browser itself may complain of, such as a status.
+        script: run before the page's own.
+        context: as Playwright's new_context takes it.
+    """
     complaints = []
     inside = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **context})
+    inside.add_init_script(script)
     tab = inside.new_page()
 
     def complain(text, when=True):

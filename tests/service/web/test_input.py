@@ -9,6 +9,7 @@ from PIL import Image
 
 from indexer.episode import Episode
 from tests.service.web.browser import choose, in_chromium, opened, scan
+from tests.service.web.page import Hands
 
 pytestmark = in_chromium
 
@@ -20,34 +21,6 @@ def pad(browser, address):
     with opened(browser, address, has_touch=True) as pad:
         choose(pad.tab, "people")
         yield pad
-
-
-class Hands:
-    """Pens and fingers on the sheet; places are in its own units."""
-
-    def __init__(self, pad):
-        self._devtools = pad.tab.context.new_cdp_session(pad.tab)
-        self._box = pad.tab.locator("#pad").bounding_box()
-
-    def at(self, x, y):
-        return {"x": self._box["x"] + x * self._box["width"], "y": self._box["y"] + y * self._box["height"]}
-
-    def pen(self, kind, x, y, force, buttons=1):
-        button = {1: "left", 2: "right", 32: "none"}[buttons]
-        self._devtools.send(
-            "Input.dispatchMouseEvent",
-            {"type": kind, **self.at(x, y), "button": button, "buttons": buttons, "force": force, "clickCount": 1}
-            | {"pointerType": "pen"},
-        )
-
-    def fingers(self, kind, *places):
-        points = [self.at(x, y) | {"id": number} for number, (x, y) in enumerate(places)]
-        self._devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    def drop(self, path):
-        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
-            self._devtools.send("Input.dispatchDragEvent", {"type": kind, **self.at(0.5, 0.5), "data": data})
 
 
 def saved(pad, folder):

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from tests.service.web.browser import in_chromium, opened
+from tests.service.web.page import by_hand
 
 pytestmark = [*in_chromium, pytest.mark.long]
 
 ROOT = Path(__file__).parents[3]
 STROKES = 50
-REST_MS = 50
-"""Of a pen before it is lifted; a hand that stops a mouse and lets go of its button takes longer."""
+PENS = {
+    "drawn by hand, lifted at its end": {"points_of": by_hand},
+    "resting for 50 ms, then lifted": {"rest_ms": 50},
+    "lifted at full speed": {},
+}
 
 
 @contextmanager
@@ -33,11 +37,11 @@ def sketchpad(gallery):
         process.communicate()
 
 
-def measured(pad, strokes, rest_ms):
+def measured(pad, strokes, how):
     """(strokes, 2): ms of the service's own, and ms from pen up to the frame with the ranking."""
     rows = []
     for number, stroke in enumerate(strokes, 1):
-        pad.draw([stroke], rest_ms=rest_ms)
+        pad.draw([stroke], **how)
         pad.settled(number)
         pad.tab.wait_for_function("() => document.querySelector('#timing').dataset.shown !== ''", polling=50)
         pad.tab.wait_for_timeout(400)  # cards have moved, pictures are fetched: as between two strokes of a hand
@@ -49,10 +53,10 @@ def test_the_ranking_is_repainted_within_one_and_a_half_times_the_services_own_t
     strokes = episode.episode.strokes[:STROKES]
     found = {}
     with sketchpad(galleries[0].folder) as address:
-        for rest_ms in (REST_MS, 0):
+        for name, how in PENS.items():
             with opened(browser, address, reduced_motion="no-preference") as pad:
-                found[rest_ms] = np.median(measured(pad, strokes, rest_ms), axis=0)
-    for rest_ms, (own, shown) in found.items():
-        print(f"resting {rest_ms} ms: service {own:.1f} ms, pen up to ranking {shown:.1f} ms, {shown / own:.2f} times")
-    own, shown = found[REST_MS]
-    assert shown <= 1.5 * own
+                found[name] = np.median(measured(pad, strokes, how), axis=0)
+    for name, (own, shown) in found.items():
+        print(f"{name}: service {own:.1f} ms, pen up to ranking {shown:.1f} ms, {shown / own:.2f} times")
+    *held, _ = found.values()  # the last is what a faster browser would be for
+    assert all(shown <= 1.5 * own for own, shown in held)
