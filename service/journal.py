@@ -94,7 +94,7 @@ class Journal:
 
         Its ranking does, and so does the error of one that failed. Refusals that got lost come before.
         """
-        return response.HasField("result") or response.error.code == grpc.StatusCode.INTERNAL.value[0]
+        return response.HasField("result") or response.error.code not in _REFUSED
 
     def after(self, sequence: int) -> list[search_pb2.DrawRequest]:
         """What a service that accepted the messages up to this one has not seen."""

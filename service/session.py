@@ -211,6 +211,8 @@ class DrawSession:
     async def _rank(self) -> AsyncGenerator[search_pb2.DrawResponse, None]:
         """One ranking: the answers to all who wait for it now."""
         await self._earlier_ranking()
+        if not self._errors.empty():
+            return  # refused meanwhile: errors arrive before results that follow them
         waiting, self._unanswered = self._unanswered, []
         changes, self._changes = self._changes, 0
         self._taken.set()

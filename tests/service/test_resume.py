@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from indexer.errors import SketchError
+from indexer.errors import GalleryError, SketchError
 from mgrl.v1 import search_pb2, search_pb2_grpc
 from service.async_client import AsyncClient
 from service.client import Client
@@ -122,15 +122,15 @@ def test_the_async_drawing_goes_on_too(cable, client):
     assert ids(answer) == ids(client.search(strokes=DRAWN, k=24))
 
 
-@pytest.fixture
-def failing_once(monkeypatch):
+@pytest.fixture(params=[RuntimeError("the disk has failed"), GalleryError("no photos yet")], ids=["fault", "empty"])
+def failing_once(monkeypatch, request):
     """Makes the next ranking fail."""
     rank, asked = Drawing.rank, []
 
     def fail(drawing, *arguments):
         if asked:
             asked.clear()
-            raise RuntimeError("as if the disk had failed")
+            raise request.param
         return rank(drawing, *arguments)
 
     monkeypatch.setattr(Drawing, "rank", fail)

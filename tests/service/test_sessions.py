@@ -161,6 +161,20 @@ def test_a_ranking_of_the_broken_stream_does_not_meet_that_of_the_next(draw, gat
     assert again.result().sequence in (2, 3)
 
 
+def test_what_is_refused_while_an_earlier_ranking_runs_is_told_before_the_next_result(draw, gated):
+    gated.encoder.gate.clear()
+    gated.drawing.strokes(2)
+    assert gated.encoder.entered.acquire(timeout=5)
+    again = resume(draw, gated.channel, gated.token)
+    again.send(3, undo=search_pb2.DrawUndo(count=9))
+    again.strokes(4)
+    ongoing = gated.session._ongoing
+    until(lambda: ongoing.sequence == 4)
+    gated.encoder.gate.set()
+    assert again.error().sequence == 3
+    assert again.result().sequence == 4
+
+
 def test_rankings_of_streams_that_take_a_drawing_from_each_other_do_not_meet(draw, tmp_path, monkeypatch):
     encoder, rank, running_now, met = GatedEncoder(), Drawing.rank, [], []
 
