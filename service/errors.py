@@ -42,7 +42,7 @@ _MOST_BYTES: Final = 1000
 """Of a message: that of a call which ends travels as metadata, of which clients take no more than 8 or 16 KiB."""
 
 _OTHER_KIND: Final = re.compile("handshake failed|Socket closed|reset by peer")
-"""How gRPC says that somebody took a connection and did not talk to us: we encrypt and it does not, or otherwise."""
+"""How gRPC says that somebody took a connection and did not talk to us: one of us encrypts, or it went away."""
 
 
 class UnknownGalleryError(PublicError):
@@ -205,8 +205,9 @@ def error_from_rpc(error: grpc.RpcError | grpc.aio.AioRpcError, target: str) -> 
     if code is grpc.StatusCode.UNAVAILABLE:
         if message.startswith("failed to connect") and _OTHER_KIND.search(message):
             return ServiceError(
-                f"what answers at {target} wants another kind of connection: a service that encrypts takes its root "
-                f"certificates (ca), and may take a certificate of yours ({message})"
+                f"what answers at {target} took the connection and closed it: it may have stopped, or want another "
+                "kind; a service that encrypts takes its root certificates (ca), and may take a certificate of yours "
+                f"({message})"
             )
         return ServiceError(f"no service answers at {target}; start one with: mgrl serve GALLERY ({message})")
     return ServiceError(f"the call to {target} ended with {code.name}: {message}")

@@ -14,6 +14,7 @@ from indexer.sketch import rasterise, read_raster
 from service.async_client import AsyncClient
 from service.client import Client
 from service.errors import ServiceError, UnknownGalleryError
+from tests.service.cable import Cable
 from tests.service.conftest import GatedEncoder, ids, line, make_gallery, png, serving
 
 
@@ -233,6 +234,14 @@ def test_no_service_says_how_to_start_one():
         pytest.raises(ServiceError, match=r"no service answers at 127\.0\.0\.1:1; start"),
     ):
         client.galleries()
+
+
+def test_who_hangs_up_at_once_may_have_stopped(service):
+    cable = Cable(service.address)
+    cable.pull()  # it takes connections and closes them, as a proxy does whose service is gone
+    with Client(cable.address) as client, pytest.raises(ServiceError, match="closed it: it may have stopped, or"):
+        client.galleries()
+    cable.close()
 
 
 def test_async_client_does_the_same(service, client):
