@@ -47,11 +47,17 @@ def next_segment(connection: sa.Connection) -> int:
     return last + 1
 
 
-def insert_photos(connection: sa.Connection, segment: Mapping[str, Any], photos: Sequence["NewPhoto"]) -> None:
-    """Add a segment, a row of SEGMENTS, and its photos, in the order of its rows."""
-    connection.execute(sa.insert(SEGMENTS), segment)
+def now_s(connection: sa.Connection) -> int:
+    """What time it is, but not before any photo was stored: clocks are put back."""
     newest = connection.execute(sa.select(sa.func.max(PHOTOS.c.stored_s))).scalar() or 0
-    stored_s = max(int(time.time()), newest)
+    return max(int(time.time()), newest)
+
+
+def insert_photos(
+    connection: sa.Connection, segment: Mapping[str, Any], photos: Sequence["NewPhoto"], stored_s: int
+) -> None:
+    """Add a segment, a row of SEGMENTS, and its photos, in the order of its rows, as stored at a time of `now_s`."""
+    connection.execute(sa.insert(SEGMENTS), segment)
     rows = []
     for segment_row, photo in enumerate(photos):
         columns = {name: value for name, value in vars(photo).items() if name != "metadata"}

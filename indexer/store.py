@@ -370,13 +370,14 @@ class StoreWriter(Store):
         needs = embeddings.nbytes + 2 * sum(len(photo.thumbnail) + 1024 for photo in photos)
         try:
             with self.writing(f"{len(photos)} photos could not be stored", needs) as connection:
+                stored_s = edits.now_s(connection)  # while those that are replaced are there
                 if replaces:
                     photos = edits.make_way(connection, photos)
                 else:
                     self._refuse_taken(edits.names_taken(connection, [photo.photo_id for photo in photos]))
                 number = edits.next_segment(connection)
                 # The vectors first: the commit to come must never name bytes that a crash can still take away.
-                edits.insert_photos(connection, write_segment(self.folder, embeddings, number), photos)
+                edits.insert_photos(connection, write_segment(self.folder, embeddings, number), photos, stored_s)
         except GalleryError:
             self.remove_strays()  # a full disk may need the room
             raise

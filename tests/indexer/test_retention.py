@@ -83,6 +83,16 @@ def test_a_clock_that_is_put_back_deletes_nothing_early(tmp_path, clock):
     assert retained(tmp_path / "g", 30) == (2, 0)
 
 
+def test_a_photo_replaced_while_the_clock_is_back_is_not_forgotten_early(tmp_path, clock):
+    clock(100)
+    store(tmp_path / "g", 0, 1)
+    clock(-300)
+    with StoreWriter.open(tmp_path / "g") as writer:
+        writer.upsert(new_photos(0, 1), unit_rows(np.random.default_rng(9), 1))
+    clock(101)
+    assert retained(tmp_path / "g", 30) == (0, 1)
+
+
 def test_a_replaced_photo_is_as_old_as_what_replaced_it(tmp_path, clock):
     store(tmp_path / "g", 0, 2)
     clock(20)

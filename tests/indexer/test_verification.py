@@ -89,7 +89,7 @@ def test_embeddings_that_are_none_are_found_though_their_checksum_fits(tmp_path:
     # Past the store itself, which refuses such rows.
     with StoreWriter.open(tmp_path / "g") as writer, writer.writing("test") as connection:
         segment = write_segment(tmp_path / "g", rows * 2, edits.next_segment(connection))
-        edits.insert_photos(connection, segment, new_photos(2, 2))
+        edits.insert_photos(connection, segment, new_photos(2, 2), edits.now_s(connection))
     (fault,) = verify(tmp_path / "g").faults
     assert "embeddings must be rows of length 1" in fault.what
 
