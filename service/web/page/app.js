@@ -1,7 +1,7 @@
 // The page: connects the pad, the drawing, the link to the service, and what shows its answers.
 
 import { Candidates } from "./candidate.js";
-import { Drawing, fromJson, toJson } from "./drawing.js";
+import { Drawing, fromJson, targetOf, toJson } from "./drawing.js";
 import { byId, download, element, getJson, write } from "./dom.js";
 import { Options } from "./filters.js";
 import { Link } from "./link.js";
@@ -57,7 +57,6 @@ drawing.addEventListener("change", () => {
   byId("redo").disabled = !drawing.canRedo;
   byId("clear").disabled = byId("open-replay").disabled = byId("save").disabled = byId("record-png").disabled = drawing.isEmpty;
   byId("hint").hidden = !drawing.isEmpty;
-  if (drawing.isEmpty) replay.target = ""; // what comes next may be somebody else
   byId("stroke-count").textContent = `${drawing.state.strokes.length} stroke${drawing.state.strokes.length === 1 ? "" : "s"}`;
   scheduleKeep();
 });
@@ -70,19 +69,24 @@ function scheduleKeep() {
 function keep() {
   try {
     if (drawing.isEmpty) sessionStorage.removeItem(KEPT_AS);
-    else sessionStorage.setItem(KEPT_AS, JSON.stringify(toJson(drawing.state, { gallery: gallery() })));
+    else sessionStorage.setItem(KEPT_AS, drawingFile());
   } catch {
     // Full: the drawing is still on the page, only not for a reload.
   }
 }
 addEventListener("pagehide", keep);
 
+function drawingFile() {
+  const name = gallery() || keptGallery;
+  const target = targetOf(drawing.state, name);
+  return JSON.stringify(toJson(drawing.state, { ...(target && { target }), gallery: name }));
+}
+
 async function openDrawing(text) {
-  const { strokes, picture, target, gallery } = fromJson(text);
-  const laid = picture && (await laidOut(picture));
-  drawing.open({ strokes, picture: laid || null });
-  replay.target = target;
-  return gallery;
+  const file = fromJson(text);
+  const laid = file.picture && (await laidOut(file.picture));
+  drawing.open({ strokes: file.strokes, picture: laid || null, known: { target: file.target, gallery: file.gallery || gallery() } });
+  return file.gallery;
 }
 
 async function laidOut(base64) {
@@ -174,20 +178,29 @@ function account(time) {
 }
 link.addEventListener("refused", ({ detail: { message, isRetried } }) => {
   setConnection("on", "Connected");
-  say(isRetried ? `${message}. Your drawing is kept, and sent then.` : message, true);
+  say(isRetried ? `${sentence(message)} Your drawing is kept, and sent then.` : message, true);
 });
 link.addEventListener("asleep", () => setConnection("on", "Resting"));
 link.addEventListener("lost", ({ detail: { message, isFinal, wantsPurpose } }) => {
   if (wantsPurpose) purpose.ask();
   setConnection("off", isFinal ? "Refused" : "Reconnecting…");
-  byId("trouble-text").textContent = isFinal ? message : `${message} Your drawing is kept; trying again.`;
-  byId("trouble").hidden = false;
+  const next = isFinal ? (wantsPurpose ? "." : ". Choose otherwise, or reload the page.") : "; trying again.";
+  showTrouble(`${sentence(message)} Your drawing is kept${next}`);
 });
 
+function showTrouble(text) {
+  byId("trouble-text").textContent = text;
+  byId("trouble").hidden = false;
+}
+const sentence = (text) => (text.endsWith(".") ? text : `${text}.`);
+
+// `result`: null when there is none yet.
 function emptyWords(result) {
   const isEmpty = galleries.some(({ name, photos }) => name === gallery() && !photos);
-  if (isEmpty && !result.ranking?.hits.length) return "This gallery is empty. Put photos in with mgrl ingest, and reload.";
-  if (result.no_ink) return drawing.isEmpty ? WELCOME : "No ink yet that counts: draw a little more.";
+  if (isEmpty && !result?.ranking?.hits.length) return "This gallery is empty. Put photos in with mgrl ingest, and reload.";
+  if (drawing.isEmpty && (!result || result.no_ink)) return WELCOME;
+  if (!result) return "";
+  if (result.no_ink) return "No ink yet that counts: draw a little more.";
   return result.ranking.hits.length ? "" : "No photo passes the filters.";
 }
 
@@ -214,7 +227,7 @@ const gallery = () => byId("gallery").value;
 function chooseGallery() {
   const chosen = galleries.find(({ name }) => name === gallery());
   options.setFields(chosen.fields);
-  byId("empty").textContent = emptyWords({ no_ink: true });
+  byId("empty").textContent = emptyWords(null);
   byId("photos").textContent = `${chosen.photos.toLocaleString("en")} photos`;
   ranking.begin(gallery());
   candidates.begin(gallery());
@@ -222,7 +235,7 @@ function chooseGallery() {
 }
 
 function begin() {
-  ranked = null;
+  ranked = onScreen = null;
   link.begin(gallery(), options.message(), purpose.value);
 }
 purpose.addEventListener("change", () => galleries.length && begin());
@@ -233,8 +246,7 @@ async function loadGalleries() {
     if (!galleries.length) throw new Error("No gallery is served yet.");
   } catch (error) {
     setConnection("off", "Reconnecting…");
-    byId("trouble-text").textContent = `${error instanceof TypeError ? "The sketchpad's command has stopped." : error.message} Your drawing is kept; trying again.`;
-    byId("trouble").hidden = false;
+    showTrouble(`${error instanceof TypeError ? "The sketchpad's command has stopped." : sentence(error.message)} Your drawing is kept; trying again.`);
     setTimeout(loadGalleries, 2000);
     return;
   }
@@ -255,22 +267,18 @@ options.addEventListener("change", () => {
     link.choose(options.message());
   }, PAUSE_MS);
 });
-byId("gallery").addEventListener("change", () => {
-  replay.target = "";
-  chooseGallery();
-});
+byId("gallery").addEventListener("change", chooseGallery);
 
 // ---- replay, files, record
 
 function openReplay() {
   if (drawing.isEmpty || !galleries.length) return;
   const photos = galleries.find(({ name }) => name === gallery()).photos;
-  replay.open(drawing.state, gallery(), photos, options.message(), purpose.value, candidates.pins.keys().next().value ?? "");
+  replay.open(drawing.state, gallery(), photos, options.message(), purpose.value, [...candidates.pins.keys()]);
 }
 
 function save() {
-  const more = { ...(replay.target && { target: replay.target }), gallery: gallery() };
-  download("drawing.json", new Blob([JSON.stringify(toJson(drawing.state, more))], { type: "application/json" }));
+  download("drawing.json", new Blob([drawingFile()], { type: "application/json" }));
 }
 
 async function exportRecord(kind) {

@@ -1,13 +1,13 @@
 // One photo beside the sketch, or under it, with the regions that speak for and against it; pinned photos side by side.
 
-import { byId, element, getJson, loaded, portrait, thumbnailUrl } from "./dom.js";
+import { byId, element, getJson, loaded, portrait, thumbnailUrl, write } from "./dom.js";
 import { REGION_NAMES, canvasOf, comparison, paintHeat, paintSketch } from "./paint.js";
 
 const SIDE = 480;
 const MOST_PINS = 6;
 
-export class Candidates extends EventTarget {
-  pins = new Map(); // photo id -> gallery
+export class Candidates {
+  pins = new Map(); // photo id -> its card
   #dialog = byId("candidate");
   #ranking;
   #drawing;
@@ -16,7 +16,6 @@ export class Candidates extends EventTarget {
   #photo = null; // what is loaded of the photo that is shown
 
   constructor(ranking, drawing) {
-    super();
     [this.#ranking, this.#drawing] = [ranking, drawing];
     ranking.addEventListener("open", ({ detail }) => this.open(detail));
     for (const name of ["overlay", "heat"]) byId(name).addEventListener("input", () => this.#paint());
@@ -34,7 +33,7 @@ export class Candidates extends EventTarget {
   begin(gallery) {
     if (gallery !== this.#gallery) this.pins.clear();
     this.#gallery = gallery;
-    this.showPins();
+    this.#putPins();
   }
 
   async open(photoId) {
@@ -57,7 +56,7 @@ export class Candidates extends EventTarget {
 
   // The ranking has changed, or the drawing: what is open follows.
   refresh() {
-    this.showPins();
+    this.#labelPins();
     if (!this.#dialog.open) return;
     const hit = this.#hit(this.#shown);
     byId("candidate-rank").textContent = hit ? `rank ${hit.rank}, distance ${hit.distance.toFixed(3)}` : "not among the photos shown";
@@ -67,17 +66,25 @@ export class Candidates extends EventTarget {
     this.#paint();
   }
 
-  showPins() {
+  #putPins() {
     byId("pinned").hidden = !this.pins.size;
-    byId("pins").replaceChildren(
-      ...[...this.pins.keys()].map((id) => {
-        const hit = this.#hit(id);
-        const where = hit ? `${hit.rank}` : "–";
-        return element("li", {},
-          element("button", { type: "button", class: "pinned-photo", "aria-label": `Pinned: ${id}, ${hit ? `rank ${hit.rank}` : "not among the photos shown"}`, onclick: () => this.open(id) }, portrait(this.#gallery, id), element("span", { class: "rank" }, where), element("span", { class: "distance" }, hit ? hit.distance.toFixed(3) : "")),
-        );
-      }),
-    );
+    byId("pins").replaceChildren(...this.pins.values());
+    this.#labelPins();
+  }
+
+  // The cards stay, as who came from one goes back to it.
+  #labelPins() {
+    for (const [id, card] of this.pins) {
+      const hit = this.#hit(id);
+      card.firstElementChild.setAttribute("aria-label", `Pinned: ${id}, ${hit ? `rank ${hit.rank}` : "not among the photos shown"}`);
+      write(card.querySelector(".rank"), hit ? `${hit.rank}` : "–");
+      write(card.querySelector(".distance"), hit ? hit.distance.toFixed(3) : "");
+    }
+  }
+
+  #pinCard(id) {
+    const parts = [portrait(this.#gallery, id), element("span", { class: "rank" }), element("span", { class: "distance" })];
+    return element("li", {}, element("button", { type: "button", class: "pinned-photo", onclick: () => this.open(id) }, ...parts));
   }
 
   // The sketch and every pinned photo in a row, each with the regions that speak for and against it.
@@ -136,10 +143,10 @@ export class Candidates extends EventTarget {
   }
 
   #togglePin(id) {
-    if (!this.pins.delete(id)) this.pins.set(id, this.#gallery);
+    if (!this.pins.delete(id)) this.pins.set(id, this.#pinCard(id));
     if (this.pins.size > MOST_PINS) this.pins.delete(this.pins.keys().next().value);
+    this.#putPins();
     this.refresh();
-    this.dispatchEvent(new Event("pins"));
   }
 
   #step(way) {

@@ -10,8 +10,9 @@ const FORMAT = "mgrl-drawing/1";
 export class Drawing extends EventTarget {
   #past = [];
   #future = [];
-  // Frozen in use: an edit makes a new list, so that earlier ones can be gone back to and compared by identity.
-  state = { strokes: [], picture: null };
+  // Frozen in use: an edit makes a new list, so that earlier ones can be gone back to and compared by identity. Only what
+  // is known of whom it shows, {target, gallery}, is the same for all states of a drawing.
+  state = { strokes: [], picture: null, known: {} };
 
   get isEmpty() {
     return !this.state.strokes.length && !this.state.picture;
@@ -33,7 +34,7 @@ export class Drawing extends EventTarget {
     this.#step({ ...this.state, picture });
   }
   clear() {
-    if (!this.isEmpty) this.#step({ strokes: [], picture: null });
+    if (!this.isEmpty) this.#step({ strokes: [], picture: null, known: {} });
   }
   open(state) {
     this.#step(state);
@@ -46,6 +47,7 @@ export class Drawing extends EventTarget {
   }
 
   #step(state) {
+    if (this.isEmpty && state.known === this.state.known) state.known = {}; // who is drawn next may be somebody else
     this.#past.push(this.state);
     if (this.#past.length > MOST_STEPS) this.#past.shift();
     this.#future = [];
@@ -61,6 +63,9 @@ export class Drawing extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 }
+
+// The photo of a gallery that was confirmed for a drawing; "" when none was.
+export const targetOf = ({ known }, gallery) => (known.gallery === gallery ? known.target : "");
 
 export function toJson(state, more = {}) {
   const strokes = state.strokes.map(({ points, width, pressure, times_ms }) => ({
@@ -97,10 +102,9 @@ function checkedStroke(raw, number) {
     Array.isArray(points) && points.length > 0 && points.length <= MAX_STROKE_POINTS &&
     points.every((point) => Array.isArray(point) && point.length === 2 && point.every(isUnit));
   if (!isRight) throw new Error(`Stroke ${number} of that file must be points from 0 to 1.`);
-  const list = (values) => (Array.isArray(values) && values.length === points.length ? values : null);
-  const width = raw.width > 0 && raw.width <= 0.2 ? raw.width : DEFAULT_WIDTH;
-  const pressure = list(raw.pressure)?.every(isUnit) ? raw.pressure : null;
-  return { points, width, pressure, times_ms: list(raw.times_ms) };
+  const list = (values, isRight) => (Array.isArray(values) && values.length === points.length && values.every(isRight) ? values : null);
+  const width = Number.isFinite(raw.width) && raw.width > 0 && raw.width <= 0.2 ? raw.width : DEFAULT_WIDTH;
+  return { points, width, pressure: list(raw.pressure, isUnit), times_ms: list(raw.times_ms, Number.isFinite) };
 }
 
 const round = (value, digits) => Number(value.toFixed(digits));

@@ -19,6 +19,7 @@ export class Options extends EventTarget {
     this.#fields = fields;
     byId("filters").replaceChildren(...Object.entries(fields).map(([name, kind]) => control(name, kind)));
     byId("no-fields").hidden = Object.keys(fields).length > 0;
+    this.#say();
   }
 
   // The JSON form of SearchOptions.
@@ -39,10 +40,15 @@ export class Options extends EventTarget {
   }
 
   #changed() {
+    this.#say();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  // Says beside the controls what they are set to.
+  #say() {
     for (const name of Object.values(GREEK)) byId(`${name}-value`).textContent = Number(byId(name).value).toFixed(1);
     const count = this.message().filter?.all_of.filters.length ?? 0;
     byId("filter-count").textContent = count ? ` (${count} on)` : "";
-    this.dispatchEvent(new Event("change"));
   }
 }
 

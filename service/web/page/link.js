@@ -36,9 +36,9 @@ export class Link extends EventTarget {
     return this.#isOpen;
   }
 
-  // Whether the latest answer is the ranking of what is wanted.
+  // Whether the latest answer is the ranking of what is wanted: nothing of it was refused, either.
   get isCurrent() {
-    return this.#isOpen && !this.#isHeld && this.#answered === this.#sequence;
+    return this.#isOpen && !this.#isHeld && this.#has !== null && this.#answered === this.#sequence;
   }
 
   // Begins a new stream, which the drawing is sent on again; `options` is the JSON form of SearchOptions.

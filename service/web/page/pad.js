@@ -8,6 +8,7 @@ import { paintSketch, paintStroke } from "./paint.js";
 const LEAST_STEP = 0.0015; // a third of a pixel of what the network sees
 const MOST_ZOOM = 8;
 const KEY_STEP = 0.01;
+const ERASER_BUTTON = 5; // the other end of a pen
 const REST_MS = 30; // two frames: a pen that moves sends something in each
 const BREATH_MS = 100; // between two rankings of a line that goes on
 
@@ -61,8 +62,13 @@ export class Pad extends EventTarget {
     this.#look(zoom, spot[0] - at[0] * zoom, spot[1] - at[1] * zoom);
   }
 
-  // What was only added to is painted on; anything else anew.
+  // What was only added to is painted on; anything else anew. What is being erased is erased from what is there now.
   #follow() {
+    if (this.#live?.path) {
+      const pass = (left, point, i, path) => erased(left, [path[i - 1] ?? point, point], this.#radius);
+      this.#live.left = this.#live.path.reduce(pass, this.#drawing.state.strokes);
+      return this.refresh();
+    }
     const [before, now] = [this.#painted, this.#drawing.state];
     const added = now.strokes.slice(before.strokes.length);
     if (before.picture !== now.picture || before.strokes.some((stroke, i) => stroke !== now.strokes[i])) return this.refresh();
@@ -133,19 +139,26 @@ export class Pad extends EventTarget {
   }
 
   #down(event) {
-    if (event.button > 1) return;
+    if (event.button > 1 && event.button !== ERASER_BUTTON) return;
     event.preventDefault();
+    this.#penUpByKey();
+    // Once a pen was seen, a hand on the sheet is a hand: it neither draws nor keeps the pen from drawing.
+    const isPen = event.pointerType === "pen";
+    this.#sawPen ||= isPen;
+    const isHand = this.#sawPen && event.pointerType === "touch";
+    if (isHand && this.#live) return;
+    if (isPen && this.#fingers.size) {
+      this.#fingers.clear();
+      this.#abandon();
+    }
     this.#fingers.set(event.pointerId, this.#spot(event));
     this.#canvas.removeAttribute("data-keys");
     this.#canvas.focus({ preventScroll: true });
     this.#canvas.setPointerCapture(event.pointerId);
-    this.#cursor = null;
-    this.#sawPen ||= event.pointerType === "pen";
     if (this.#fingers.size > 1 || event.button === 1) {
       this.#abandon();
-    } else if (!(this.#sawPen && event.pointerType === "touch")) {
-      // Once a pen was seen, a hand on the sheet is a hand.
-      this.#begin(event.pointerType === "pen", event.buttons === 32);
+    } else if (!isHand) {
+      this.#begin(isPen, event.button === ERASER_BUTTON);
       this.#take([event]);
       this.#foresee(event);
     }
@@ -176,15 +189,13 @@ export class Pad extends EventTarget {
   }
 
   #up(event) {
-    this.#fingers.delete(event.pointerId);
-    if (!this.#live) return;
+    if (!this.#fingers.delete(event.pointerId) || !this.#live) return;
     this.#take([event]);
     this.#commit(event.timeStamp);
   }
 
   #cancel(event) {
-    this.#fingers.delete(event.pointerId);
-    this.#abandon();
+    if (this.#fingers.delete(event.pointerId)) this.#abandon();
   }
 
   #abandon() {
@@ -228,7 +239,9 @@ export class Pad extends EventTarget {
 
   #draw(strokes, point, pressure, time) {
     clearTimeout(this.#restTimer);
-    this.#restTimer = setTimeout(() => this.#rest(), REST_MS);
+    // A slow hand, or one on the arrow keys, rests after every point.
+    const breath = this.#toldAt + BREATH_MS - performance.now();
+    this.#restTimer = setTimeout(() => this.#rest(), Math.max(REST_MS, breath));
     const stroke = strokes.at(-1);
     const last = stroke.points.at(-1);
     if (point.some((value) => value < 0 || value > 1) || stroke.points.length >= MAX_STROKE_POINTS) {
@@ -290,7 +303,7 @@ export class Pad extends EventTarget {
   // Arrows move a cross; Enter or space puts the pen down and lifts it.
   #key(event) {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || this.#fingers.size) return;
     if (way) {
       const step = event.shiftKey ? KEY_STEP / 4 : KEY_STEP;
       const from = this.#cursor ?? [0.5, 0.5];

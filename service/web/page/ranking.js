@@ -19,6 +19,8 @@ export class Ranking extends EventTarget {
       this.#cards.clear();
       this.#fetched.clear();
       this.result = null; // the photos of another gallery are not to be found in this one
+      this.#judge({}, false);
+      document.querySelector(".timings").hidden = true;
     }
     this.#gallery = gallery;
   }

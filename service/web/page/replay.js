@@ -1,8 +1,9 @@
 // A drawing ranked again stage by stage: scrubbed through, with the rank of a confirmed target along it.
 
 import { byId, element, portrait } from "./dom.js";
-import { Stream, parcels, rasterAction, strokesAction } from "./stream.js";
+import { targetOf } from "./drawing.js";
 import { paintSketch } from "./paint.js";
+import { Stream, parcels, rasterAction, strokesAction } from "./stream.js";
 
 const MOST_STAGES = 70;
 const MOST_PHOTOS = 1000; // of one answer; a target beyond has no rank
@@ -15,14 +16,14 @@ export class Replay {
   #stages = []; // {strokes, hits: [{photo_id, rank, distance}], ranks: Map} by stage
   #state = null;
   #gallery = "";
+  #pinned = []; // ids of photos
   #stream = null;
   #timer = 0;
   #worst = 10; // lowest rank of the curve: 10, 100 or 1000
-  target = "";
 
   constructor() {
     byId("stage").addEventListener("input", () => this.#show());
-    byId("target").addEventListener("change", () => this.#setTarget(byId("target").value));
+    byId("target").addEventListener("change", () => this.#confirm(byId("target").value));
     byId("play").addEventListener("click", () => this.#play());
     this.#dialog.addEventListener("close", () => this.#stop());
   }
@@ -34,17 +35,20 @@ export class Replay {
   // The stages that are ranked, the one that is shown, and the drawing at it: what a record is made of.
   get shown() {
     const stage = this.#stages[Number(byId("stage").value)];
-    return stage && { ...stage, target: this.target, ranks: this.#ranks(), state: this.#cut(stage.strokes) };
+    return stage && { ...stage, target: this.#target, ranks: this.#ranks(), state: this.#cut(stage.strokes) };
   }
 
-  open(state, gallery, photos, options, purpose, suggested) {
+  open(state, gallery, photos, options, purpose, pinned) {
     this.#stop();
-    [this.#state, this.#gallery, this.#stages] = [state, gallery, []];
-    this.target = this.target || suggested;
+    [this.#state, this.#gallery, this.#pinned, this.#stages] = [state, gallery, pinned, []];
     this.#worst = [10, 100, MOST_PHOTOS].find((most) => photos <= most) ?? MOST_PHOTOS;
     this.#dialog.showModal();
     const ends = stageEnds(state.strokes.length, Boolean(state.picture));
     Object.assign(byId("stage"), { max: ends.length - 1, value: ends.length - 1, disabled: true });
+    byId("target").disabled = true;
+    // Of an earlier one.
+    for (const id of ["replay-hits", "stage-label", "curve"]) byId(id).replaceChildren();
+    this.#paint(state);
     byId("replay-note").textContent = "Ranking every stage…";
     this.#run(ends, { gallery, options: { ...options, k: Math.min(photos, MOST_PHOTOS) }, purpose });
   }
@@ -94,16 +98,25 @@ export class Replay {
   }
 
   #finish() {
-    byId("stage").disabled = false;
+    byId("stage").disabled = byId("target").disabled = false;
     const last = this.#stages.at(-1).hits;
-    const ids = [...new Set([this.target, ...last.map((hit) => hit.photo_id)])].filter(Boolean);
+    const ids = [...new Set([this.#target, ...this.#pinned, ...last.map((hit) => hit.photo_id)])].filter(Boolean);
     byId("target").replaceChildren(element("option", { value: "" }, "nobody yet"), ...ids.map((id) => element("option", { value: id }, id)));
-    byId("target").value = this.target;
-    this.#setTarget(this.target);
+    byId("target").value = this.#target;
+    this.#showTarget();
   }
 
-  #setTarget(id) {
-    this.target = id;
+  get #target() {
+    return targetOf(this.#state, this.#gallery);
+  }
+
+  #confirm(target) {
+    Object.assign(this.#state.known, { target, gallery: this.#gallery });
+    this.#showTarget();
+  }
+
+  #showTarget() {
+    const id = this.#target;
     const ranks = this.#ranks();
     byId("replay-note").textContent = id ? summary(this.#stages, ranks) : "Choose the photo that was confirmed, to see its rank along the drawing.";
     byId("curve").replaceChildren(...(id ? [curve(this.#stages, ranks, this.#worst)] : []));
@@ -111,24 +124,29 @@ export class Replay {
   }
 
   #ranks() {
-    return this.#stages.map((stage) => stage.ranks.get(this.target) ?? null);
+    return this.#stages.map((stage) => stage.ranks.get(this.#target) ?? null);
   }
 
   #cut(strokes) {
     return { ...this.#state, strokes: this.#state.strokes.slice(0, strokes) };
   }
 
+  #paint(state) {
+    paintSketch(byId("replay-sketch").getContext("2d"), state, SIDE);
+  }
+
   #show() {
     const number = Number(byId("stage").value);
     const stage = this.#stages[number];
     if (!stage) return;
-    paintSketch(byId("replay-sketch").getContext("2d"), this.#cut(stage.strokes), SIDE);
+    this.#paint(this.#cut(stage.strokes));
     byId("stage").setAttribute("aria-valuetext", `stage ${number + 1} of ${this.#stages.length}, ${stage.strokes} strokes`);
-    const rank = stage.ranks.get(this.target);
-    byId("stage-label").textContent = `${stage.strokes} stroke${stage.strokes === 1 ? "" : "s"}${rank ? ` · ${this.target} at rank ${rank}` : ""}`;
+    const target = this.#target;
+    const rank = stage.ranks.get(target);
+    byId("stage-label").textContent = `${stage.strokes} stroke${stage.strokes === 1 ? "" : "s"}${rank ? ` · ${target} at rank ${rank}` : ""}`;
     byId("replay-hits").replaceChildren(
       ...stage.hits.slice(0, SHOWN).map((hit) =>
-        element("li", { "data-id": hit.photo_id, class: hit.photo_id === this.target ? "target" : "" }, portrait(this.#gallery, hit.photo_id), element("span", { class: "rank" }, String(hit.rank)), element("span", { class: "name" }, hit.photo_id)),
+        element("li", { "data-id": hit.photo_id, class: hit.photo_id === target ? "target" : "" }, portrait(this.#gallery, hit.photo_id), element("span", { class: "rank" }, String(hit.rank)), element("span", { class: "name" }, hit.photo_id)),
       ),
     );
     const mark = byId("curve").querySelector(".now");

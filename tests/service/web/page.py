@@ -119,7 +119,7 @@ class Hands:
         return {"x": self._box["x"] + x * self._box["width"], "y": self._box["y"] + y * self._box["height"]}
 
     def pen(self, kind, x, y, force, buttons=1, at=None):
-        button = {1: "left", 2: "right", 32: "none"}[buttons]
+        button = {1: "left", 2: "right"}[buttons]
         self._devtools.send(
             "Input.dispatchMouseEvent",
             {"type": kind, **self.at(x, y), "button": button, "buttons": buttons, "force": force, "clickCount": 1}

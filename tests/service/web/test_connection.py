@@ -51,6 +51,31 @@ def test_a_lost_service_loses_no_drawing(browser, galleries, model, episode):
             assert other.inner_text("#stroke-count") == "0 strokes"
 
 
+def test_a_service_that_comes_back_without_the_gallery_is_no_end(browser, galleries, model, episode):
+    with ExitStack() as first:
+        running = first.enter_context(serving(galleries, model))
+        with page_for(running.address) as page, opened(browser, page.address, expected="503") as pad:
+            tab = pad.tab
+            choose(tab, "people")
+            pad.draw(episode.episode.strokes[:3])
+            pad.settled(3)
+            first.close()
+            tab.wait_for_selector("#trouble:has-text('another one. Your drawing is kept; trying again.')")
+            with serving(galleries[1:], model, address=running.address):
+                gone = "#trouble:has-text('there are: faceless. Your drawing is kept. Choose otherwise')"
+                tab.wait_for_selector(gone, timeout=15_000)
+                choose(tab, "faceless")
+                pad.settled(3)
+                assert tab.is_hidden("#trouble")
+                assert len(pad.ranked()) == 5
+                tab.select_option("#gallery", "people")
+                tab.wait_for_selector(gone)
+                # Nothing of the other gallery's ranking is left, and nothing is said of a ranking that there is not.
+                assert pad.ranked() == []
+                assert (tab.inner_text("#verdict"), tab.inner_text("#empty")) == ("", "")
+                assert tab.is_hidden(".timings")
+
+
 def test_the_page_waits_for_the_first_gallery(browser, model, tmp_path):
     config = Config(created=CreatedConfig(folder=tmp_path))
     with (

@@ -48,6 +48,88 @@ def test_a_pen_draws_with_its_pressure(pad, tmp_path):
     assert pad.strokes() == 1
 
 
+def test_a_hand_that_lies_on_the_sheet_keeps_no_pen_from_drawing(pad):
+    hands = Hands(pad)
+
+    def line(y):
+        hands.pen(DOWN, 0.3, y, 0.5)
+        for step in range(1, 5):
+            hands.pen(MOVE, 0.3 + 0.05 * step, y, 0.5)
+
+    line(0.3)
+    hands.fingers("touchStart", (0.8, 0.8))
+    hands.fingers("touchEnd")  # ends no line either
+    assert pad.strokes() == 0
+    hands.pen(UP, 0.5, 0.3, 0)
+    pad.settled(1)
+    hands.fingers("touchStart", (0.8, 0.8))
+    line(0.4)
+    hands.fingers("touchEnd")
+    hands.pen(UP, 0.5, 0.4, 0)
+    pad.settled(2)
+
+
+OTHER_END = """(path) => {
+    const sheet = document.querySelector("#pad");
+    sheet.setPointerCapture = () => {};  // of a pen that does not exist
+    const box = sheet.getBoundingClientRect();
+    const pen = { pointerId: 9, pointerType: "pen", buttons: 32, pressure: 0.5, bubbles: true };
+    path.forEach(([x, y], i) => {
+        const [type, button] = i === 0 ? ["down", 5] : i === path.length - 1 ? ["up", 5] : ["move", -1];
+        const spot = { clientX: box.left + x * box.width, clientY: box.top + y * box.height };
+        sheet.dispatchEvent(new PointerEvent(`pointer${type}`, { ...pen, ...spot, button }));
+    });
+}"""
+
+
+def test_the_other_end_of_a_pen_erases(pad):
+    hands = Hands(pad)
+    hands.pen(DOWN, 0.3, 0.3, 0.5)
+    hands.pen(MOVE, 0.7, 0.3, 0.5)
+    hands.pen(UP, 0.7, 0.3, 0)
+    pad.settled(1)
+    # Made up, for DevTools has no pen with two ends.
+    pad.tab.evaluate(OTHER_END, [[0.5, 0.2], [0.5, 0.4], [0.5, 0.4]])
+    pad.settled(2)
+
+
+def test_keys_and_the_mouse_draw_lines_of_their_own(pad, tmp_path):
+    tab, hands = pad.tab, Hands(pad)
+    tab.focus("#pad")
+    for key in ("Enter", "ArrowRight", "ArrowRight"):
+        tab.keyboard.press(key)
+    start, end = hands.at(0.3, 0.3), hands.at(0.4, 0.3)
+    tab.mouse.move(start["x"], start["y"])
+    tab.mouse.down()
+    for key in ("ArrowDown", "Enter"):  # while the mouse draws
+        tab.keyboard.press(key)
+    tab.mouse.move(end["x"], end["y"], steps=4)
+    tab.mouse.up()
+    pad.settled(2)
+    by_key, by_mouse = ([point[1] for point in stroke["points"]] for stroke in saved(pad, tmp_path))
+    assert by_key == [0.5] * 3
+    assert by_mouse == pytest.approx([0.3] * 5, abs=0.002)
+
+
+def test_undo_while_the_eraser_is_down_stays_undone(pad):
+    tab, hands = pad.tab, Hands(pad)
+    for y in (0.3, 0.4, 0.5):
+        start, end = hands.at(0.3, y), hands.at(0.7, y)
+        tab.mouse.move(start["x"], start["y"])
+        tab.mouse.down()
+        tab.mouse.move(end["x"], end["y"], steps=4)
+        tab.mouse.up()
+    pad.settled(3)
+    tab.keyboard.press("e")
+    start, end = hands.at(0.5, 0.25), hands.at(0.5, 0.35)
+    tab.mouse.move(start["x"], start["y"])
+    tab.mouse.down()
+    tab.mouse.move(end["x"], end["y"], steps=4)
+    tab.keyboard.press("Control+z")
+    tab.mouse.up()
+    pad.settled(3)  # two pieces of the first line, and the second
+
+
 def test_a_finger_draws_and_two_fingers_zoom(pad, tmp_path):
     hands = Hands(pad)
     hands.fingers("touchStart", (0.3, 0.4))
@@ -151,3 +233,27 @@ def test_a_stroke_that_is_given_up_leaves_the_service_too(pad):
     pad.tab.wait_for_function("() => !document.querySelector('#ranking li')")
     hands.fingers("touchEnd")
     assert pad.strokes() == 0
+
+
+SLOWLY = """async () => {
+    const sheet = document.querySelector("#pad");
+    const [send, times] = [WebSocket.prototype.send, []];
+    WebSocket.prototype.send = function (text) {
+        times.push(performance.now());
+        send.call(this, text);
+    };
+    sheet.focus();
+    const press = (key) => sheet.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    press("Enter");
+    for (let point = 0; point < 20; point++) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        press("ArrowRight");
+    }
+    return times;
+}"""
+
+
+def test_a_slow_line_is_not_sent_point_by_point(pad):
+    times = pad.tab.evaluate(SLOWLY)
+    assert len(times) > 1
+    assert np.diff(times).min() > 95  # a tenth of a second, as the browser's clocks go

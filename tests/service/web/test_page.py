@@ -259,33 +259,15 @@ def test_scans_are_cleaned_and_what_is_none_is_refused(browser, address, tmp_pat
         tab.wait_for_function("() => !document.querySelectorAll('#ranking > li').length")
 
 
-def test_a_confirmed_photo_is_that_of_its_drawing_and_of_no_other(browser, address, episode, tmp_path):
-    def target(pad):
-        with pad.tab.expect_download() as file:
-            pad.tab.click("#save")
-        file.value.save_as(tmp_path / "saved.json")
-        return json.loads((tmp_path / "saved.json").read_text()).get("target")
-
-    def confirms(pad, photo_id):
-        pad.tab.keyboard.press("r")
-        pad.tab.wait_for_selector("#stage:enabled", timeout=30_000)
-        pad.tab.select_option("#target", photo_id)
-        pad.tab.keyboard.press("Escape")
-
+def test_a_filter_is_counted_in_its_own_gallery(browser, address):
     with opened(browser, address) as pad:
-        choose(pad.tab, "people")
-        pad.draw(episode.episode.strokes[:2])
-        pad.settled(2)
-        confirms(pad, "person0007")
-        pad.draw(episode.episode.strokes[2:3])
-        assert target(pad) == "person0007"
-        pad.tab.click("#clear")
-        pad.draw(episode.episode.strokes[3:4])
-        assert target(pad) is None
-        pad.settled(1)
-        confirms(pad, "person0008")
-        choose(pad.tab, "faceless")
-        assert target(pad) is None
+        tab = pad.tab
+        choose(tab, "people")
+        tab.click("summary:has-text('Filters')")
+        tab.fill("[data-field=age][data-part=most]", "12")
+        tab.wait_for_selector("#filter-count:has-text('(1 on)')")
+        choose(tab, "faceless")
+        assert tab.inner_text("#filter-count") == ""
 
 
 def test_a_range_may_end_at_zero(browser, address, episode):
