@@ -201,6 +201,8 @@ class AsyncClient:
             raise error_from_rpc(error, self._target) from error
         finally:
             call.cancel()
+            uploads.has_ended = True
+            opened.set()
         if uploads.failure is not None:
             raise uploads.failure
         return uploads.report()
@@ -234,9 +236,11 @@ async def _requests(
     yield uploads.begin
     try:
         async for photo in _each(photos):
-            while not uploads.is_open:
+            while not (uploads.is_open or uploads.has_ended):
                 opened.clear()
                 await opened.wait()
+            if uploads.has_ended:
+                return  # gRPC cancels nobody who waits here when the call fails
             if (request := uploads.photo(photo)) is not None:
                 yield request
     except Exception as error:

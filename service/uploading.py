@@ -45,6 +45,8 @@ class Uploads:
         """Photos that survive a crash of the service, or have failed."""
         self.failure: Exception | None = None
         """What the caller's own photos raised: gRPC would say it in words of its own."""
+        self.has_ended = False
+        """Whether the stream is over: whoever waits to send waits no longer."""
         self._sent = self._may_send_through = self._stored = self._unchanged = self._without_face = 0
         self._failed: list[tuple[str, PublicError]] = []
 

@@ -56,15 +56,14 @@ class _Sender:
         self._photos = photos
         self._uploads = uploads
         self._changed = threading.Condition()
-        self._has_ended = False
 
     def requests(self) -> Iterator[gallery_pb2.UpsertPhotosRequest]:
         yield self._uploads.begin
         try:
             for photo in self._photos:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._uploads.is_open or self._has_ended)
-                    if self._has_ended:
+                    self._changed.wait_for(lambda: self._uploads.is_open or self._uploads.has_ended)
+                    if self._uploads.has_ended:
                         return
                     request = self._uploads.photo(photo)
                 if request is not None:
@@ -79,5 +78,5 @@ class _Sender:
 
     def stop(self) -> None:
         with self._changed:
-            self._has_ended = True
+            self._uploads.has_ended = True
             self._changed.notify()

@@ -267,6 +267,17 @@ def test_a_read_only_service_says_so(service, client) -> None:
             call()
 
 
+def test_an_async_upsert_that_fails_leaves_no_task(service) -> None:
+    async def main():
+        async with AsyncClient(service.address) as client:
+            with pytest.raises(ConfigError, match="--writable"):
+                await client.upsert([Upload("a", jpeg(1))])
+            waiting = asyncio.all_tasks() - {asyncio.current_task()}
+            return (await asyncio.wait(waiting, timeout=2))[1] if waiting else set()
+
+    assert not asyncio.run(main())
+
+
 def test_an_unknown_gallery_and_a_field_of_another_kind(writer) -> None:
     with pytest.raises(UnknownGalleryError):
         writer.upsert([], "nowhere")
