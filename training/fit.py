@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import ConfigError
+from indexer.errors import ConfigError, DataError
 from training.align import fit_aligner
 from training.average import WeightAverage
 from training.batches import Batch, EpochBatches, PairSet, batch_sizes
@@ -78,7 +78,8 @@ def fit(
         `best.pt`: the weights with the best mean m@B over `validations`. None when the watcher stopped the run.
 
     Raises:
-        DataError: the data cannot be trained on (see `check_people`), or a checkpoint cannot be written.
+        DataError: the data cannot be trained on (see `check_people`), a checkpoint cannot be written, or the best one
+            of a run that has ended is gone.
         ConfigError: the folder holds a run with another configuration, other data or other weights to start from, a
             batch is too small to share, or the rates are so high that the loss is no number.
         ModelError: the weights or the folder's checkpoint cannot be read.
@@ -93,7 +94,12 @@ def fit(
         if run.state.epoch % config.validate_every == 0 or run.state.epoch == config.epochs:
             run.validate(validations)
         run.save()
-    return folder / "best.pt"
+    if run.team.is_first and not run.best.exists():
+        raise DataError(
+            f"{run.best} is gone, and this run has ended: put it back, or take the weights of the last step instead "
+            f"(mgrl export {folder / 'checkpoint.pt'} model.onnx)"
+        )
+    return run.best
 
 
 class Run:
@@ -121,7 +127,7 @@ class Run:
         watcher: Watcher,
     ) -> None:
         self.config, self.setup, self.team, self.watcher = config, setup, team, watcher
-        self._fit_sets, self._folder = fit_sets, folder
+        self._fit_sets, self._folder, self.best = fit_sets, folder, folder / "best.pt"
         self._sizes = [size for pairs in fit_sets for size in batch_sizes(len(pairs), config.batch)]
         self._precision = Precision.choose(setup.precision, team.device)
         self._saved_at = time.monotonic()
@@ -227,7 +233,7 @@ class Run:
         return loss.item()
 
     def validate(self, validations: Sequence[Validation]) -> None:
-        """Add a record to the history, and keep the weights if they are the best so far."""
+        """Add a record to the history, and keep the weights in `best` if they are the best so far."""
         self.state.tick()
         if self.team.is_first:
             model = cast(SinglePassEncoder, self._average.model if self._average else self.model)
@@ -242,10 +248,11 @@ class Run:
             }
             self.state.history.append(record)
             self.watcher.validated(self.state.history, self.state.epoch * len(self._sizes))
-            if record["m_at_b"] > self.state.best:
+            # Where somebody took the file away, these are the best weights that are left.
+            if record["m_at_b"] > self.state.best or not self.best.exists():
                 self.state.best = record["m_at_b"]
                 content = {"config": asdict(self.config), "model": model.state_dict(), "history": self.state.history}
-                save(self._folder / "best.pt", content)
+                save(self.best, content)
         self.state.history, self.state.best = self.team.share((self.state.history, self.state.best))
 
     def save(self) -> None:

@@ -133,9 +133,12 @@ def test_train_stop_resume_export_evaluate(tiny_fs2k: Path, tmp_path: Path, caps
     assert main([*arguments, "--epochs", "2"]) == 0  # nothing is left to do, and nothing is trained again
     again = torch.load(out / "checkpoint.pt", weights_only=True)
     assert all(torch.equal(first["model"][name], again["model"][name]) for name in first["model"])
-    assert main(["export", str(out / "best.pt"), str(tmp_path / "model.onnx")]) == 0
+    (out / "best.pt").rename(tmp_path / "kept.pt")
+    assert main([*arguments, "--epochs", "2"]) == 1
+    assert "best.pt is gone, and this run has ended: put it back" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "kept.pt"), str(tmp_path / "model.onnx")]) == 0
     assert "8-d, 192 px" in capsys.readouterr().out
-    model = load_checkpoint(out / "best.pt").model
+    model = load_checkpoint(tmp_path / "kept.pt").model
     assert parity(model, OnnxEncoder.open(tmp_path / "model.onnx"), images=3) < PARITY
     evaluation = ["evaluate", *data, "--split", val, "--gallery", str(tiny_fs2k / "fit.txt"), "--stages", "8"]
     assert main([*evaluation, "--model", str(tmp_path / "model.onnx")]) == 0
@@ -229,12 +232,14 @@ def test_weights_that_run_away_end_the_run(data: tuple[list[PairSet], list[Valid
         fit(config, *data, tmp_path, None)
 
 
-def test_training_ends_early_without_improvement(
+def test_training_ends_early_without_improvement_also_where_the_best_weights_were_lost(
     data: tuple[list[PairSet], list[Validation]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([50.0, 60.0, 55.0, 60.0, 70.0])
     monkeypatch.setattr("training.fit.validate", lambda *given: replace(PERFECT, m_at_b=next(scores)))
     config = replace(SMALL, epochs=9, batch=4, patience=2, align_epochs=0, stem_epochs=0)
+    fit(config, *data, tmp_path, None, Stopper(3))
+    (tmp_path / "best.pt").unlink()  # the best from here on takes its place
     fit(config, *data, tmp_path, None)
     assert [record["m_at_b"] for record in checkpoint(tmp_path)["state"]["history"]] == [50, 60, 55, 60]
     fit(config, *data, tmp_path, None)  # and stays ended
