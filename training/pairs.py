@@ -29,11 +29,13 @@ class FoundPairs:
         names: folder of photos -> names of its pairs, sorted. A folder is a data set of its own: another camera.
         lone_photos: names of photos without a sketch.
         lone_sketches: names of sketches without a photo.
+        below: pictures in folders below, which no name in a split reaches.
     """
 
     names: Mapping[str, list[str]]
     lone_photos: list[str]
     lone_sketches: list[str]
+    below: list[str]
 
 
 def find_pairs(data: Path) -> FoundPairs:
@@ -43,8 +45,9 @@ def find_pairs(data: Path) -> FoundPairs:
         DataError: neither layout, two photos or sketches of one name, a name that no split file can hold, or no pair.
     """
     names: dict[str, list[str]] = {}
-    lone_photos, lone_sketches = [], []
+    lone_photos, lone_sketches, below = [], [], []
     for folder, photos, sketches in _folders(data):
+        below += [*_below(photos), *_below(sketches)]
         people = _names(photos, folder)
         drawn = _names(sketches, sketch_name(f"{folder}/").rstrip("/"))
         paired = [name for name in sorted(people) if sketch_name(name) in drawn]
@@ -55,20 +58,30 @@ def find_pairs(data: Path) -> FoundPairs:
     if not names:
         raise DataError(
             f"{data} has no pair: {len(lone_photos)} photos and {len(lone_sketches)} sketches, none of one name "
-            f"({_some([*lone_photos[:2], *lone_sketches[:2]])}); {_LAYOUTS}"
+            f"({_some([*lone_photos[:2], *lone_sketches[:2]])}), and {len(below)} pictures in folders below; {_LAYOUTS}"
         )
-    return FoundPairs(names, lone_photos, lone_sketches)
+    return FoundPairs(names, lone_photos, lone_sketches, below)
 
 
 def require_paired(found: FoundPairs) -> None:
-    """Refuse a folder with photos or sketches that have no counterpart.
+    """Refuse a folder with photos or sketches that have no counterpart, or lie too deep to be found.
 
     Raises:
         DataError: names them.
     """
-    lone = [(found.lone_photos, "photos have no sketch"), (found.lone_sketches, "sketches have no photo")]
-    if parts := [f"{len(names)} {what}: {_some(names)}" for names, what in lone if names]:
-        raise DataError(f"{'; '.join(parts)}; add what is missing, or leave them out with --skip-unpaired")
+    parts = [
+        f"{len(names)} {what}: {_some(names)}"
+        for names, what in (
+            (found.lone_photos, "photos have no sketch"),
+            (found.lone_sketches, "sketches have no photo"),
+            (found.below, "pictures lie in folders below"),
+        )
+        if names
+    ]
+    if parts:
+        raise DataError(
+            f"{'; '.join(parts)}; add what is missing, move up what lies below, or leave them out with --skip-unpaired"
+        )
 
 
 def split_people(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -192,6 +205,12 @@ def _folders(data: Path) -> Iterator[tuple[str, Path, Path]]:
             yield photos.name, photos, data / "sketch" / photos.name.replace("photo", "sketch")
     else:
         raise DataError(f"{data} has no folder of photos; {_LAYOUTS}")
+
+
+def _below(folder: Path) -> list[str]:
+    """Pictures below the folders in a folder; hidden folders are passed over."""
+    deeper = [path for path in sorted(folder.rglob("*")) if is_picture(path) and path.parent != folder]
+    return [str(path) for path in deeper if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _names(folder: Path, prefix: str) -> set[str]:

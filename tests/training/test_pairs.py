@@ -25,6 +25,13 @@ def faces(tiny_fs2k: Path, tmp_path: Path) -> Path:
     return root
 
 
+def test_pictures_in_folders_below_are_told_from_pairs(faces: Path) -> None:
+    _folder_below(faces)
+    found = find_pairs(faces)
+    assert len(found.names["photos"]) == 5
+    assert [Path(path).relative_to(faces).parts[:2] for path in found.below] == [("photos", "old"), ("sketches", "old")]
+
+
 def test_both_layouts_are_found(faces: Path, tiny_fs2k: Path) -> None:
     assert find_pairs(faces).names == {"photos": [f"photos/person{number}" for number in range(1, 7)]}
     assert find_pair(faces, "photos/person2").sketch == faces / "sketches" / "person2.png"
@@ -91,6 +98,15 @@ def _unpaired_sketch(root: Path) -> None:
     (root / "photos" / "person3.jpg").unlink()
 
 
+def _folder_below(root: Path) -> None:
+    for kind in ("photos", "sketches"):
+        (root / kind / "old").mkdir()
+        (root / kind / ".hidden").mkdir()
+        picture = next((root / kind).glob("person3.*"))
+        shutil.copy(picture, root / kind / ".hidden")
+        picture.rename(root / kind / "old" / picture.name)
+
+
 def _unreadable(root: Path) -> None:
     (root / "photos" / "person3.jpg").write_bytes(b"\xff\xd8\xff torn")
 
@@ -138,7 +154,8 @@ def _strange_name(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_unpaired_sketch, "1 sketches have no photo: sketches/person3; add what is missing, or leave them out with"),
+        (_unpaired_sketch, "1 sketches have no photo: sketches/person3; add what is missing"),
+        (_folder_below, "sketches/old/person3.png; add what is missing, move up what lies below, or leave them out"),
         (_unreadable, "1 pictures cannot be read: "),
         (_white, "2 sketches show no line (of one colour all over, or too pale): "),
         (_one_identity, "training needs at least 5 pairs of different people in a folder of photos, got 1"),

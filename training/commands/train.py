@@ -83,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="split files to select on, in the same order; ranked among their data set's fit photos",
     )
     parser.add_argument(
-        "--skip-unpaired", action="store_true", help="leave out photos without a sketch and sketches without a photo"
+        "--skip-unpaired",
+        action="store_true",
+        help="leave out photos without a sketch, sketches without a photo, and pictures in folders below",
     )
     parser.add_argument(
         "--out", type=Path, help="folder of the run; a run that is there is gone on with (default: runs/NAME OF DATA)"
@@ -267,7 +269,9 @@ def _split_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
         return args.fit, args.val
     found = find_pairs(args.data)
     if args.skip_unpaired:
-        print(f"left out: {len(found.lone_photos)} photos, {len(found.lone_sketches)} sketches", file=sys.stderr)
+        below = f", {len(found.below)} pictures in folders below" if found.below else ""
+        left_out = f"{len(found.lone_photos)} photos, {len(found.lone_sketches)} sketches{below}"
+        print(f"left out: {left_out}", file=sys.stderr)
     else:
         require_paired(found)
     splits = {folder: split_people(names) for folder, names in found.names.items()}
