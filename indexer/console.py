@@ -68,8 +68,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else printable(str(cell)) for cell in row))
-    # A pipe has no width of its own; tables must not be folded there.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
+    # A pipe has no width of its own; cells must not be cut short there.
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False, markup=False)
     console.print(printable(title))  # not the table's own title, which is folded to the table's width
     console.print(table)
 

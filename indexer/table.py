@@ -1,5 +1,7 @@
 """A table that is shown as Markdown, as CSV and on a page; made without torch."""
 
+import csv
+import io
 from dataclasses import dataclass
 
 
@@ -32,7 +34,7 @@ class Table:
         return f"## {self.title}\n\n{body}\n\n{self.remark}\n"
 
     def csv(self) -> str:
-        """The table with commas; no cell holds one."""
-        return (
-            "\n".join(",".join(cell.replace(",", ";") for cell in row) for row in (self.columns, *self.cells())) + "\n"
-        )
+        """The table with commas; a cell that holds one, or a quote, is quoted."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.cells()])
+        return text.getvalue()

@@ -68,6 +68,8 @@ def test_a_table_in_a_pipe_is_not_folded(capsys: pytest.CaptureFixture[str]) -> 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a title of its own that is longer than its table"
     assert any(line.split() == ["raster", "[x]", "1.23"] for line in lines)
+    print_table("wide", [f"column{number}" for number in range(30)], [["whole"] * 30])
+    assert capsys.readouterr().out.splitlines()[-2].split() == ["whole"] * 30
 
 
 def test_json_is_written_where_a_file_was_asked_for(tmp_path: Path) -> None:

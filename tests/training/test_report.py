@@ -54,6 +54,8 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     command = ["report", "--data", str(tiny_fs2k), "--out", str(out), "--data-sets", "tiny", "tiny"]
     command += ["--systems", "single-pass", "single-pass"]  # whoever names one twice gets it once
     command += ["--seeds", "2", "--stages", "6", "--model-stages", "8", "--fit-stages", "3"]
+    out.mkdir()
+    (out / "table2.csv").write_text("of an earlier report with other seeds")
     with monkeypatch.context() as patched:
         patched.setattr("training.report.jobs.dim_jobs", stopped)
         assert main(command) == 130
@@ -66,8 +68,8 @@ def test_a_report_is_written_and_goes_on_where_it_was(
     assert [(row["system"], row["trunk"], row["T"], row["seeds"]) for row in rows] == [
         ("default model", "fine-tuned", "8", "1"),
         ("default model", "fine-tuned", "6", "1"),
-        ("single pass; heads only", "random", "8", "2"),
-        ("single pass; heads only", "random", "6", "2"),
+        ("single pass, heads only", "random", "8", "2"),
+        ("single pass, heads only", "random", "6", "2"),
     ]
     disturbed = table(out / "robustness.csv")
     assert [row["drawings"] for row in disturbed] == ["shuffled", "moved", "dropped", "wobbly"] * 2

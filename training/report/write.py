@@ -37,6 +37,9 @@ def write_report(
     tables = [table_1(results, alone=False), table_1(results, alone=True), robustness(results)]
     if by_dim:
         tables.insert(2, table_2(by_dim))
+    else:  # one that is there is of other systems, seeds or data than the manifest will say
+        for suffix in ("md", "csv"):
+            (folder / f"table2.{suffix}").unlink(missing_ok=True)
     pictures, sweeps = _pictures(results)
     for table in tables:
         (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
