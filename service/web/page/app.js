@@ -183,6 +183,7 @@ link.addEventListener("refused", ({ detail: { message, isRetried } }) => {
 link.addEventListener("asleep", () => setConnection("on", "Resting"));
 link.addEventListener("lost", ({ detail: { message, isFinal, wantsPurpose } }) => {
   if (wantsPurpose) purpose.ask();
+  ranking.lose();
   setConnection("off", isFinal ? "Refused" : "Reconnecting…");
   const next = isFinal ? (wantsPurpose ? "." : ". Choose otherwise, or reload the page.") : "; trying again.";
   showTrouble(`${sentence(message)} Your drawing is kept${next}`);

@@ -1,7 +1,7 @@
 // One photo beside the sketch, or under it, with the regions that speak for and against it; pinned photos side by side.
 
 import { byId, element, getJson, loaded, portrait, thumbnailUrl, write } from "./dom.js";
-import { REGION_NAMES, canvasOf, comparison, paintHeat, paintSketch } from "./paint.js";
+import { REGION_NAMES, canvasOf, comparison, paintHeat, paintPhoto, paintSketch } from "./paint.js";
 
 const SIDE = 480;
 const MOST_PINS = 6;
@@ -96,7 +96,7 @@ export class Candidates {
     const figures = ids.map((id, i) => {
       const [canvas, hit] = [canvasOf(SIDE, `The photo ${id}`), this.#hit(id)];
       const context = canvas.getContext("2d");
-      paintPhoto(context, images[i]);
+      paintPhoto(context, images[i], SIDE);
       if (hit && byId("compare-heat").checked) paintHeat(context, this.#values(id), SIDE);
       const where = hit ? `rank ${hit.rank}, distance ${hit.distance.toFixed(3)}` : "not among the photos shown";
       return element("figure", {}, canvas, element("figcaption", {}, element("b", {}, id), ` ${where}`));
@@ -119,7 +119,7 @@ export class Candidates {
     const values = byId("heat").checked ? this.#values(this.#shown) : null;
     const blend = Number(byId("overlay").value) / 100;
     paintSketch(sketch, this.#drawing.state, SIDE);
-    paintPhoto(photo, this.#photo);
+    paintPhoto(photo, this.#photo, SIDE);
     if (blend) {
       const layer = canvasOf(SIDE);
       paintSketch(layer.getContext("2d"), this.#drawing.state, SIDE);
@@ -154,13 +154,4 @@ export class Candidates {
     const place = hits.findIndex((hit) => hit.photo_id === this.#shown) + way;
     if (hits[place]) this.open(hits[place].photo_id);
   }
-}
-
-// The centred square of a photo, which is what is searched; grey where there is none.
-function paintPhoto(context, image) {
-  context.fillStyle = "#bbb";
-  context.fillRect(0, 0, SIDE, SIDE);
-  if (!image) return;
-  const side = Math.min(image.naturalWidth, image.naturalHeight);
-  context.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, SIDE, SIDE);
 }

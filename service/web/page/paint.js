@@ -49,6 +49,15 @@ export function paintSketch(context, { strokes, picture }, size, paper = "#fff")
   for (const stroke of strokes) paintStroke(context, stroke, size);
 }
 
+// The centred square of a photo, which is what is searched; grey where there is none.
+export function paintPhoto(context, image, size, x = 0, y = 0) {
+  context.fillStyle = "#bbb";
+  context.fillRect(x, y, size, size);
+  if (!image) return;
+  const side = Math.min(image.naturalWidth, image.naturalHeight);
+  context.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, x, y, size, size);
+}
+
 // The 14 regions as [granularity, left, top, side], in parts of the square, by region id.
 export const REGIONS = [1, 2, 3].flatMap((parts) =>
   Array.from({ length: parts * parts }, (_, i) => [parts, (i % parts) / parts, Math.floor(i / parts) / parts, 1 / parts]),

@@ -11,7 +11,13 @@ export class Ranking extends EventTarget {
   #cards = new Map();
   #gallery = "";
   #fetched = new Set();
+  #isLost = false; // the service was gone, and pictures may be missing for that
   result = null;
+
+  // What could not be loaded meanwhile is loaded with the next ranking.
+  lose() {
+    this.#isLost = true;
+  }
 
   begin(gallery) {
     if (gallery !== this.#gallery) {
@@ -42,9 +48,11 @@ export class Ranking extends EventTarget {
     for (const id of [...this.#cards.keys()]) if (!hits.some((hit) => hit.photo_id === id)) this.#drop(id);
     hits.forEach((hit, place) => {
       const card = this.#cards.get(hit.photo_id) ?? this.#add(hit.photo_id);
+      if (this.#isLost && card.querySelector(".no-picture")) card.querySelector(".portrait").replaceWith(portrait(this.#gallery, hit.photo_id));
       if (this.#list.children[place] !== card) this.#list.insertBefore(card, this.#list.children[place] ?? null);
       label(card, hit);
     });
+    this.#isLost = false;
     if (focused?.isConnected && document.activeElement !== focused) focused.focus({ preventScroll: true });
     if (places) this.#glide(places);
     setTimeout(() => this.#fetchAhead(), FETCH_AFTER_MS);

@@ -1,11 +1,12 @@
 // A drawing and what it found as one picture, PNG or PDF: for a file that is kept, with what it must not be taken for.
 
 import { loaded, thumbnailUrl } from "./dom.js";
-import { canvasOf, paintSketch } from "./paint.js";
+import { canvasOf, paintPhoto, paintSketch } from "./paint.js";
 
 const [WIDTH, HEIGHT, MARGIN] = [1240, 1754, 90]; // A4 at 150 dots an inch
 const SKETCH = 620;
 const COLUMNS = 5;
+const MOST_LINES = 12; // a purpose takes up to five
 
 // shown: {state, hits, target, ranks}; facts: lines of text below the title.
 export async function recordCanvas({ state, hits, target, ranks }, gallery, facts) {
@@ -26,16 +27,15 @@ export async function recordCanvas({ state, hits, target, ranks }, gallery, fact
   context.drawImage(sketch, MARGIN, 215);
   context.strokeStyle = "#bbb";
   context.strokeRect(MARGIN + 0.5, 215.5, SKETCH, SKETCH);
-  const lines = facts.flatMap((fact) => fact.match(/.{1,46}/gu) ?? []).slice(0, 8);
+  const lines = facts.flatMap((fact) => fact.match(/.{1,46}/gu) ?? []).slice(0, MOST_LINES);
   lines.forEach((line, i) => write(line, MARGIN + SKETCH + 40, 245 + 36 * i, "22px", "#55504a"));
-  if (target) drawRanks(context, ranks, MARGIN + SKETCH + 40, 560, WIDTH - 2 * MARGIN - SKETCH - 40, 240, write, target);
+  const top = Math.max(560, 290 + 36 * lines.length);
+  if (target) drawRanks(context, ranks, MARGIN + SKETCH + 40, top, WIDTH - 2 * MARGIN - SKETCH - 40, 800 - top, write, target);
   const side = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * 24) / COLUMNS;
   const pictures = await Promise.all(hits.slice(0, 2 * COLUMNS).map((hit) => loaded(thumbnailUrl(gallery, hit.photo_id))));
   hits.slice(0, 2 * COLUMNS).forEach((hit, i) => {
     const [x, y] = [MARGIN + (i % COLUMNS) * (side + 24), 930 + Math.floor(i / COLUMNS) * (side + 110)];
-    context.fillStyle = "#ddd";
-    context.fillRect(x, y, side, side);
-    if (pictures[i]) context.drawImage(pictures[i], x, y, side, side);
+    paintPhoto(context, pictures[i], side, x, y);
     write(`${hit.rank}   ${hit.distance.toFixed(3)}`, x, y + side + 32, "600 24px", hit.photo_id === target ? "#12734a" : "#23211e");
     write(hit.photo_id.length > 20 ? `…${hit.photo_id.slice(-19)}` : hit.photo_id, x, y + side + 60, "18px", "#55504a");
   });

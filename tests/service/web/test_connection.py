@@ -159,6 +159,26 @@ def test_a_broken_connection_is_resumed_and_only_what_is_new_is_sent(browser, ga
         assert pad.ranked() == found
 
 
+def test_pictures_that_were_missed_when_the_service_was_gone_are_loaded(browser, galleries, model, episode):
+    with ExitStack() as first:
+        running = first.enter_context(serving(galleries, model))
+        with page_for(running.address) as page, opened(browser, page.address, expected="503") as pad:
+            tab, gone = pad.tab, "**/api/thumbnail?*"
+            choose(tab, "people")
+            tab.route(gone, lambda route: route.fulfill(status=503))
+            pad.draw(episode.episode.strokes[:2])
+            pad.settled(2)
+            tab.wait_for_selector("#ranking .no-picture")
+            tab.unroute(gone)
+            first.close()
+            tab.wait_for_selector("#trouble:has-text('trying again')")
+            with serving(galleries, model, address=running.address):
+                tab.wait_for_selector("#connection[data-way=on]", timeout=15_000)
+                pad.settled(2)
+                tab.wait_for_function("() => !document.querySelector('#ranking .no-picture')")
+                tab.wait_for_function("() => document.querySelector('#ranking img').naturalWidth > 0")
+
+
 def test_a_drawing_whose_first_ranking_fails_when_it_is_resumed_goes_on(
     browser, galleries, model, episode, monkeypatch
 ):

@@ -9,6 +9,7 @@ from PIL import Image
 from tests.service.conftest import serving
 from tests.service.web.browser import choose, in_chromium, opened
 from tests.service.web.page import page_for
+from tests.service.web.test_purpose import written_by
 
 pytestmark = in_chromium
 
@@ -143,3 +144,24 @@ def test_strokes_whose_picture_is_refused_are_not_the_drawing_that_is_ranked(bro
         tab.click("#record-png")
         tab.wait_for_selector("#toast:has-text('not ranked yet')")
         assert tab.get_attribute("#ranking", "aria-busy") == "true"
+
+
+def test_a_record_has_photos_as_they_are_searched_and_the_whole_purpose(browser, address, episode, tmp_path):
+    wide = Image.new("RGB", (96, 48), "blue")
+    wide.paste("red", (24, 0, 72, 48))  # the centred square is what is searched
+    file = io.BytesIO()
+    wide.save(file, "PNG")
+    purpose = "".join(f"{number:5d}" for number in range(40))
+    with opened(browser, address, script=f"sessionStorage.setItem('mgrl-purpose', '{purpose}')") as pad:
+        tab = pad.tab
+        tab.route("**/api/thumbnail?*", lambda route: route.fulfill(body=file.getvalue(), content_type="image/png"))
+        choose(tab, "people")
+        pad.draw(episode.episode.strokes[:2])
+        pad.settled(2)
+        assert f"purpose: {purpose}" in "".join(written_by(tab, "#record-png"))
+        with tab.expect_download() as record:
+            tab.click("#record-png")
+        with Image.open(record.value.path()) as picture:
+            first = picture.convert("RGB").crop((95, 935, 280, 1100))
+        assert first.getextrema()[2][1] < 100  # nothing blue
+        assert first.getextrema()[0][0] > 150
