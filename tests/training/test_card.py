@@ -48,8 +48,9 @@ def card(data: Path, out: Path, *more: str) -> int:
 def test_the_card_s_figures_are_those_of_evaluate(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = {"config": {"epochs": 3, "augmentation": {"moved_share": 0.5}}, "validations": [{"m_at_b": 61.234}]}
-    record["data"] = {"fit": [{"split": "tiny-fit", "pairs": 4, "sha256": "abc"}]}  # type: ignore[dict-item]
+    validations = [{"epoch": epoch, "m_at_b": found, "m_at_a": {"tiny": 90}} for epoch, found in ((1, 61.234), (2, 60))]
+    record = {"config": {"epochs": 3, "augmentation": {"moved_share": 0.5}}, "validations": validations}
+    record["data"] = {"fit": [{"split": "tiny-fit", "pairs": 4, "sha256": "abc"}]}
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert card(data, tmp_path / "card.md", "--run", str(tmp_path / "run.json")) == 0
     text = (tmp_path / "card.md").read_text()
@@ -64,7 +65,7 @@ def test_the_card_s_figures_are_those_of_evaluate(
         "| tiny | male | 1 |",
         "too few to say anything",
         "epochs 3, moved_share 0.5",
-        "m_at_b 61.23",
+        "2 validations, the best one: epoch 1, m_at_b 61.23.",
         "100 %",
     ):
         assert words in text

@@ -125,8 +125,10 @@ def _training(record: Mapping[str, Any] | None) -> str:
     ]
     lines = [f"Settings: {settings}.", *splits, f"Versions: {versions}."]
     if record["validations"]:
-        last = ", ".join(f"{key} {_number(value)}" for key, value in record["validations"][-1].items())
-        lines.append(f"{len(record['validations'])} validations, the last one: {last}.")
+        # Of its epoch are the weights that `mgrl train` keeps, and the first of several is the one kept.
+        best = max(record["validations"], key=lambda validation: float(validation["m_at_b"]))
+        plain = ", ".join(f"{key} {_number(value)}" for key, value in best.items() if not isinstance(value, dict))
+        lines.append(f"{len(record['validations'])} validations, the best one: {plain}.")
     return "\n".join(f"- {line}" for line in lines)
 
 
