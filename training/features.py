@@ -78,7 +78,7 @@ class CropFeatures:
 
     def run(self, images: Pixels, ink: npt.NDArray[np.bool_]) -> Mapping[str, Half]:
         """As `Extractor.run`."""
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)) / 255
         whole = self._maps(self._whole, whole_pixels(pixels))
         cells = torch.zeros(len(images), REGIONS - 1, 768)
         for region in range(1, REGIONS):

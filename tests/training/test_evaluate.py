@@ -109,6 +109,12 @@ def test_what_is_missing_is_told_before_the_drawings_are_made(
     command = ["evaluate", "--data", str(tiny_fs2k), "--split", str(tiny_fs2k / "val.txt")]
     assert main([*command, "--gallery", str(tmp_path / "gallery.txt")]) == 1
     assert "has no photo1/image9999" in capsys.readouterr().err
+    torn = find_photo(tiny_fs2k, read_split(tiny_fs2k / "fit.txt")[0])
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:300])
+    assert main([*command, "--gallery", str(tiny_fs2k / "fit.txt")]) == 1
+    assert f"{torn} is not a readable image" in capsys.readouterr().err
+    torn.write_bytes(whole)
     for option in (["--crop", "face"], ["--centred"]):
         assert main([*command, *option]) == 1
         assert "cropping to faces needs the extra" in capsys.readouterr().err

@@ -114,8 +114,9 @@ def test_the_fourteen_crops_are_those_of_the_network() -> None:
     torch.manual_seed(0)
     trunk = MgrlTrunk(None).eval()
     ((images, ink),) = batches(extractor.size_px)
+    images.setflags(write=False)  # as Pillow's are
     found = extractor.run(images, ink)
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         whole = torch.nn.functional.adaptive_max_pool2d(trunk.whole(whole_pixels(pixels)), 2)
         cell = trunk.crops(crop_pixels(pixels, 7)).amax(dim=(2, 3))

@@ -125,16 +125,16 @@ def run(args: argparse.Namespace) -> int:
     gallery_names = list(dict.fromkeys([*names, *split, *(name for file in args.gallery for name in read_split(file))]))
     for name in gallery_names:
         find_photo(args.data, name)  # told now, not after the drawings
+    pairs = [find_pair(args.data, name) for name in names] if cases is None else []
     by_group = _grouping(args.data) if args.groups else None
     write_page = _page_writer() if args.html else None
     reader = PhotoReader(args.data, args.photos, args.seed, _framing(args.crop, encoder))
+    with progress("gallery", len(gallery_names)) as update:  # first: a photo that cannot be read is told in seconds
+        gallery = encode_gallery(args.data, gallery_names, encoder, update, reader)
     if cases is not None:
         drawn = _embedded(cases, encoder, protocols)
     else:
-        pairs = [find_pair(args.data, name) for name in names]
         drawn = _frames(args, pairs, encoder) if args.frames else _drawings(args, pairs, encoder, protocols)
-    with progress("gallery", len(gallery_names)) as update:
-        gallery = encode_gallery(args.data, gallery_names, encoder, update, reader)
     found = {name: Embedded(*rows, gallery, tuple(gallery_names)) for name, rows in drawn.items()}
     sets = {name: _measure(embedded, weights, len(split)) for name, embedded in found.items()}
     for name, (scores, alone, values) in sets.items():
