@@ -83,11 +83,13 @@ class GalleryWriters:
         Raises:
             GalleryError: another process writes the gallery; else as `indexer.retention.retain`.
         """
-        # Not awaited in between: who writes it now lets it go on the same thread, later.
-        opened = self._open.get(gallery.folder)
-        return await self._run(
-            partial(_retain, gallery.folder, days) if opened is None else partial(opened.upserter.retain, days)
-        )
+        async with self._turn:  # nobody is just opening it
+            opened = self._open.get(gallery.folder)
+            # Begun before the turn is over: who writes it now lets it go on the same thread, later.
+            forgetting = self._run(
+                partial(_retain, gallery.folder, days) if opened is None else partial(opened.upserter.retain, days)
+            )
+        return await forgetting
 
     async def close(self) -> None:
         """Wait a little for the calls that write; then start nothing more. What is being stored is stored."""
@@ -117,8 +119,8 @@ class GalleryWriters:
                 await self._run(opened.upserter.close)
             self._turn.notify_all()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _upserter(self, gallery: Gallery) -> Upserter:
         encoder = self._encoders.for_gallery(gallery)

@@ -1,5 +1,6 @@
 """Who may write a served gallery, and that its lock is let go of whatever becomes of the call."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -79,6 +80,23 @@ def test_a_call_that_is_cancelled_while_its_gallery_is_opened_lets_it_go(writabl
     time.sleep(0.2)  # the service hears of it
     gone.set()
     assert closed.wait(5)
+
+
+def test_old_photos_are_forgotten_also_when_their_gallery_is_just_being_opened(writable, gallery, monkeypatch) -> None:
+    entered, go_on, opened = threading.Event(), threading.Event(), Upserter.open
+
+    def held(*arguments):
+        entered.set()
+        go_on.wait(5)
+        return opened(*arguments)
+
+    monkeypatch.setattr(Upserter, "open", held)
+    with Stream(writable.address):
+        assert entered.wait(5)
+        forgotten = writable.start(writable.server.writers.retain(gallery, 1e-9))
+        writable.on_loop(asyncio.sleep(0))  # it has begun
+        go_on.set()
+        assert forgotten.result(10) == 24
 
 
 def test_a_gallery_that_changed_settings_put_under_the_name_of_another_gets_its_own_photos(tmp_path, encoder) -> None:
