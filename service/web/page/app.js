@@ -30,11 +30,12 @@ let galleries = [];
 let keptGallery = ""; // which was drawn for before a reload
 let penUp = null; // when the pen left the sheet, until what it drew is ranked on the screen
 let onScreen = null; // the result whose ranking is on the screen
+let isCounted = false; // the service has refused some for coming too fast: from then on lines are sent when they are whole
 let ranked = null; // the state of the drawing that the latest ranking is of, as the options say
 
 // ---- drawing
 
-pad.addEventListener("live", ({ detail }) => sync(detail));
+pad.addEventListener("live", ({ detail }) => (isCounted && detail.length ? null : sync(detail)));
 pad.addEventListener("commit", ({ detail }) => (penUp = link.isOpen ? detail.time : null));
 pad.addEventListener("zoom", () => (byId("zoom-value").textContent = `${Math.round(pad.zoom * 100)} %`));
 
@@ -178,6 +179,7 @@ function account(time) {
 }
 link.addEventListener("refused", ({ detail: { message, isRetried } }) => {
   setConnection("on", "Connected");
+  isCounted ||= isRetried;
   say(isRetried ? `${sentence(message)} Your drawing is kept, and sent then.` : message, true);
 });
 link.addEventListener("asleep", () => setConnection("on", "Resting"));

@@ -14,7 +14,7 @@ from service.demo.subject import invented_subject
 from service.drawing import Drawing
 from tests.service.conftest import serving
 from tests.service.web.browser import choose, in_chromium, opened
-from tests.service.web.page import page_for
+from tests.service.web.page import Hands, page_for
 
 pytestmark = in_chromium
 
@@ -226,6 +226,30 @@ def test_what_is_refused_for_now_is_sent_again_when_it_may_be(browser, galleries
             one.tab.wait_for_selector("#stage-label:has-text('5 strokes')")
             replayed.append(one.tab.eval_on_selector_all("#replay-hits > li", hits))
         assert replayed[0] == replayed[1]
+
+
+def test_where_strokes_are_counted_a_line_is_sent_when_it_is_whole(browser, galleries, model, episode):
+    config = Config(limits=LimitsConfig(strokes_per_s=1.0))  # two at once
+    with (
+        serving(galleries, model, access=config) as running,
+        page_for(running.address) as page,
+        opened(browser, page.address) as pad,
+    ):
+        messages = sent_by(pad.tab)
+        pad.tab.reload()
+        choose(pad.tab, "people")
+        pad.draw(episode.episode.strokes[:4], every=10)  # quicker than they are allowed
+        pad.tab.wait_for_selector("#toast:has-text('Your drawing is kept, and sent then.')")
+        pad.settled(4)
+        messages.clear()
+        hands = Hands(pad)
+        hands.pen("mousePressed", 0.3, 0.3, 0.5)
+        for step in range(1, 4):
+            hands.pen("mouseMoved", 0.3 + 0.1 * step, 0.3, 0.5)
+            pad.tab.wait_for_timeout(200)  # rests: elsewhere it would be ranked
+        assert messages == []
+        hands.pen("mouseReleased", 0.6, 0.3, 0)
+        pad.settled(5)
 
 
 def test_among_a_thousand_strokes_an_edit_sends_what_it_changed(browser, address, episode):
