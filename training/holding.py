@@ -1,4 +1,4 @@
-"""One training a folder: two would write over each other's checkpoints."""
+"""One training a folder: two would write over each other's checkpoints and features."""
 
 import fcntl
 import os

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from indexer.episode import DEFAULT_STAGES
 
 if TYPE_CHECKING:
+    from indexer.encoding import OnnxEncoder
     from training.full import FullWorkshop
     from training.report.study import DataSet, Result
 
@@ -82,14 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is missing, evaluate, write."""
-    from indexer.console import print_table, write_json
     from indexer.encoding import DEFAULT_MODEL, OnnxEncoder
     from indexer.errors import ConfigError
-    from training.report.jobs import dim_jobs, main_jobs, run_jobs
-    from training.report.study import draw_all, find_data_sets, model_sets, run_model
-    from training.report.tables import table_1
-    from training.report.write import write_report
-    from training.workshop import Workshop
+    from training.holding import held
+    from training.report.study import find_data_sets
 
     if args.seeds < 1 or args.model_stages < 1 or args.stages < 2 or args.fit_stages < 2:
         raise ConfigError("--seeds and --model-stages must be at least 1, --stages and --fit-stages at least 2")
@@ -106,6 +103,24 @@ def run(args: argparse.Namespace) -> int:
     splits = args.splits or args.data / "splits"
     data_sets = find_data_sets(args.data, splits, args.data_sets, cache / "episodes", args.stages)
     encoder = OnnxEncoder.open(args.model or DEFAULT_MODEL)
+    with held(cache):  # another report would take features that are half there for its own
+        return _report(args, cache, data_sets, encoder, full)
+
+
+def _report(
+    args: argparse.Namespace,
+    cache: Path,
+    data_sets: "list[DataSet]",
+    encoder: "OnnxEncoder",
+    full: "FullWorkshop | None",
+) -> int:
+    from indexer.console import print_table, write_json
+    from training.report.jobs import dim_jobs, main_jobs, run_jobs
+    from training.report.study import draw_all, model_sets, run_model
+    from training.report.tables import table_1
+    from training.report.write import write_report
+    from training.workshop import Workshop
+
     draw_all(data_sets, _say)
     title = args.model.stem if args.model else "default model"
     sets = model_sets(args.model_stages, args.stages)
