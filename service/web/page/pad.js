@@ -10,7 +10,7 @@ const MOST_ZOOM = 8;
 const KEY_STEP = 0.01;
 const ERASER_BUTTON = 5; // the other end of a pen
 const REST_MS = 30; // two frames: a pen that moves sends something in each
-const BREATH_MS = 100; // between two rankings of a line that goes on
+const BREATH_MS = 100; // between two rankings of a line that goes on, for one reason
 
 export class Pad extends EventTarget {
   tool = "pen";
@@ -23,7 +23,7 @@ export class Pad extends EventTarget {
   #fingers = new Map();
   #live = null; // {strokes, pace} of the pen, of which the last stroke grows; {path, left} of the eraser
   #restTimer = 0;
-  #toldAt = -Infinity; // when what is being drawn was last told of
+  #toldAt = { resting: -Infinity, ending: -Infinity }; // when what is being drawn was last told of, by the reason
   #started = performance.now();
   #sawPen = false;
   #hasGuide = false;
@@ -240,7 +240,7 @@ export class Pad extends EventTarget {
   #draw(strokes, point, pressure, time) {
     clearTimeout(this.#restTimer);
     // A slow hand, or one on the arrow keys, rests after every point.
-    const breath = this.#toldAt + BREATH_MS - performance.now();
+    const breath = this.#toldAt.resting + BREATH_MS - performance.now();
     this.#restTimer = setTimeout(() => this.#rest(), Math.max(REST_MS, breath));
     const stroke = strokes.at(-1);
     const last = stroke.points.at(-1);
@@ -257,7 +257,7 @@ export class Pad extends EventTarget {
 
   #rest() {
     const isLate = navigator.scheduling?.isInputPending({ includeContinuous: true }); // the browser, not the pen
-    if (!isLate) this.#tellLive(performance.now());
+    if (!isLate) this.#tellLive("resting", performance.now());
   }
 
   // A line that ends before its next point is as good as drawn.
@@ -266,13 +266,14 @@ export class Pad extends EventTarget {
     if (!last) return;
     const point = this.#toCanvas(this.#spot(event));
     const left = distance(last, point) + this.#live.pace.ahead(point, event.timeStamp);
-    if (left < LEAST_STEP && event.timeStamp - this.#toldAt >= BREATH_MS) this.#tellLive(event.timeStamp);
+    const isSoon = event.timeStamp - this.#toldAt.ending < BREATH_MS;
+    if (left < LEAST_STEP && !isSoon) this.#tellLive("ending", event.timeStamp);
   }
 
   // A pen that rests or is about to is likely to be lifted: what it drew can be ranked already.
-  #tellLive(time) {
+  #tellLive(reason, time) {
     clearTimeout(this.#restTimer);
-    this.#toldAt = time;
+    this.#toldAt[reason] = time;
     this.#tell("live", this.#drawn());
   }
 
