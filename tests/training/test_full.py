@@ -157,7 +157,7 @@ def test_a_full_report_and_the_export_of_what_it_trained(
     command += ["--device", "cpu", "--systems", "b2", "single-pass", "--seeds", "1", "--model-stages", "2"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     rows = (tmp_path / "out" / "table1.csv").read_text()
-    assert "tiny,B2 triplet; all stages,fine-tuned,2,1,6" in rows
+    assert 'tiny,"B2 triplet, all stages",fine-tuned,2,1,6' in rows
     assert "single pass" not in rows
     (path,) = (tmp_path / "out" / "cache" / "trained").glob("b2-16-full-*.pt")
     assert main(["export", str(path), str(tmp_path / "b2.onnx")]) == 0
