@@ -62,7 +62,8 @@ def test_events_at_one_time_and_a_hand_that_stands_still_are_no_fault(tab):
 
 NEVER_RESTS = """
 const later = setTimeout;
-window.setTimeout = (act, ms, ...more) => (ms === 30 ? 0 : later(act, ms, ...more));
+window.rests = 0;
+window.setTimeout = (act, ms, ...more) => (ms === 30 ? ++window.rests : later(act, ms, ...more));
 """
 
 
@@ -72,6 +73,7 @@ def pad(browser, address):
     with opened(browser, address, script=NEVER_RESTS) as pad:
         choose(pad.tab, "people")
         yield pad
+        assert pad.tab.evaluate("rests")  # or a pen rests after another time than that
 
 
 def draw_on(pad, points):
